@@ -1,0 +1,91 @@
+"""How is a file written whole or not at all, and what sweeps up after a killed run?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any, BinaryIO
+
+from thinlens.errors import RunError
+
+_LEFTOVER = re.compile(r"^\..+\.thinlens-[a-z0-9_]{8}$")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing; it changes whole at the end, or not at all.
+
+    The bytes go to a file beside it, are flushed to disk and renamed over `path`, whose mode is
+    kept (a new file's follows the umask). A full disk is a `RunError` that names `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK
+        descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.thinlens-")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    beside = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        beside.chmod(mode)
+        beside.replace(path)
+        _fsync_folder(path.parent)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        # torch reports a failing stream as RuntimeError (PytorchStreamWriter), not as OSError.
+        failed_stream = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+        if isinstance(error, OSError) or failed_stream:
+            reason = getattr(error, "strerror", None) or "the disk is full or the write failed"
+            raise RunError(f"cannot write {path}: {reason}") from error
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove what killed writers of ours left in `folder` before this process started."""
+    swept = 0
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if _LEFTOVER.match(entry.name):
+            try:
+                if entry.stat().st_mtime < _STARTED:
+                    entry.unlink()
+                    swept += 1
+            except OSError:
+                continue  # another process has swept it, or it is not ours to remove
+    return swept
+
+
+_STARTED = time.time()
+
+
+def _umask() -> int:
+    """Read the umask; the only portable way is to set and restore it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+"""Read once: while it is being read, other threads' new files would be open to everybody."""
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

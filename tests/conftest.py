@@ -1,0 +1,44 @@
+"""What do all tests share: real data when it is at hand, one loud line when it is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("thinlens", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("thinlens")
+torch.set_num_threads(1)
+
+DATA = os.environ.get("THINLENS_DATA")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_data: uses the real images under THINLENS_DATA")
+    config.addinivalue_line("markers", "slow: takes more than two seconds")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if DATA:
+        return
+    for item in items:
+        if item.get_closest_marker("needs_data"):
+            item.add_marker(pytest.mark.skip(reason="THINLENS_DATA is not set"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        r for r in terminalreporter.getreports("skipped") if "THINLENS_DATA" in str(r.longrepr)
+    ]
+    if skipped:
+        line = f"THINLENS_DATA IS NOT SET: {len(skipped)} CHECKS AGAINST REAL DATA WERE SKIPPED"
+        terminalreporter.write_sep("!", line)
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real data (see the marker `needs_data`)."""
+    return Path(str(DATA))

@@ -1,0 +1,164 @@
+"""Is a file written whole or not at all, whatever happens?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from thinlens import files
+from thinlens.errors import RunError
+from thinlens.files import atomic_write, sweep_leftovers, write_json
+
+OLD = b"the old content"
+
+
+def write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def test_a_file_is_there_with_its_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_until_the_end_the_old_content_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    with atomic_write(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == OLD
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
+def test_an_exception_leaves_the_old_content(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    with pytest.raises(type(error)), atomic_write(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_the_mode_is_kept(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    path.chmod(mode)
+    write(path, b"new")
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_new_files_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    write(tmp_path / "ours", b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_torchs_error_of_a_failed_stream_names_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(RunError, match=str(path)), atomic_write(path):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] PytorchStreamWriter failed")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_runtime_error_passes(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="my own"), atomic_write(tmp_path / "file"):
+        raise RuntimeError("my own")
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(OLD)
+    for path in (tmp_path / "file" / "below", tmp_path / ("n" * 300)):
+        with pytest.raises(RunError, match="cannot write") as caught:
+            write(path, b"")
+        assert str(path) in str(caught.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="folder"):
+        write(tmp_path / "folder", b"")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from thinlens.errors import RunError
+from thinlens.files import atomic_write
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for size in (100_001, 150_000, 1_000_000, 10_000_000):
+    try:
+        with atomic_write(Path(sys.argv[1])) as file:
+            for _ in range(10):
+                file.write(bytes(size // 10 + 1))
+    except RunError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    path.chmod(0o640)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"cannot write {path}: ") for line in lines)
+    assert path.read_bytes() == OLD
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_our_own_old_leftovers_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_STARTED", time.time() - 100)
+    old, young = ".a.json.thinlens-abcd_123", ".a.json.thinlens-01234567"
+    others = ["a.json", ".a.json", ".a.json.thinlens-short", ".a.json.swp", "b.thinlens-abcd_123"]
+    for name in (old, young, *others):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / young)
+    (tmp_path / ".folder.thinlens-abcdefgh").mkdir()
+    os.utime(tmp_path / ".folder.thinlens-abcdefgh", (0, 0))
+    assert sweep_leftovers(tmp_path) == 1
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {young, *others, ".folder.thinlens-abcdefgh"}
+    assert sweep_leftovers(tmp_path / "missing") == 0
+
+
+def test_what_a_writer_leaves_is_what_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"content")
+        leftover = next(tmp_path.iterdir())
+        (tmp_path / "kept").write_bytes(b"")
+        killed = tmp_path / leftover.name[:-1]  # what kill -9 at this moment would leave
+        killed = killed.with_name(killed.name + ("x" if leftover.name[-1] != "x" else "y"))
+        killed.write_bytes(b"conte")
+    monkeypatch.setattr(files, "_STARTED", time.time() + 100)
+    assert sweep_leftovers(tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "kept"}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"key": [1, 2.5, None]})
+    assert json.loads(path.read_text()) == {"key": [1, 2.5, None]}
+    with pytest.raises(TypeError):
+        write_json(path, {"key": object()})
+    assert json.loads(path.read_text()) == {"key": [1, 2.5, None]}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,43 @@
+"""How much may a thin network cost? Always the part that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from thinlens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The part of a cost that is kept, in (0, 1]. `str` gives it back in lowest terms."""
+
+    kept: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kept <= 1:
+            raise UsageError(
+                f"budget {self.kept}: wanted the part that is kept, above 0 and at most 1"
+            )
+
+    def __str__(self) -> str:
+        return str(self.kept)
+
+    @classmethod
+    def of(cls, value: str | float | Fraction | Budget) -> Budget:
+        """Read `1/8`, `0.125` or `12.5%`, as text or as a number, exactly as it is written."""
+        if isinstance(value, Budget):
+            return value
+        text = str(value).strip()
+        if text.endswith("ms"):
+            raise UsageError(
+                f"budget {text!r}: milliseconds come with the engine; "
+                "wanted a part such as 1/8, 0.125 or 12.5%"
+            )
+        try:
+            part = Fraction(text.removesuffix("%").rstrip())
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"budget {text!r}: wanted the part that is kept, such as 1/8, 0.125 or 12.5%"
+            ) from None
+        return cls(part / 100 if text.endswith("%") else part)

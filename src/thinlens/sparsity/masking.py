@@ -1,0 +1,88 @@
+"""How does a weight wear its mask while a network trains, and how is the mask taken off?"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from thinlens.errors import UsageError
+from thinlens.sparsity.layout import PRUNABLE_TYPES
+from thinlens.sparsity.pattern import Pattern, Patterns
+
+
+class FixedMask(nn.Module):
+    """Multiply a weight by a mask that training does not change."""
+
+    mask: Tensor
+
+    def __init__(self, pattern: Pattern) -> None:
+        super().__init__()
+        self.n, self.m = pattern.n, pattern.m
+        self.register_buffer("mask", pattern.mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+    def pattern(self) -> Pattern:
+        """The pattern that `forward` applies now."""
+        return Pattern(self.mask.clone(), self.n, self.m)
+
+
+def attach(module: nn.Module, patterns: Patterns) -> None:
+    """Give every named layer of `module` a `FixedMask`; the dense weights stay underneath."""
+    for name, pattern in patterns.items():
+        layer = prunable_layer(module, name)
+        pattern.check(layer)
+        parametrize.register_parametrization(layer, "weight", FixedMask(pattern), unsafe=True)
+
+
+def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
+    """Return a plain copy of `module` with its zeros baked in, and the patterns it wore.
+
+    Any parametrization with a `pattern()` method is taken off. The copy has the state dict
+    names of the network that was never pruned, in their order; `module` is not changed.
+    """
+    plain = copy.deepcopy(module)
+    patterns = {}
+    for name, layer in plain.named_modules():
+        if not parametrize.is_parametrized(layer, "weight"):
+            continue
+        mask = layer.parametrizations["weight"][0]
+        if not hasattr(mask, "pattern"):
+            continue  # the user's own, such as weight_norm
+        patterns[name] = mask.pattern()
+        _give_own_class(layer)
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        with torch.no_grad():
+            # 0 times a negative weight is -0.0; the stored zero is +0.0.
+            layer.weight.masked_fill_(~patterns[name].mask, 0.0)
+        for other, parameter in list(layer.named_parameters(recurse=False)):
+            if other != "weight":  # the state dict lists the weight first, as it did
+                delattr(layer, other)
+                layer.register_parameter(other, parameter)
+    return plain, patterns
+
+
+def _give_own_class(layer: nn.Module) -> None:
+    """Part the class of a copied layer from the original's.
+
+    torch makes `weight` a property of a class that it makes for the layer; a copy shares that
+    class, so that taking the parametrization off the copy would take `weight` off the original.
+    """
+    shared = type(layer)
+    own = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, own)
+
+
+def prunable_layer(module: nn.Module, name: str) -> nn.Conv2d | nn.ConvTranspose2d | nn.Linear:
+    """Return the layer called `name`; one that is missing or has no N:M groups is refused."""
+    try:
+        layer = module.get_submodule(name)
+    except AttributeError as error:
+        raise UsageError(f"the network has no layer {name!r}") from error
+    if not isinstance(layer, PRUNABLE_TYPES):
+        raise UsageError(f"{name} is a {type(layer).__name__}, which has no N:M groups")
+    return layer

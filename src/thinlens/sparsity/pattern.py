@@ -1,0 +1,80 @@
+"""Which entries of a weight live?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinlens.errors import UsageError
+from thinlens.sparsity.layout import PrunableModule, canonical, in_groups
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The living entries of one weight. The mask is the truth; `n` and `m` describe it."""
+
+    mask: Tensor
+    """bool, shaped as the module's weight: True where an entry lives."""
+    n: int | None = None
+    """At most so many live in every group; None where the pattern is not N:M."""
+    m: int | None = None
+    """Consecutive input channels in a group."""
+
+    @property
+    def kept(self) -> int:
+        """The number of living entries."""
+        return int(self.mask.sum())
+
+    def check(self, module: PrunableModule) -> None:
+        """Raise `UsageError` unless the mask fits `module` and is as `n` and `m` describe it."""
+        if self.mask.dtype != torch.bool or self.mask.shape != module.weight.shape:
+            raise UsageError(
+                f"a mask must be bool and shaped {tuple(module.weight.shape)}, "
+                f"not {self.mask.dtype} {tuple(self.mask.shape)}"
+            )
+        if self.n is None or self.m is None:
+            return
+        groups = in_groups(canonical(self.mask.to(torch.uint8), module), self.m, fill=0)
+        most = int(groups.sum(dim=1).max())
+        if most > self.n:
+            raise UsageError(f"a group of {self.m} keeps {most} weights, more than N = {self.n}")
+
+
+Patterns = Mapping[str, Pattern]
+"""Patterns by the name of the pruned module."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The ranks of one weight that several branches share, each with an N of its own."""
+
+    ranks: Tensor
+    """uint8, shaped as the module's weight: 1 is the largest of its group."""
+    m: int
+    """Consecutive input channels in a group."""
+
+    def pattern(self, n: int) -> Pattern:
+        """The pattern of the branch that keeps the `n` best of every group."""
+        return from_ranks(self.ranks, n, self.m)
+
+    def check(self, module: PrunableModule) -> None:
+        """Raise `UsageError` unless every group holds each of 1, 2, ... up to its size once."""
+        if self.ranks.dtype != torch.uint8 or self.ranks.shape != module.weight.shape:
+            raise UsageError(
+                f"ranks must be uint8 and shaped {tuple(module.weight.shape)}, "
+                f"not {self.ranks.dtype} {tuple(self.ranks.shape)}"
+            )
+        rows = canonical(self.ranks.cpu(), module).to(torch.int16)
+        wanted = torch.arange(rows.shape[-1], dtype=torch.int16).remainder(self.m) + 1
+        filled = torch.iinfo(torch.int16).max
+        found = in_groups(rows, self.m, filled).sort(dim=1).values
+        if not torch.equal(found, in_groups(wanted.expand_as(rows), self.m, filled)):
+            raise UsageError(f"the ranks of a group of {self.m} are no permutation")
+
+
+def from_ranks(ranked: Tensor, n: int, m: int) -> Pattern:
+    """Make the pattern that keeps the `n` best of every group of `m`."""
+    return Pattern(ranked <= n, n, m)

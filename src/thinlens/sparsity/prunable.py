@@ -1,0 +1,177 @@
+"""Which layers of a network can be pruned N:M, and why can the others not?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from torch import nn
+
+from thinlens.errors import UsageError
+from thinlens.sparsity.dry_run import Call, dry_run, is_leaf
+from thinlens.sparsity.layout import PRUNABLE_TYPES, PrunableModule
+from thinlens.sparsity.ranks import LARGEST_M
+
+POLICIES = ("skip", "pad", "smaller_m")
+"""What to do where M does not divide the input channels: leave the layer dense, let its last
+group be short, or take the largest smaller M that divides them."""
+
+SMALLEST_M = 4
+"""`smaller_m` goes no lower: in groups of 2 or 3 there is little to choose."""
+
+SMALLEST_GROUP = 2
+"""A group of one has no choice."""
+
+MOST_IMAGE_CHANNELS = 4
+"""RGB and alpha. A layer of so few outputs, as many as the network's, makes an image."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution, transposed convolution or linear layer, and what it costs dense.
+
+    Costs are for one image of the measured size, summed over all calls.
+    """
+
+    name: str
+    kind: str
+    """conv, transposed or linear."""
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    groups: int
+    m: int | None
+    """Consecutive input channels in a group; None where the layer is not prunable."""
+    weights: int
+    """Entries of the weight."""
+    macs: int
+    """Multiply-adds of the dense weight."""
+    bias_adds: int
+    """One addition per output element, where there is a bias."""
+    calls: int
+    why: str
+    """Why it is not prunable; empty if it is."""
+    output_positions: int = 0
+    """Output pixels (rows of a linear layer), which ClassPruning charges transposed layers by."""
+
+    @property
+    def prunable(self) -> bool:
+        """Whether the layer is pruned N:M."""
+        return not self.why
+
+    @property
+    def in_channels_per_group(self) -> int:
+        """Input channels that one output sees: the length of what N:M groups cut."""
+        return self.in_channels // self.groups
+
+
+def find_layers(
+    model: nn.Module,
+    example: Sequence[int],
+    *,
+    m: int = 32,
+    policy: str = "skip",
+    keep_dense: Collection[str] | None = None,
+) -> list[Layer]:
+    """List the layers of `model` in the order they run on an input shaped `example`.
+
+    Prunable is a layer whose input channels (per convolution group) fit groups of `m` under
+    `policy`, except the layers named in `keep_dense`; by default those are the first convolution
+    and the convolutions that produce the image itself (SLS's tables; its text forgets them).
+    Any `nn.Module` will do, parametrized ones too; it is not touched.
+    """
+    if not SMALLEST_GROUP <= m <= LARGEST_M:
+        raise UsageError(f"M = {m}: wanted a group size from {SMALLEST_GROUP} to {LARGEST_M}")
+    if policy not in POLICIES:
+        raise UsageError(f"policy {policy!r}: wanted {', '.join(POLICIES)}")
+    run = dry_run(model, example)
+    calls: dict[str, list[Call]] = {}
+    modules: dict[str, PrunableModule] = {}
+    for call in run.calls:
+        if isinstance(call.module, PRUNABLE_TYPES):
+            modules[call.name] = call.module
+            calls.setdefault(call.name, []).append(call)
+    for name, module in model.named_modules():
+        if isinstance(module, PRUNABLE_TYPES) and is_leaf(name, module):
+            modules.setdefault(name, module)
+    image_channels = {shape[1] for shape in run.outputs if len(shape) > 1}
+    if keep_dense is None:
+        dense = _ends(modules, list(calls), image_channels)
+    else:
+        dense = _requested(modules, keep_dense)
+    layers = []
+    for name, module in modules.items():
+        why = dense.get(name, "") if name in calls else "the network never calls it"
+        measured = _measure(name, module, calls.get(name, []), images=example[0])
+        layers.append(_grouped(measured, m, policy, why))
+    return layers
+
+
+def _requested(modules: Collection[str], keep_dense: Collection[str]) -> dict[str, str]:
+    for name in keep_dense:
+        if name not in modules:
+            raise UsageError(f"keep_dense names {name!r}, which is no layer of the network")
+    return dict.fromkeys(keep_dense, "kept dense on request")
+
+
+def _ends(
+    modules: dict[str, PrunableModule], ran: list[str], image_channels: set[int]
+) -> dict[str, str]:
+    """Name the convolutions where an image enters or leaves the network, and say so."""
+    convolutions = [name for name in ran if not isinstance(modules[name], nn.Linear)]
+    dense = {}
+    for name in convolutions:
+        channels = modules[name].out_channels
+        last = name == convolutions[-1]
+        # An up-sampling layer before a pixel shuffle has more outputs than the image (RFDN's 48).
+        if channels in image_channels and (last or channels <= MOST_IMAGE_CHANNELS):
+            dense[name] = "it makes the image"
+    if convolutions:
+        dense[convolutions[0]] = "it is the first convolution"
+    return dense
+
+
+def _measure(name: str, module: PrunableModule, calls: list[Call], images: int) -> Layer:
+    """Price `module` dense; whether it is prunable is not said yet."""
+    if isinstance(module, nn.Linear):
+        c_in, c_out, kernel, groups = module.in_features, module.out_features, (1, 1), 1
+    else:
+        c_in, c_out, groups = module.in_channels, module.out_channels, module.groups
+        kernel = (module.kernel_size[0], module.kernel_size[1])
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    weights = c_out * (c_in // groups) * prod(kernel)
+    inputs = sum(prod(call.input_shape) for call in calls) // c_in // images
+    outputs = sum(prod(call.output_shape) for call in calls) // c_out // images
+    return Layer(
+        name=name,
+        kind="linear" if isinstance(module, nn.Linear) else "transposed" if transposed else "conv",
+        in_channels=c_in,
+        out_channels=c_out,
+        kernel=kernel,
+        groups=groups,
+        m=None,
+        weights=weights,
+        macs=weights * (inputs if transposed else outputs),
+        bias_adds=0 if module.bias is None else c_out * outputs,
+        calls=len(calls),
+        why="",
+        output_positions=outputs,
+    )
+
+
+def _grouped(layer: Layer, m: int, policy: str, why: str) -> Layer:
+    """Give `layer` its group size, or the reason why it has none."""
+    channels = layer.in_channels_per_group
+    if why:
+        return replace(layer, why=why)
+    if channels == 1:
+        return replace(layer, why="every output sees one input channel, which makes no group")
+    if channels % m == 0 or policy == "pad":
+        return replace(layer, m=m)
+    if policy == "smaller_m":
+        for smaller in range(m, SMALLEST_M - 1, -1):
+            if channels % smaller == 0:
+                return replace(layer, m=smaller)
+        return replace(layer, why=f"no M from {SMALLEST_M} to {m} divides {channels}")
+    return replace(layer, why=f"its {channels} input channels are no multiple of M = {m}")

@@ -1,0 +1,88 @@
+"""CARN: a cascading residual network for super-resolution (Ahn et al., ECCV 2018).
+
+The variant that SLS prunes: one scale, no groups, and a ReLU after each pixel shuffle instead of
+before it. At every level of the cascade, all earlier outputs are joined and fused by a 1x1
+convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thinlens.models.layers import Colours, check_positive, check_scale, conv, upsampler
+from thinlens.models.network import Network
+
+UNITS = 3
+"""Units in a cascade, and cascades in the network."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which CARN."""
+
+    scale: int = 4
+    width: int = 64
+    input_range: float = 255.0
+    """The network sees images times this, less DIV2K's mean."""
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        check_positive(width=self.width, input_range=self.input_range)
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions around a ReLU, added to what came in, then a ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv(channels, channels, 3), nn.ReLU(), conv(channels, channels, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + x)
+
+
+class Cascade(nn.Module):
+    """Three units, each fed with the fusion of all outputs before it."""
+
+    def __init__(self, channels: int, unit: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(unit(channels) for _ in range(UNITS))
+        self.fusions = nn.ModuleList(
+            nn.Sequential(conv((seen + 1) * channels, channels, 1), nn.ReLU())
+            for seen in range(1, UNITS + 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = x
+        for unit, fusion in zip(self.units, self.fusions, strict=True):
+            seen = torch.cat([seen, unit(x)], dim=1)
+            x = fusion(seen)
+        return x
+
+
+class CARN(nn.Module):
+    """Enlarge an RGB image `[B, 3, H, W]` in [0, 1] to `[B, 3, scale H, scale W]`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.colours = Colours(config.input_range)
+        self.entry = conv(3, width, 3)
+        self.body = Cascade(width, lambda channels: Cascade(channels, ResidualUnit))
+        self.upsampler = upsampler(width, config.scale, activated=True)
+        self.exit = conv(width, 3, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.body(self.entry(self.colours.centre(image)))
+        return self.colours.restore(self.exit(self.upsampler(features)))
+
+
+NETWORKS = {"carn": Network(CARN, Config(), "sr", tiny={"width": 8})}

@@ -1,0 +1,79 @@
+"""Which building blocks do several networks share?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thinlens.errors import UsageError
+
+SCALES = (2, 3, 4)
+"""Factors of super-resolution that the papers use."""
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K's training images, from EDSR."""
+
+
+def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
+    """Make a convolution that keeps the size (at stride 1) by zero padding."""
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias)
+
+
+def upsampler_tail(channels: int, scale: int) -> nn.Sequential:
+    """Make one 3x3 convolution to `3 scale^2` channels whose pixel shuffle is the RGB image."""
+    return nn.Sequential(conv(channels, 3 * scale**2, 3), nn.PixelShuffle(scale))
+
+
+def pad_to_minimum(image: Tensor, smallest: int) -> Tensor:
+    """Repeat the right and bottom edges until height and width are at least `smallest`."""
+    height, width = image.shape[-2:]
+    down, right = max(0, smallest - height), max(0, smallest - width)
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
+def upsampler(channels: int, scale: int, *, activated: bool) -> nn.Sequential:
+    """Enlarge features by pixel shuffles: by 2 and again by 2 for scale 4, at once for 2 and 3.
+
+    If `activated`, a ReLU follows every shuffle.
+    """
+    steps: list[nn.Module] = []
+    for factor in (2, 2) if scale == 4 else (scale,):
+        steps += [conv(channels, factor**2 * channels, 3), nn.PixelShuffle(factor)]
+        steps += [nn.ReLU()] if activated else []
+    return nn.Sequential(*steps)
+
+
+class Colours(nn.Module):
+    """Shifts images between [0, 1] and the zero-mean range that a network was designed for.
+
+    The mean is a constant: no count includes it and no checkpoint stores it.
+    """
+
+    mean: Tensor
+
+    def __init__(self, input_range: float) -> None:
+        super().__init__()
+        self.input_range = input_range
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN)[:, None, None], persistent=False)
+
+    def centre(self, image: Tensor) -> Tensor:
+        """Take the mean away and widen the range."""
+        return (image - self.mean) * self.input_range
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Undo `centre`."""
+        return image / self.input_range + self.mean
+
+
+def check_scale(scale: int) -> None:
+    """Raise `UsageError` unless `scale` is one that super-resolution networks are built for."""
+    if scale not in SCALES:
+        raise UsageError(f"scale {scale}: wanted 2, 3 or 4")
+
+
+def check_positive(**sizes: float) -> None:
+    """Raise `UsageError` naming the first of `sizes` that is not above 0."""
+    for name, value in sizes.items():
+        if not value > 0:
+            raise UsageError(f"{name} {value}: wanted a number above 0")

@@ -1,0 +1,152 @@
+"""RFDN: the residual feature distillation network for super-resolution, in two widths.
+
+`rfdn` is the variant that SLS prunes (64 channels, attention width 32), `rfdn-aim` the winner of
+the AIM 2020 efficient super-resolution challenge (50 channels, attention width 12), whose
+published weights load into it. Source: Liu, Tang, Wu, ECCV workshops 2020; SLS, Table 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thinlens.errors import UsageError
+from thinlens.models.layers import (
+    check_positive,
+    check_scale,
+    conv,
+    pad_to_minimum,
+    upsampler_tail,
+)
+from thinlens.models.network import Network
+
+SLOPE = 0.05
+"""Slope of every LeakyReLU."""
+
+SMALLEST_INPUT = 15
+"""Below this the strided convolution and the 7x7 pooling of the attention leave no pixel."""
+
+SMALLEST_WIDTH = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which RFDN."""
+
+    scale: int = 4
+    width: int = 64
+    """Channels of the trunk."""
+    attention_width: int = 32
+    """Channels inside the spatial attention. SLS's own is half the width; the released RFDN's a
+    quarter."""
+    blocks: int = 4
+    input_range: float = 1.0
+    """The network sees images times this; the released weights were trained on 0..255."""
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        check_positive(
+            attention_width=self.attention_width, blocks=self.blocks, input_range=self.input_range
+        )
+        if self.width < SMALLEST_WIDTH:
+            raise UsageError(
+                f"width {self.width}: RFDN distils half of it, so at least 2 is wanted"
+            )
+
+
+class SpatialAttention(nn.Module):
+    """ESA: a gate in (0, 1) per pixel and channel, computed at about 1/6 of the resolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = conv(channels, width, 1)
+        self.conv_f = conv(width, width, 1)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=2)
+        self.conv_max = conv(width, width, 3)
+        self.conv3 = conv(width, width, 3)
+        self.conv3_ = conv(width, width, 3)
+        self.conv4 = conv(width, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        full = self.conv1(x)
+        low = F.max_pool2d(self.conv2(full), kernel_size=7, stride=3)
+        low = F.relu(self.conv_max(low))
+        low = F.relu(self.conv3(low))
+        low = self.conv3_(low)
+        low = F.interpolate(low, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        gate: Tensor = self.conv4(low + self.conv_f(full))
+        return x * torch.sigmoid(gate)
+
+
+class DistillationBlock(nn.Module):
+    """RFDB: three shallow residual blocks, each leaving a distilled half behind, then ESA."""
+
+    def __init__(self, channels: int, attention_width: int) -> None:
+        super().__init__()
+        distilled = channels // 2
+        self.c1_d = conv(channels, distilled, 1)
+        self.c1_r = conv(channels, channels, 3)
+        self.c2_d = conv(channels, distilled, 1)
+        self.c2_r = conv(channels, channels, 3)
+        self.c3_d = conv(channels, distilled, 1)
+        self.c3_r = conv(channels, channels, 3)
+        self.c4 = conv(channels, distilled, 3)
+        self.act = nn.LeakyReLU(SLOPE)
+        self.c5 = conv(4 * distilled, channels, 1)
+        self.esa = SpatialAttention(channels, attention_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        distilled1, x = self.act(self.c1_d(x)), self.act(self.c1_r(x) + x)
+        distilled2, x = self.act(self.c2_d(x)), self.act(self.c2_r(x) + x)
+        distilled3, x = self.act(self.c3_d(x)), self.act(self.c3_r(x) + x)
+        distilled4 = self.act(self.c4(x))
+        y = self.c5(torch.cat([distilled1, distilled2, distilled3, distilled4], dim=1))
+        gated: Tensor = self.esa(y)
+        return gated
+
+
+class RFDN(nn.Module):
+    """Enlarge an RGB image `[B, 3, H, W]` in [0, 1] to `[B, 3, scale H, scale W]`.
+
+    Any H and W: images under 15 pixels are edge-padded for the attention and cropped again.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.fea_conv = conv(3, width, 3)
+        for index in range(1, config.blocks + 1):
+            self.add_module(f"B{index}", DistillationBlock(width, config.attention_width))
+        self.c = nn.Sequential(conv(config.blocks * width, width, 1), nn.LeakyReLU(SLOPE))
+        self.LR_conv = conv(width, width, 3)
+        self.upsampler = upsampler_tail(width, config.scale)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        features = self.fea_conv(pad_to_minimum(image, SMALLEST_INPUT) * self.config.input_range)
+        x, outputs = features, []
+        for index in range(1, self.config.blocks + 1):
+            x = self.get_submodule(f"B{index}")(x)
+            outputs.append(x)
+        fused = self.LR_conv(self.c(torch.cat(outputs, dim=1))) + features
+        large: Tensor = self.upsampler(fused) / self.config.input_range
+        return large[..., : height * self.config.scale, : width * self.config.scale]
+
+
+TINY = {"width": 8, "attention_width": 4, "blocks": 2}
+WIDTHS = ("width", "attention_width")
+
+NETWORKS = {
+    "rfdn": Network(RFDN, Config(), "sr", tiny=TINY, widths=WIDTHS),
+    "rfdn-aim": Network(
+        RFDN,
+        Config(width=50, attention_width=12, input_range=255.0),
+        "sr",
+        tiny=TINY,
+        widths=WIDTHS,
+    ),
+}

@@ -1,0 +1,118 @@
+"""Does every network keep what is promised of all networks?"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from thinlens.errors import UsageError
+from thinlens.models import MODELS, create, network
+from thinlens.tasks import TASKS
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "outputs.json").read_text())
+"""What tiny networks with weights and input from closed formulas answered when first written."""
+
+SHIFT = 0.7
+"""Any angle: an offset between the sines that fill weights and those that fill the image."""
+
+
+def tiny(name: str, **options: int) -> nn.Module:
+    torch.manual_seed(0)
+    return create(name, **{**MODELS[name].tiny, **options})
+
+
+def scales(name: str) -> list[int]:
+    return [2, 3, 4] if hasattr(MODELS[name].config, "scale") else [1]
+
+
+def in_scale(name: str, scale: int) -> nn.Module:
+    return tiny(name, scale=scale) if hasattr(MODELS[name].config, "scale") else tiny(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_size_gives_a_finite_image_of_the_right_size(name: str) -> None:
+    channels = MODELS[name].channels
+    for scale in scales(name):
+        model = in_scale(name, scale).eval()
+        for height in range(1, 18):
+            width = 18 - height if scale != 4 else (7 * height) % 17 + 1
+            with torch.no_grad():
+                output = model(torch.rand(2, channels, height, width))
+            assert output.shape == (2, channels, scale * height, scale * width)
+            assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_has_a_gradient(name: str) -> None:
+    model = tiny(name).train()
+    # 33 pixels leave the attention of RFDN more than one position
+    model(torch.rand(1, MODELS[name].channels, 33, 35)).square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_state_dict_round_trip_changes_no_bit(name: str) -> None:
+    model = tiny(name).eval()
+    torch.manual_seed(1)
+    other = create(name, **MODELS[name].tiny).eval()
+    image = torch.rand(1, MODELS[name].channels, 16, 17)
+    assert not torch.equal(model(image), other(image))
+    other.load_state_dict(MODELS[name].adopt(model.state_dict()))
+    assert torch.equal(model(image), other(image))
+
+
+def fill(model: nn.Module) -> None:
+    """Give every weight a value from a closed formula, which no release of torch changes."""
+    for index, (name, tensor) in enumerate(model.state_dict().items()):
+        if tensor.is_floating_point():
+            angles = torch.arange(tensor.numel(), dtype=torch.float64) * (index + 1) + SHIFT
+            waves = angles.sin().abs() if name.endswith("running_var") else angles.sin()
+            fan = tensor[0].numel()
+            tensor.copy_((waves / fan**0.5).view_as(tensor))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_are_as_they_always_were(name: str) -> None:
+    for scale in scales(name):
+        model = in_scale(name, scale).eval()
+        fill(model)
+        image = torch.arange(MODELS[name].channels * 7 * 6, dtype=torch.float64).cos() / 2 + 0.5
+        with torch.no_grad():
+            output = model(image.float().view(1, MODELS[name].channels, 7, 6)).flatten()
+        few = output[:: output.numel() // 5]
+        torch.testing.assert_close(
+            few, torch.tensor(GOLDEN[f"{name} x{scale}"]), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_entry_is_consistent(name: str) -> None:
+    entry = MODELS[name]
+    assert entry.task in TASKS
+    assert set(entry.widths) <= set(vars(entry.config))
+    model = create(name)
+    assert model.config == entry.config
+    assert type(model) is entry.build
+    assert getattr(entry.config, "channels", 3) == entry.channels
+    assert sum(p.numel() for p in tiny(name).parameters()) < 20_000
+
+
+def test_an_unknown_name_or_option_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="unknown network 'vgg': wanted one of carn, dncnn-17"):
+        network("vgg")
+    with pytest.raises(UsageError, match="no option 'wings'"):
+        create("edsr", wings=2)
+    with pytest.raises(UsageError, match="scale 5: wanted 2, 3 or 4"):
+        create("carn", scale=5)
+    with pytest.raises(UsageError, match="width 0"):
+        create("edsr", width=0)
+    with pytest.raises(UsageError, match="not whole"):
+        MODELS["rfdn-aim"].narrowed(MODELS["rfdn-aim"].config, Fraction(3, 8))

@@ -1,0 +1,198 @@
+"""Is every network wired as its paper says, and do published weights mean the same in ours?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thinlens.models import MODELS, create
+
+
+def tiny(name: str, **options: int) -> nn.Module:
+    torch.manual_seed(0)
+    return create(name, **{**MODELS[name].tiny, **options})
+
+
+# Each network once more, literally from its description and a state dict.
+
+
+def conv(state: dict[str, Tensor], name: str, x: Tensor, **how: int) -> Tensor:
+    weight = state[f"{name}.weight"]
+    how = how or {"padding": weight.shape[-1] // 2}
+    return F.conv2d(x, weight, state.get(f"{name}.bias"), **how)
+
+
+def literal_edsr(state: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    mean = torch.tensor([0.4488, 0.4371, 0.4040], dtype=image.dtype).view(1, 3, 1, 1) * 255
+    x = head = conv(state, "head.0", image * 255 - mean)
+    blocks = MODELS["edsr"].tiny["blocks"]
+    for block in range(blocks):
+        inner = F.relu(conv(state, f"body.{block}.body.0", x))
+        x = x + conv(state, f"body.{block}.body.2", inner)
+    x = conv(state, f"body.{blocks}", x) + head
+    for step in range(2 if scale == 4 else 1):
+        x = F.pixel_shuffle(conv(state, f"tail.0.{2 * step}", x), 3 if scale == 3 else 2)
+    return (conv(state, "tail.1", x) + mean) / 255
+
+
+def literal_carn(state: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    def unit(name: str, x: Tensor) -> Tensor:
+        inner = F.relu(conv(state, f"{name}.body.0", x))
+        return F.relu(conv(state, f"{name}.body.2", inner) + x)
+
+    def cascade(name: str, x: Tensor, deeper: bool) -> Tensor:
+        seen = [x]
+        for i in range(3):
+            below = f"{name}.units.{i}"
+            seen.append(cascade(below, x, deeper=False) if deeper else unit(below, x))
+            x = F.relu(conv(state, f"{name}.fusions.{i}.0", torch.cat(seen, 1)))
+        return x
+
+    mean = torch.tensor([0.4488, 0.4371, 0.4040], dtype=image.dtype).view(1, 3, 1, 1) * 255
+    x = cascade("body", conv(state, "entry", image * 255 - mean), deeper=True)
+    for step in range(2 if scale == 4 else 1):
+        large = conv(state, f"upsampler.{3 * step}", x)
+        x = F.relu(F.pixel_shuffle(large, 3 if scale == 3 else 2))
+    return (conv(state, "exit", x) + mean) / 255
+
+
+def literal_rfdn(state: dict[str, Tensor], image: Tensor, scale: int, times: float) -> Tensor:
+    def act(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, 0.05 * x)
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        a = conv(state, f"{name}.conv1", x)
+        b = F.max_pool2d(conv(state, f"{name}.conv2", a, stride=2), 7, 3)
+        b = F.relu(conv(state, f"{name}.conv3", F.relu(conv(state, f"{name}.conv_max", b))))
+        b = conv(state, f"{name}.conv3_", b)
+        b = F.interpolate(b, x.shape[2:], mode="bilinear", align_corners=False)
+        b = b + conv(state, f"{name}.conv_f", a)
+        return x * conv(state, f"{name}.conv4", b).sigmoid()
+
+    def block(name: str, x: Tensor) -> Tensor:
+        distilled = []
+        for i in (1, 2, 3):
+            distilled.append(act(conv(state, f"{name}.c{i}_d", x)))
+            x = act(conv(state, f"{name}.c{i}_r", x) + x)
+        distilled.append(act(conv(state, f"{name}.c4", x)))
+        return attention(f"{name}.esa", conv(state, f"{name}.c5", torch.cat(distilled, 1)))
+
+    x = features = conv(state, "fea_conv", image * times)
+    outputs = []
+    for name in ("B1", "B2"):
+        x = block(name, x)
+        outputs.append(x)
+    x = conv(state, "LR_conv", act(conv(state, "c.0", torch.cat(outputs, 1)))) + features
+    return F.pixel_shuffle(conv(state, "upsampler.0", x), scale) / times
+
+
+def literal_dncnn(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    """SaoYan's layout, prefix taken off: [conv, relu], n x [conv, norm, relu], conv."""
+    x = F.relu(conv(state, "0", image))
+    index = 2
+    while f"{index + 1}.running_var" in state:
+        gamma, beta, mean, variance = (
+            state[f"{index + 1}.{part}"].view(1, -1, 1, 1)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        x = F.relu((conv(state, str(index), x) - mean) / (variance + 1e-5).sqrt() * gamma + beta)
+        index += 3
+    return image - conv(state, str(index), x)
+
+
+@pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "rfdn-aim"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_super_resolution_is_wired_as_described(name: str, scale: int) -> None:
+    model = tiny(name, scale=scale).double()
+    state = model.state_dict()
+    image = torch.rand(1, 3, 16, 19, dtype=torch.float64)
+    if name == "edsr":
+        expected = literal_edsr(state, image, scale)
+    elif name == "carn":
+        expected = literal_carn(state, image, scale)
+    else:
+        expected = literal_rfdn(state, image, scale, 255.0 if name == "rfdn-aim" else 1.0)
+    # the mean of the colours is stored as float32
+    torch.testing.assert_close(model(image), expected, rtol=0, atol=1e-6)
+
+
+def published(depth: int, channels: int = 1) -> dict[str, Tensor]:
+    """Make random weights in the layout of SaoYan's files."""
+    state = {"module.dncnn.0.weight": torch.randn(8, channels, 3, 3) / 3}
+    for index in range(2, 2 + 3 * (depth - 2), 3):
+        state[f"module.dncnn.{index}.weight"] = torch.randn(8, 8, 3, 3) / 9
+        for part in ("weight", "bias", "running_mean"):
+            state[f"module.dncnn.{index + 1}.{part}"] = torch.randn(8)
+        state[f"module.dncnn.{index + 1}.running_var"] = torch.rand(8) + 0.01
+    state[f"module.dncnn.{3 * depth - 4}.weight"] = torch.randn(channels, 8, 3, 3) / 9
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("dncnn-17", 1), ("dncnn-20", 1), ("dncnn-20-rgb", 3)]
+)
+def test_published_denoisers_mean_the_same_in_ours(name: str, channels: int) -> None:
+    model = tiny(name, depth=5).eval()
+    torch.manual_seed(2)
+    state = published(5, channels)
+    model.load_state_dict(MODELS[name].adopt(state))
+    image = torch.rand(1, channels, 12, 13)
+    plain = {key.removeprefix("module.dncnn."): t.double() for key, t in state.items()}
+    expected = literal_dncnn(plain, image.double())
+    torch.testing.assert_close(model(image).double(), expected, rtol=1e-5, atol=1e-5)
+    assert set(state) == set(published(5, channels))  # what was given is not changed
+
+
+def test_foreign_weights_are_handed_to_the_loader_unchanged() -> None:
+    for foreign in ({"features.0.weight": torch.ones(2, 2, 3, 3)}, {"x": torch.ones(())}, {}):
+        for entry in MODELS.values():
+            assert foreign.keys() <= entry.adopt(foreign).keys()
+            with pytest.raises(RuntimeError, match="Missing key"):
+                entry.build(entry.configured(**entry.tiny)).load_state_dict(entry.adopt(foreign))
+
+
+def test_edsr_leaves_published_colour_shifts_behind() -> None:
+    state = tiny("edsr").state_dict()
+    shifts = {f"{name}.weight": torch.eye(3)[..., None, None] for name in ("sub_mean", "add_mean")}
+    assert MODELS["edsr"].adopt({**state, **shifts}).keys() == state.keys()
+
+
+@pytest.mark.needs_data
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("dncnn-17", "DnCNN_SaoYan/DnCNN-S-15.pth"),
+        ("dncnn-17", "DnCNN_SaoYan/DnCNN-S-25.pth"),
+        ("dncnn-17", "DnCNN_SaoYan/DnCNN-S-50.pth"),
+        ("dncnn-20", "DnCNN_SaoYan/DnCNN-B.pth"),
+    ],
+)
+def test_saoyans_weights_denoise_as_in_their_own_layout(data: Path, name: str, file: str) -> None:
+    state = torch.load(data / "weights" / file, weights_only=True, map_location="cpu")
+    model = create(name).eval()
+    model.load_state_dict(MODELS[name].adopt(state))
+    image = torch.rand(1, 1, 24, 20)
+    plain = {key.removeprefix("module.dncnn."): t.double() for key, t in state.items()}
+    with torch.no_grad():
+        expected = literal_dncnn(plain, image.double())
+        torch.testing.assert_close(model(image).double(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.needs_data
+@pytest.mark.parametrize(
+    ("name", "file", "params"),
+    [
+        ("dncnn-17", "DnCNN_KAIR/dncnn_25.pth", 555_137),
+        ("rfdn-aim", "RFDN_AIM/RFDN_AIM.pth", 433_448),
+    ],
+)
+def test_published_weights_load_directly(data: Path, name: str, file: str, params: int) -> None:
+    state = torch.load(data / "weights" / file, weights_only=True, map_location="cpu")
+    model = create(name)
+    model.load_state_dict(MODELS[name].adopt(state))
+    assert sum(p.numel() for p in model.parameters()) == params
+    assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())

@@ -1,0 +1,96 @@
+"""Where do training batches come from?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinlens.errors import UsageError
+from thinlens.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops of image pairs held in memory, as a pure function of (seed, epoch, step).
+
+    Crops are flipped and turned (eight ways). Of `candidates` random crops the most detailed one
+    is taken, because flat sky teaches little: the share of the gradient that says something grows.
+    """
+
+    task: Task
+    inputs: Sequence[Tensor]
+    """uint8 `[C, h, w]`."""
+    targets: Sequence[Tensor]
+    """uint8 `[C, scale h, scale w]`."""
+    patch: int = 48
+    """Side of a crop in input pixels."""
+    batch_size: int = 8
+    candidates: int = 3
+    degraded: bool = False
+    """Whether the inputs came degraded, so that the task adds nothing random to them."""
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
+            raise UsageError("patch, batch_size and candidates are at least 1")
+        small = [index for index, x in enumerate(self.inputs) if min(x.shape[-2:]) < self.patch]
+        if small:
+            raise UsageError(
+                f"{len(small)} of {len(self.inputs)} training images are smaller than the patch of "
+                f"{self.patch} input pixels (the first has {self._size(small[0])})"
+            )
+        if not self.inputs:
+            raise UsageError("there are no training images")
+
+    def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Return `(input, target)` in [0, 1], `[B, C, p, p]` and `[B, C, scale p, scale p]`."""
+        generator = np.random.default_rng([seed, epoch, step])
+        pairs = [self._pair(generator) for _ in range(self.batch_size)]
+        return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
+
+    def _pair(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        places = [self._place(generator) for _ in range(self.candidates)]
+        best = max(places, key=lambda place: _detail(self._cut(self.inputs, place, 1)))
+        turn = int(generator.integers(8))
+        x = _turned(self._cut(self.inputs, best, 1), turn).float() / 255
+        y = _turned(self._cut(self.targets, best, self.task.scale), turn).float() / 255
+        return (x if self.degraded else self.task.corrupt(x, generator)), y
+
+    def _place(self, generator: np.random.Generator) -> tuple[int, int, int]:
+        index = int(generator.integers(len(self.inputs)))
+        height, width = self.inputs[index].shape[-2:]
+        top = int(generator.integers(height - self.patch + 1))
+        left = int(generator.integers(width - self.patch + 1))
+        return index, top, left
+
+    def _cut(self, images: Sequence[Tensor], place: tuple[int, int, int], scale: int) -> Tensor:
+        index, top, left = place
+        side, top, left = self.patch * scale, top * scale, left * scale
+        return images[index][:, top : top + side, left : left + side]
+
+    def _size(self, index: int) -> str:
+        height, width = self.inputs[index].shape[-2:]
+        return f"{width}x{height}"
+
+
+def crops_of_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Crops:
+    """Make training crops from clean uint8 images; the task makes each input once."""
+    targets = [task.align(image) for image in clean]
+    return Crops(task, [task.reduce(image) for image in targets], targets, **settings)
+
+
+def _detail(crop: Tensor) -> float:
+    """Return the mean absolute difference of neighbouring pixels."""
+    x = crop.float()
+    return float((x[:, 1:] - x[:, :-1]).abs().mean() + (x[:, :, 1:] - x[:, :, :-1]).abs().mean())
+
+
+def _turned(crop: Tensor, turn: int) -> Tensor:
+    """Apply one of the square's eight symmetries."""
+    crop = crop.flip(-1) if turn & 1 else crop
+    crop = crop.flip(-2) if turn & 2 else crop
+    return crop.transpose(-1, -2) if turn & 4 else crop

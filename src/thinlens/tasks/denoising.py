@@ -1,0 +1,44 @@
+"""Denoising of additive white Gaussian noise, grey or RGB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinlens.errors import UsageError
+from thinlens.tasks.task import Judgement
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Remove Gaussian noise; the noisy input is float and not clipped, as DnCNN's authors do."""
+
+    channels: int = 1
+    sigma: float = 25.0
+    """Standard deviation on the 0..255 range."""
+    name: ClassVar[str] = "denoise"
+    scale: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise UsageError(f"{self.channels} channels: images have 1 (grey) or 3 (RGB)")
+        if not 0 < self.sigma <= 255:
+            raise UsageError(f"--sigma {self.sigma}: wanted a noise level above 0 and up to 255")
+
+    @property
+    def judgement(self) -> Judgement:
+        return Judgement(channel="grey" if self.channels == 1 else "RGB", crop=0)
+
+    def align(self, clean: Tensor) -> Tensor:
+        return clean
+
+    def reduce(self, clean: Tensor) -> Tensor:
+        return clean
+
+    def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        noise = generator.standard_normal(image.shape)
+        return (image.double() + torch.from_numpy(noise) * (self.sigma / 255)).float()

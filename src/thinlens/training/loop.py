@@ -1,0 +1,184 @@
+"""The training loop: the whole of it on one page.
+
+Run it on N processes with `torchrun --nproc-per-node N -m thinlens train ...`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm, parametrize
+
+from thinlens.errors import RunError, UsageError
+from thinlens.interrupts import Interrupted, deferred_signals
+from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
+from thinlens.training.objective import Objective, TrainingData
+from thinlens.training.processes import Processes, training_form
+from thinlens.training.settings import Settings
+from thinlens.training.state import Counters, MetricsLog, load_state, save_state
+
+__all__ = ["Progress", "Settings", "Trainer"]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (step, steps, metrics) as a run goes on."""
+
+
+class Trainer:
+    """Trains what an `Objective` describes; the same call again resumes where it stopped."""
+
+    def __init__(
+        self, settings: Settings, folder: Path | None = None, progress: Progress | None = None
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        """Where states and metrics go; None keeps nothing on disk."""
+        self.progress = progress
+        self._suffix = ""
+
+    def stage(self, name: str, **changed: Any) -> Trainer:
+        """Return a trainer for one of several fits of a method: same folder, own files.
+
+        Its state is `training-NAME.pt`, its log `metrics-NAME.jsonl`; `changed` are settings.
+        """
+        staged = Trainer(replace(self.settings, **changed), self.folder, self.progress)
+        staged._suffix = f"{self._suffix}-{name}"
+        return staged
+
+    def fit(self, objective: Objective, data: TrainingData) -> None:
+        """Run all steps, resuming from the folder's state if there is one.
+
+        The module ends in evaluation mode, contiguous, equal on all processes. Raises `Interrupted`
+        after Ctrl-C or SIGTERM once the state is saved, and `RunError` after ten non-finite steps
+        in a row (the last saved state is finite).
+        """
+        settings, processes = self.settings, Processes(self.settings.precision)
+        with training_form(objective.module, processes.device), deferred_signals() as stop:
+            optimizer = self._optimizer(objective)
+            done = self._resume(objective, optimizer, processes)
+            metrics = self._metrics_log(done.step) if processes.chief else None
+            while done.step < settings.steps:
+                epoch, step = divmod(done.step, settings.epoch_steps)
+                if step == 0:
+                    objective.epoch_start(epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * settings.rate(done.step)
+                batch = processes.share(data.batch(settings.seed, epoch, step))
+                processes.seed(settings.seed, done.step)
+                loss, finite = _step(objective, optimizer, batch, processes)
+                if finite:
+                    objective.after_step(done.step + 1)
+                done.count(loss, finite, (settings.seed, epoch, step))
+                values = {"loss": done.mean_loss, **objective.metrics()}
+                if self.progress and processes.chief:
+                    self.progress(done.step, settings.steps, values)
+                due = done.step % settings.save_every == 0 or done.step == settings.steps
+                if due:
+                    if metrics:
+                        metrics.append(done.step, {**values, "skipped": done.skipped})
+                    done.forget_losses()
+                told_to_stop = int(processes.gather(stop.number or 0).max())
+                if due or told_to_stop:
+                    self._save(objective, optimizer, done, processes)
+                if told_to_stop:
+                    raise Interrupted(told_to_stop)
+            processes.equalize(objective.module)
+            objective.finish()
+
+    def _resume(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, processes: Processes
+    ) -> Counters:
+        path = self._file("training", "pt")
+        state = processes.agree(load_state(path) if path and processes.chief else None)
+        if state is None:
+            processes.equalize(objective.module)
+            return Counters()
+        done = Counters(**state["counters"])
+        differences = self.settings.differences(Settings.read(state["settings"]), done.step)
+        if differences:
+            raise UsageError(
+                f"{path} is of a run with {', '.join(differences)}: "
+                "choose another --out, or delete it"
+            )
+        try:
+            objective.load_state_dict(state["objective"])
+            objective.module.load_state_dict(state["module"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"{path} is of another network or method: choose another --out, or delete it"
+            ) from error
+        log.info("resuming %s at step %d", self.folder, done.step)
+        return done
+
+    def _save(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        done: Counters,
+        processes: Processes,
+    ) -> None:
+        """Write the state once, by the chief; nobody goes on before it is on disk."""
+        path = self._file("training", "pt")
+        if not all(weight.isfinite().all() for weight in objective.module.parameters()):
+            raise RunError(f"a weight is not finite after step {done.step}: nothing was saved")
+        if path and processes.chief:
+            state = {
+                "settings": asdict(self.settings),
+                "counters": asdict(done),
+                "module": objective.module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "objective": objective.state_dict(),
+            }
+            save_state(path, state)
+        processes.wait()
+
+    def _optimizer(self, objective: Objective) -> torch.optim.Optimizer:
+        rate = self.settings.learning_rate
+        groups = objective.param_groups(rate)
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+        if self.settings.optimizer == "muon":
+            return Muon(groups, lr=rate)
+        return torch.optim.Adam(groups, lr=rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
+
+    def _metrics_log(self, step: int) -> MetricsLog | None:
+        path = self._file("metrics", "jsonl")
+        return MetricsLog(path, step) if path else None
+
+    def _file(self, stem: str, ending: str) -> Path | None:
+        return self.folder / f"{stem}{self._suffix}.{ending}" if self.folder else None
+
+
+def _step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    processes: Processes,
+) -> tuple[float, bool]:
+    """Take one step; return its loss and whether all was finite. A step that is not leaves no
+    trace in weights, buffers or optimizer, on any process."""
+    buffers = [(buffer, buffer.clone()) for buffer in objective.module.buffers()]
+    optimizer.zero_grad()
+    with parametrize.cached():
+        with processes.autocast():
+            loss = objective.loss(objective.module, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.average(parameters)
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    seen = processes.gather(loss, norm)
+    finite = bool(seen.isfinite().all())
+    if finite:
+        optimizer.step()
+    else:
+        for buffer, before in buffers:  # a forward pass moves batch statistics
+            buffer.copy_(before)
+    return float(seen[:, 0].mean()), finite

@@ -1,0 +1,93 @@
+"""What does a run minimise, and what does it do between two steps?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Network = Callable[[Tensor], Tensor]
+
+
+class TrainingData(Protocol):
+    """Batches as a pure function, so that a resume needs no loader state."""
+
+    def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Return `(input, target)`, `[B, C, h, w]` and `[B, C, H, W]` in [0, 1].
+
+        The same three numbers give the same batch, on every machine.
+        """
+        ...
+
+
+class Objective(Protocol):
+    """The hooks by which a training method takes part in the loop."""
+
+    module: nn.Module
+    """What is trained; it may carry parametrizations."""
+
+    def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups."""
+        ...
+
+    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the scalar to minimise. `network` runs `module`, on every rank."""
+        ...
+
+    def epoch_start(self, epoch: int) -> None:
+        """Act before the first step of `epoch` (re-grouping, annealing)."""
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Act after the optimizer's step number `step`, counted from 1 (projection, freezing)."""
+        ...
+
+    def finish(self) -> None:
+        """Act once after the last step."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the log should hold beside the loss."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all state beside the module's that a resume needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        ...
+
+
+class Plain:
+    """Minimise the mean absolute error (L1) and do nothing else: dense training, fine-tuning."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        return [{"params": trained, "lr": learning_rate}]
+
+    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+        image, target = batch
+        return (network(image) - target).abs().mean()
+
+    def epoch_start(self, epoch: int) -> None:
+        pass
+
+    def after_step(self, step: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,41 @@
+"""How does the learning rate move over a run?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+"""A factor of the learning rate as a function of progress in [0, 1)."""
+
+FLAT_SHARE = 0.6
+"""The part of a trapezoid that is flat. It does not depend on the run's length, so a run stopped
+there and told to go on longer equals the longer run from the start."""
+
+
+def cosine(progress: float) -> float:
+    """Fall from 1 to 0 along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def trapezoid(progress: float) -> float:
+    """Stay at 1, then fall to 0 in a straight line."""
+    return min(1.0, (1 - progress) / (1 - FLAT_SHARE))
+
+
+def step(progress: float) -> float:
+    """Halve once at two thirds of the run: SLS's epoch 200 of 300."""
+    return 1.0 if progress < 2 / 3 else 0.5
+
+
+def constant(progress: float) -> float:
+    """Stay at 1."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": cosine,
+    "trapezoid": trapezoid,
+    "step": step,
+    "constant": constant,
+}

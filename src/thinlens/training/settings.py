@@ -1,0 +1,73 @@
+"""Which choices make two training runs the same run?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from thinlens.errors import UsageError
+from thinlens.training.schedule import SCHEDULES
+
+CHOICES = {
+    "optimizer": ("muon", "adam"),
+    "schedule": tuple(SCHEDULES),
+    "precision": ("fp32", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained; written into every training state."""
+
+    steps: int = 30_000
+    seed: int = 0
+    learning_rate: float = 4e-3
+    optimizer: str = "muon"
+    """muon or adam."""
+    schedule: str = "trapezoid"
+    """cosine, trapezoid, step or constant."""
+    warmup: int = 50
+    """Steps over which the learning rate rises from 0."""
+    epoch_steps: int = 1000
+    """Steps that count as an epoch (1000 as in EDSR's and SLS's code)."""
+    save_every: int = 200
+    """Steps between two training states, and between two lines of metrics."""
+    precision: str = "fp32"
+    """fp32 or bf16 (autocast; weights stay float32)."""
+
+    def __post_init__(self) -> None:
+        for key, least in (("steps", 0), ("seed", 0), ("warmup", 0)):
+            if getattr(self, key) < least:
+                raise UsageError(f"{key} {getattr(self, key)}: wanted {least} or more")
+        for key in ("epoch_steps", "save_every"):
+            if getattr(self, key) < 1:
+                raise UsageError(f"{key} {getattr(self, key)}: wanted 1 or more")
+        if not 0 < self.learning_rate < 1:
+            raise UsageError(f"learning_rate {self.learning_rate}: wanted a rate in (0, 1)")
+        for key, known in CHOICES.items():
+            if getattr(self, key) not in known:
+                raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Settings:
+        """Take settings out of a training state; fields added since keep their defaults."""
+        unknown = sorted(set(saved) - {field.name for field in fields(cls)})
+        if unknown:
+            raise UsageError(f"this version knows no training setting called {', '.join(unknown)}")
+        return cls(**saved)
+
+    def differences(self, earlier: Settings, step: int) -> list[str]:
+        """Say what keeps this run from making the same first `step` steps as `earlier`.
+
+        A run's length may change as long as no rate before `step` does; else nothing may.
+        """
+        mine, theirs = asdict(self), asdict(earlier)
+        if step <= self.steps and all(self.rate(s) == earlier.rate(s) for s in range(step)):
+            theirs["steps"] = self.steps
+        return [f"{key} {theirs[key]}, not {mine[key]}" for key in mine if mine[key] != theirs[key]]
+
+    def rate(self, step: int) -> float:
+        """Return the learning-rate factor of step number `step`, counted from 0."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warm * SCHEDULES[self.schedule](step / self.steps)

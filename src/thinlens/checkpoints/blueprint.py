@@ -1,0 +1,122 @@
+"""How is a network built from a stranger's config without doing more than its file can justify?"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
+from thinlens.checkpoints.tensors import own_tensors
+from thinlens.errors import UsageError
+from thinlens.models import MODELS
+
+LARGEST_OPTION = 65_536
+"""The largest whole number in a network's config: no width or depth is near it."""
+
+REGISTRATIONS_PER_TENSOR = 4
+"""A tensor that several layers share is registered more than once; more often than this is not
+a network but an attempt to build without end."""
+
+
+def sketch(manifest: Manifest) -> nn.Module:
+    """Build the network on the meta device, where weights take no memory, and compare it.
+
+    Raises `UsageError` unless exactly the listed tensors, with their shapes and kinds, are its.
+    """
+    config = config_of(manifest)
+    with torch.device("meta"), _at_most(REGISTRATIONS_PER_TENSOR * (len(manifest.tensors) + 1)):
+        module = _built(manifest.model, config)
+    own = own_tensors(module)
+    listed = {entry.name: entry for entry in manifest.tensors}
+    for kind, names in (("missing", own.keys() - listed), ("unexpected", listed.keys() - own)):
+        if names:
+            raise UsageError(
+                f"its tensors are not those of {manifest.model} ({kind}: "
+                f"{', '.join(shown(name) for name in sorted(names)[:3])})"
+            )
+    for name, tensor in own.items():
+        _check_entry(listed[name], tensor)
+    return module
+
+
+def build(manifest: Manifest) -> nn.Module:
+    """Build the network for real; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return _built(manifest.model, config_of(manifest))
+
+
+def config_of(manifest: Manifest) -> Any:
+    """Return the network's config, made of options that are all known and of the right type."""
+    if manifest.model not in MODELS:
+        known = ", ".join(MODELS)
+        raise UsageError(f"unknown network {shown(manifest.model)}: wanted one of {known}")
+    entry = MODELS[manifest.model]
+    defaults = {field.name: getattr(entry.config, field.name) for field in fields(entry.config)}
+    options = {}
+    for key, value in manifest.config.items():
+        if key not in defaults:
+            raise UsageError(f"{manifest.model} has no option {shown(key)}")
+        options[key] = _option(key, value, defaults[key])
+    return entry.configured(**options)
+
+
+def _option(key: str, value: object, default: object) -> object:
+    """Return a JSON value as the type of an option's default."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple) and default:
+        return tuple(_option(key, item, default[0]) for item in value)
+    allowed = (int, float) if type(default) is float else (type(default),)
+    if type(value) not in allowed:
+        raise UsageError(f"option {key} is {shown(value)}: wanted one like {default!r}")
+    if isinstance(value, int) and not 0 <= value <= LARGEST_OPTION:
+        raise UsageError(f"option {key} is {shown(value)}: wanted 0 to {LARGEST_OPTION}")
+    if isinstance(value, float) and not isfinite(value):
+        raise UsageError(f"option {key} is {value}: wanted a finite number")
+    return value
+
+
+def _built(name: str, config: Any) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op"
+            return MODELS[name].build(config)
+    except UsageError:
+        raise
+    except Exception as error:  # a constructor given strange numbers may raise anything
+        raise UsageError(f"{name} cannot be built from its config: {error}") from error
+
+
+def _check_entry(entry: Entry, tensor: Tensor) -> None:
+    if tuple(entry.shape) != tuple(tensor.shape) or tensor.numel() == 0:
+        raise UsageError(
+            f"{entry.name} is shaped {shown(entry.shape)}: the network has {list(tensor.shape)}"
+        )
+    dtype = DTYPES[entry.dtype]
+    if dtype != tensor.dtype and not (dtype.is_floating_point and tensor.is_floating_point()):
+        raise UsageError(f"{entry.name} is {entry.dtype}: the network has {tensor.dtype}")
+
+
+@contextmanager
+def _at_most(registrations: int) -> Iterator[None]:
+    """Refuse to register more parameters than this while the context is open, in this thread."""
+    left, builder = registrations, threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= threading.get_ident() == builder
+        if left < 0:
+            raise UsageError("its config asks for more tensors than the file holds")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

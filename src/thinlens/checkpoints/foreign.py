@@ -1,0 +1,102 @@
+"""How do weights that somebody else has trained and saved become one of our networks?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from thinlens.checkpoints.manifest import shown
+from thinlens.errors import UsageError
+from thinlens.models import network
+from thinlens.models.network import State
+
+WRAPPERS = ("params_ema", "params", "state_dict")
+"""Keys under which training programs keep a state dict; the best weights first."""
+
+PREFIX = "module."
+"""What `DataParallel` puts before every name."""
+
+NAMED = 3
+"""How many tensors an error names."""
+
+
+def import_weights(file: Path, model: str, **options: Any) -> nn.Module:
+    """Build the network `model` with config `options` and fill it from a .pth, .pt or .safetensors.
+
+    No code of the file runs. Raises `UsageError` unless it holds exactly the network's tensors,
+    after unwrapping, renaming and dropping the prefix of `DataParallel`.
+    """
+    entry = network(model)
+    config = entry.configured(**options)
+    found = _state_dict(_read(file), file)
+    try:
+        state = entry.adopt(found)
+    except (LookupError, RuntimeError) as error:  # renaming takes the names for what they promise
+        raise UsageError(f"{file} does not fit {model}: {error}") from error
+    with torch.random.fork_rng(devices=[]):
+        module = entry.build(config)
+    _check(state, module.state_dict(), f"{file} does not fit {model}")
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def _read(file: Path) -> object:
+    if not file.is_file():
+        raise UsageError(f"{file} is no file: wanted weights as .pth, .pt or .safetensors")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load(file.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old files use storage classes that torch deprecates
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # readers of strangers' files raise anything
+        raise UsageError(
+            f"{file} cannot be read as weights ({type(error).__name__}): "
+            "wanted a .safetensors, or a .pth or .pt that holds nothing but tensors"
+        ) from error
+
+
+def _state_dict(content: object, file: Path) -> State:
+    """Find the named tensors in what training programs save around them."""
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise UsageError(f"{file} holds no state dict")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not _is_plain(tensor):
+            raise UsageError(f"{file} holds {shown(name)}, which is no plain tensor")
+    prefixed = all(name.startswith(PREFIX) for name in content)
+    return {name.removeprefix(PREFIX) if prefixed else name: t for name, t in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+    )
+
+
+def _check(found: State, wanted: State, problem: str) -> None:
+    """Raise `UsageError` unless the two have the same names and shapes."""
+    misshapen = (
+        f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    )
+    for kind, names in (
+        ("missing", [name for name in wanted if name not in found]),
+        ("unexpected", [shown(name) for name in found if name not in wanted]),
+        ("misshapen", list(misshapen)),
+    ):
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise UsageError(f"{problem}: {kind} {', '.join(names[:NAMED])}{more}")

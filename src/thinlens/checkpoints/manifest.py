@@ -1,0 +1,134 @@
+"""What does a checkpoint's config.json say, and is it safe to believe?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thinlens.checkpoints.packing import PARTS
+from thinlens.errors import UsageError
+
+FORMAT = 1
+"""The version of the folder format. Every released one loads forever."""
+
+LARGEST_MANIFEST = 2 * 2**20
+"""Bytes of config.json that are read at most: some 15,000 tensors."""
+
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name)
+    for name in (
+        *("float64", "float32", "float16", "bfloat16"),
+        *("int64", "int32", "int16", "int8", "uint8", "bool"),
+    )
+}
+"""The element types that a checkpoint holds, by name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How one tensor of the network is stored."""
+
+    name: str
+    """Its name in the network's state dict."""
+    encoding: str
+    n: int | None
+    m: int | None
+    shape: list[int]
+    """As the network has it."""
+    dtype: str
+
+    def __post_init__(self) -> None:
+        whole = type(self.shape) is list and all(type(size) is int for size in self.shape)
+        optional = {type(self.n), type(self.m)} <= {int, type(None)}
+        if type(self.name) is not str or not whole or not optional:
+            raise UsageError(f"the entry of tensor {shown(self.name)} is malformed")
+        for key, known in (("encoding", PARTS), ("dtype", DTYPES)):
+            value = getattr(self, key)
+            if type(value) is not str or value not in known:
+                raise UsageError(
+                    f"tensor {shown(self.name)} has the unknown {key} {shown(value)}: "
+                    f"wanted {', '.join(known)}"
+                )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of config.json."""
+
+    model: str
+    """A key of `MODELS`."""
+    config: dict[str, Any]
+    """The network's own config."""
+    task: dict[str, Any]
+    provenance: dict[str, Any]
+    """Method, budget, record: where the weights come from."""
+    versions: dict[str, Any]
+    sha256: str
+    """Of the tensors file that belongs to this config.json."""
+    tensors: list[Entry]
+
+    def __post_init__(self) -> None:
+        for name in ("model", "sha256"):
+            if type(getattr(self, name)) is not str:
+                raise UsageError(f"{name} is not a string")
+        for name in ("config", "task", "provenance", "versions"):
+            if type(getattr(self, name)) is not dict:
+                raise UsageError(f"{name} is not an object")
+        if len({entry.name for entry in self.tensors}) != len(self.tensors):
+            raise UsageError("a tensor is listed twice")
+
+    def dump(self) -> bytes:
+        """Write it as JSON, one line a tensor."""
+        head = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        del head["tensors"]
+        lines = [f"    {json.dumps(asdict(entry))}" for entry in self.tensors]
+        body = json.dumps(head, indent=2).removesuffix("\n}")
+        return (body + ',\n  "tensors": [\n' + ",\n".join(lines) + "\n  ]\n}\n").encode()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read config.json; whatever is wrong with it is a `UsageError` without the path."""
+    content = _object(path)
+    version = content.pop("format", None)
+    if version != FORMAT or type(version) is not int:
+        raise UsageError(f"format {shown(version)} is unknown: this thinlens reads {FORMAT}")
+    _check_keys(content, Manifest, "config.json")
+    entries = content["tensors"]
+    if type(entries) is not list or any(type(entry) is not dict for entry in entries):
+        raise UsageError("tensors is not an array of objects")
+    for entry in entries:
+        _check_keys(entry, Entry, "an entry of tensors")
+    return Manifest(**{**content, "tensors": [Entry(**entry) for entry in entries]})
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise UsageError(f"it is larger than {LARGEST_MANIFEST} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError("it is not JSON") from error
+    if type(content) is not dict:
+        raise UsageError("it is not a JSON object")
+    return content
+
+
+def _check_keys(found: Mapping[str, Any], wanted: type, where: str) -> None:
+    known = {field.name for field in fields(wanted)}
+    for kind, keys in (("lacks", known - set(found)), ("has the unknown key", set(found) - known)):
+        if keys:
+            raise UsageError(f"{where} {kind} {shown(min(keys))}")
+
+
+def shown(value: object) -> str:
+    """Show a stranger's value in an error: quoted, escaped, and at most 80 characters long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."

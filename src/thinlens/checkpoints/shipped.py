@@ -1,0 +1,31 @@
+"""Which folder does a user mean by a checkpoint's name?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from thinlens.checkpoints.format import CONFIG_FILE
+from thinlens.errors import UsageError
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+"""The checkpoints that come with the package, one folder each."""
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped checkpoints."""
+    return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG_FILE}"))
+
+
+def resolve(name_or_folder: str | Path) -> Path:
+    """Return the folder of a checkpoint: one that exists, else a shipped one of that name."""
+    folder = Path(name_or_folder)
+    if (folder / CONFIG_FILE).is_file():
+        return folder
+    if str(name_or_folder) in shipped():
+        return WEIGHTS / name_or_folder
+    known = ", ".join(shipped()) or "none"
+    found = f"no {CONFIG_FILE} in it" if folder.is_dir() else "no such folder"
+    raise UsageError(
+        f"{name_or_folder} is not a checkpoint ({found}): "
+        f"wanted a checkpoint folder or a shipped name ({known})"
+    )

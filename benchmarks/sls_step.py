@@ -1,0 +1,125 @@
+"""What does a searching step of SLS cost beside a dense fine-tuning step?
+
+    python benchmarks/sls_step.py --pairs 10 --threads 2
+
+CARN x4, batch 16 of 48x48, Adam; the two kinds of step alternate, so that a busy machine slows
+both. One step in `--regroup` also ranks all weights anew. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from thinlens.methods.sls import Sls
+from thinlens.methods.sls_search import Search
+from thinlens.models import MODELS
+from thinlens.sparsity.budget import Budget
+from thinlens.training.loop import Settings, Trainer
+from thinlens.training.objective import Objective, Plain
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Random:
+    """The same batch for ever."""
+
+    def __init__(self, size: int, patch: int, device: str) -> None:
+        self.one = torch.rand(size, 3, patch, patch), torch.rand(size, 3, 4 * patch, 4 * patch)
+        self.device = device
+
+    def batch(self, seed: int, epoch: int, step: int) -> Batch:
+        image, target = (x.contiguous(memory_format=torch.channels_last) for x in self.one)
+        return image.to(self.device), target.to(self.device)
+
+
+def stepper(objective: Objective, batch: Batch) -> Callable[[int], None]:
+    """Return what the training loop does in a step."""
+    optimizer = torch.optim.Adam(objective.param_groups(1e-4))
+
+    def step(number: int) -> None:
+        optimizer.zero_grad()
+        with parametrize.cached():
+            objective.loss(objective.module, batch).backward()
+        optimizer.step()
+        objective.after_step(number)
+
+    return step
+
+
+def measure(step: Callable[[int], None], number: int, device: str) -> tuple[float, float, int]:
+    """Return one step's seconds, seconds of CPU, and on a GPU its peak memory in bytes.
+
+    With one thread the seconds of CPU say most on a machine that others use too.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    start, cpu = time.perf_counter(), time.process_time()
+    step(number)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return time.perf_counter() - start, time.process_time() - cpu, peak
+
+
+def build(data: Random, device: str, regroup: int) -> tuple[Plain, Search]:
+    """Return a dense objective and a searching one that does not freeze."""
+    network = MODELS["carn"]
+    steps = 300 * regroup  # an epoch of the search is 1/300 of the run
+    method = Sls(budget=Budget(Fraction(1, 32)), example=(1, 3, 180, 320), penalty=1e-3)
+    search = method.search(network.build(network.config), data, Trainer(Settings(steps=steps)))
+    dense = Plain(network.build(network.config))
+    for objective in (dense, search):
+        objective.module.train().to(device=device, memory_format=torch.channels_last)
+    return dense, search
+
+
+def main() -> None:
+    """Time pairs of steps and print what they took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--regroup", type=int, default=50)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    data = Random(given.batch, given.patch, given.device)
+    dense, search = build(data, given.device, given.regroup)
+    steps = {
+        name: stepper(objective, data.batch(0, 0, 0))
+        for name, objective in (("dense", dense), ("sls", search))
+    }
+    taken: dict[str, list[tuple[float, float, int]]] = {name: [] for name in steps}
+    for number in range(given.pairs + 1):
+        for name, step in steps.items():
+            taken[name].append(measure(step, number, given.device))
+    wall, cpu, peak = (  # the first pair warms up
+        {name: statistics.median(row[i] for row in rows[1:]) for name, rows in taken.items()}
+        for i in range(3)
+    )
+    prunable = sum(mask.ranks.numel() for mask in search.masks.values())
+    state = [t for mask in search.masks.values() for t in (mask.ranks, mask.priorities)]
+    result = {
+        "pairs": given.pairs,
+        "median_ms": {name: round(1e3 * value, 2) for name, value in wall.items()},
+        "ratio": round(wall["sls"] / wall["dense"], 4),
+        "cpu_ratio": round(cpu["sls"] / cpu["dense"], 4),
+        "state_bytes_per_weight": sum(t.numel() * t.element_size() for t in state) / prunable,
+        "extra_peak_bytes_per_weight": (peak["sls"] - peak["dense"]) / prunable,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Least-squares pruning: choose what lives by second order, and solve for what it should be.
+
+No training and no gradients. Layer by layer, the pruned network's own inputs are regressed on
+the dense network's answers before the activation, so every layer, a dense one too, repairs what
+the layers before it broke (Hassibi & Stork 1993; Frantar & Alistarh's SparseGPT, 2023).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.errors import UsageError
+from thinlens.methods.calibration import (
+    Moments,
+    MomentSums,
+    Sample,
+    calibration_images,
+    sample,
+)
+from thinlens.methods.compensation import (
+    Rule,
+    dense_solution,
+    joint_mask,
+    refit,
+    second_order_mask,
+)
+from thinlens.methods.method import Pruned
+from thinlens.methods.uniform import Uniform
+from thinlens.sparsity.layout import (
+    PRUNABLE_TYPES,
+    PrunableModule,
+    canonical,
+    from_canonical,
+)
+from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.pattern import Pattern
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
+
+SALIENCIES = ("joint", "second-order", "magnitude", "activation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastSquares(Uniform):
+    """Keep the N weights of every M that matter most on calibration images, and refit them."""
+
+    saliency: str = "joint"
+    """How kept weights are chosen: joint (second order, all columns against each other),
+    second-order (column after column), magnitude, or activation (abs(w) rms(x))."""
+    ridge: float = 1e-3
+    """Pull towards the original weights, as a share of the mean square of a layer's inputs."""
+    pixels: int = 83_200
+    """Input pixels to calibrate on, at least (13 crops of 80x80)."""
+    positions: int = 24_000
+    """Output positions of a layer that enter its least squares, at most."""
+    seed: int = 0
+    """Draws the calibration batches and the positions."""
+
+    def __post_init__(self) -> None:
+        if self.saliency not in SALIENCIES:
+            raise UsageError(f"saliency {self.saliency!r}: wanted {', '.join(SALIENCIES)}")
+        if self.ridge <= 0 or self.pixels < 1 or self.positions < 1:
+            raise UsageError("ridge must be above 0, pixels and positions at least 1")
+
+    @torch.no_grad()
+    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
+        """Return a thin network in evaluation mode; `model` is never changed.
+
+        The same data and settings give the same network. `trainer` is left alone.
+        """
+        start = time.monotonic()
+        plan = self.plan(model)
+        thin = copy.deepcopy(model).eval()
+        images = calibration_images(data, self.seed, self.pixels)
+        names = [name for name, layer in thin.named_modules() if isinstance(layer, PRUNABLE_TYPES)]
+        lessons = self._dense_answers(thin, images, names)
+        patterns: dict[str, Pattern] = {}
+        errors: dict[str, float] = {}
+
+        def settle(name: str, layer: PrunableModule, x: Tensor) -> None:
+            lesson = lessons.pop(name, None)
+            n, m = plan.n.get(name), plan.m.get(name)
+            if lesson is None or (n is None and not patterns):
+                return  # settled by an earlier call, or nothing before it is broken yet
+            lesson.sums.add(x, lesson.first)
+            mask, errors[name] = self.solve(layer, lesson.sums.moments(), n, m)
+            if n is not None:
+                patterns[name] = Pattern(mask, n, m)
+
+        with _before_calls(thin, names, settle):
+            thin(images)
+        patterns = {name: patterns[name] for name in plan.n}
+        settings = {"saliency": self.saliency, "ridge": self.ridge, "positions": self.positions}
+        seconds = time.monotonic() - start
+        record = {**self.record(plan), **settings, "seed": self.seed, "seconds": seconds}
+        return Pruned(thin, patterns, {**record, "layer_errors": errors})
+
+    def solve(
+        self, layer: PrunableModule, moments: Moments, n: int | None, m: int | None
+    ) -> tuple[Tensor, float]:
+        """Give `layer` the weights that answer best; return its mask and its error.
+
+        Without `n` and `m` it stays dense and only repairs what the layers before it broke. The
+        error is the mean square of what its answers miss, as a part of their variance.
+        """
+        groups = len(moments.xx)
+        rows = canonical(layer.weight.detach(), layer)
+        original = rows.reshape(groups, -1, rows[0].numel()).double()
+        if n is None or m is None:
+            mask = torch.ones_like(original, dtype=torch.bool)
+            solved = dense_solution(moments, original, self.ridge)
+        else:
+            mask = self._mask(moments, original, Rule(n, m, rows.shape[-1]))
+            solved = refit(moments, original, mask, self.ridge)
+        layer.weight.copy_(from_canonical(solved.reshape(rows.shape), layer))
+        if layer.bias is not None:
+            layer.bias.copy_(moments.bias(solved).flatten())
+        total = moments.yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        error = float(moments.error(solved).sum() / total)
+        return from_canonical(mask.reshape(rows.shape), layer), max(0.0, error)
+
+    def _mask(self, moments: Moments, original: Tensor, rule: Rule) -> Tensor:
+        """Choose the kept columns: bool, as `original` `[g, c, p]`."""
+        if self.saliency == "magnitude":
+            return rule.largest(original.abs())
+        if self.saliency == "activation":
+            rms = (moments.xx.diagonal(dim1=-2, dim2=-1) + moments.mean_x.square()).sqrt()
+            return rule.largest(original.abs() * rms[:, None])
+        choose = joint_mask if self.saliency == "joint" else second_order_mask
+        return choose(moments, dense_solution(moments, original, self.ridge), rule)
+
+    def _dense_answers(
+        self, dense: nn.Module, images: Tensor, names: list[str]
+    ) -> dict[str, Lesson]:
+        """Run the dense network once and note what every layer answers at sampled positions."""
+        lessons: dict[str, Lesson] = {}
+
+        def note(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
+            drawn = sample(layer, output, self.positions, self.seed)
+            if name in lessons:
+                lessons[name].sums.add(x, drawn)
+            else:
+                lessons[name] = Lesson(drawn, MomentSums(layer))
+
+        with _after_calls(dense, names, note):
+            dense(images)
+        return lessons
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one layer has to learn."""
+
+    first: Sample
+    """The dense answers of its first call, whose inputs the pruned network will give."""
+    sums: MomentSums
+    """Its later calls, if its weight is shared: with the dense network's inputs, because those
+    of the pruned network do not exist before the layer is settled."""
+
+
+@contextmanager
+def _after_calls(
+    module: nn.Module,
+    names: list[str],
+    act: Callable[[str, PrunableModule, Tensor, Tensor], None],
+) -> Iterator[None]:
+    """Call `act(name, layer, input, output)` after every call of the named layers."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda layer, inputs, output: act(name, layer, inputs[0], output)
+
+    handles = [prunable_layer(module, n).register_forward_hook(hook(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _before_calls(
+    module: nn.Module, names: list[str], act: Callable[[str, PrunableModule, Tensor], None]
+) -> Iterator[None]:
+    """Call `act(name, layer, input)` before every call of the named layers."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda layer, inputs: act(name, layer, inputs[0])
+
+    handles = [prunable_layer(module, n).register_forward_pre_hook(hook(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,48 @@
+"""One-shot pruning: keep the largest weights, then train on with the mask fixed, if asked to.
+
+Mishra et al., "Accelerating Sparse Deep Neural Networks" (2021), section 4.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+from torch import nn
+
+from thinlens.methods.method import Pruned
+from thinlens.methods.uniform import Uniform
+from thinlens.sparsity.masking import attach, prunable_layer, strip
+from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import Plain, TrainingData
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShot(Uniform):
+    """Keep the N largest of every M weights; fine-tune what is left for the trainer's steps."""
+
+    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
+        """Return a thin network; `model` is never changed.
+
+        The mask is chosen once: training multiplies weight and gradient by it, so a removed
+        weight stays out and its optimizer state stays 0.
+        """
+        start = time.monotonic()
+        plan = self.plan(model)
+        thin = copy.deepcopy(model)
+        patterns = {}
+        for name, n in plan.n.items():
+            layer = prunable_layer(thin, name)
+            patterns[name] = from_ranks(
+                magnitude_ranks(layer.weight, layer, plan.m[name]), n, plan.m[name]
+            )
+        attach(thin, patterns)
+        if trainer.settings.steps:
+            trainer.fit(Plain(thin), data)
+        module, patterns = strip(thin)
+        seconds = time.monotonic() - start
+        steps = trainer.settings.steps
+        return Pruned(module, patterns, {**self.record(plan), "steps": steps, "seconds": seconds})

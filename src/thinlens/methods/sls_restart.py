@@ -1,0 +1,69 @@
+"""From which weights does fine-tuning start once SLS has found N?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import nn
+
+from thinlens.methods.least_squares import LeastSquares
+from thinlens.methods.uniform import Plan, Uniform
+from thinlens.sparsity.allocation import Allocation, Tables
+from thinlens.sparsity.masking import strip
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
+
+JUDGED_BATCHES = 4
+"""Batches on which the two starts are compared."""
+
+
+@dataclass(frozen=True)
+class LeastSquaresStart:
+    """Solves for the weights at the N that was found, and keeps the better of the two networks.
+
+    The solution repairs the dense network; the searched weights have trained under their mask.
+    Which is the better start depends on how long the search was.
+    """
+
+    settings: Uniform
+    dense: nn.Module
+    data: TrainingData
+    trainer: Trainer
+
+    def __call__(self, searched: nn.Module, n: Mapping[str, int]) -> nn.Module | None:
+        """Return the least-squares network, or None where `searched` does better."""
+        shared = {f.name: getattr(self.settings, f.name) for f in fields(Uniform)}
+        method = _Found(**shared, n=n, seed=self.trainer.settings.seed)
+        solved = method.run(self.dense, self.data, self.trainer).module
+        plain, _ = strip(searched)
+        return solved if self._error(solved) < self._error(plain) else None
+
+    @torch.no_grad()
+    def _error(self, network: nn.Module) -> float:
+        """Return the mean absolute error on the first batches after those of calibration."""
+        device = next(network.parameters()).device
+        total = 0.0
+        for step in range(JUDGED_BATCHES):
+            image, target = self.data.batch(self.trainer.settings.seed, 1, step)
+            total += float((network.eval()(image.to(device)) - target.to(device)).abs().mean())
+        return total
+
+
+def searched_plan(tables: Tables, n: Mapping[str, int]) -> Plan:
+    """Return the plan of an N that a search has found."""
+    cost = sum(costs[n[name]] for name, costs in tables.items())
+    dense = sum(costs[-1] for costs in tables.values())
+    m = {name: len(costs) - 1 for name, costs in tables.items()}
+    return Plan(Allocation(dict(n), cost, dense), m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found(LeastSquares):
+    """Least squares at an N that was found elsewhere."""
+
+    n: Mapping[str, int] = field(default_factory=dict)
+
+    def plan(self, model: nn.Module) -> Plan:
+        return searched_plan(self.tables(model), self.n)

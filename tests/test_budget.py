@@ -1,0 +1,47 @@
+"""Is a budget always the part that is kept, however it is written?"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinlens.errors import UsageError
+from thinlens.sparsity.budget import Budget
+
+parts = st.fractions(min_value=Fraction(1, 1000), max_value=1, max_denominator=1000)
+
+
+@given(parts)
+def test_a_printed_budget_reads_the_same(part: Fraction) -> None:
+    assert Budget.of(str(Budget(part))) == Budget(part)
+
+
+@given(st.integers(1, 100))
+def test_percent_and_decimal_are_the_same_part(percent: int) -> None:
+    assert Budget.of(f"{percent}%") == Budget.of(percent / 100) == Budget(Fraction(percent, 100))
+
+
+@pytest.mark.parametrize("text", ["1/8", "0.125", "12.5%", " 12.5 % ", "2/16", "1.25e-1"])
+def test_an_eighth(text: str) -> None:
+    assert Budget.of(text).kept == Fraction(1, 8)
+    assert str(Budget.of(text)) == "1/8"
+
+
+@pytest.mark.parametrize("text", ["0", "-1/8", "1.01", "200%", "0%", "9/8"])
+def test_a_part_outside_its_range_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="above 0 and at most 1"):
+        Budget.of(text)
+
+
+@pytest.mark.parametrize("text", ["", "half", "1/0", "1:8", "nan", "%", "1/8/2", "inf"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"wanted the part that is kept, such as 1/8"):
+        Budget.of(text)
+
+
+def test_milliseconds_wait_for_the_engine() -> None:
+    with pytest.raises(UsageError, match="milliseconds come with the engine"):
+        Budget.of("40ms")

@@ -1,0 +1,84 @@
+"""What holds for every method of the table?"""
+
+from __future__ import annotations
+
+import copy
+import json
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from small_networks import RandomData, crossed
+from thinlens.errors import UsageError
+from thinlens.methods import METHODS, Pruned
+from thinlens.sparsity.budget import Budget
+from thinlens.sparsity.layout import canonical, in_groups
+from thinlens.sparsity.masking import prunable_layer
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
+
+EXAMPLE = (1, 3, 16, 16)
+UNTRAINED = Trainer(Settings(steps=0))
+NAMES = ["one-shot", "least-squares"]
+"""The methods that need no training."""
+
+SMALL = {"least-squares": {"pixels": 4096}}
+"""Settings that make a method quick on small networks."""
+
+
+def pruned(name: str, model: nn.Module, budget: str, m: int = 4) -> Pruned:
+    method = METHODS[name](budget=Budget.of(budget), example=EXAMPLE, m=m, **SMALL.get(name, {}))
+    return method.run(model, RandomData(), UNTRAINED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", ["1/2", "1/4", "0.6"])
+def test_masks_hold_in_every_group_and_the_budget_is_met(name: str, budget: str) -> None:
+    result = pruned(name, crossed(), budget)
+    assert set(result.patterns) == {"body", "down", "shared", "up", "gate"}
+    for layer_name, pattern in result.patterns.items():
+        layer = prunable_layer(result.module, layer_name)
+        groups = in_groups(canonical(pattern.mask, layer), 4, fill=0)
+        assert (groups.sum(1) == pattern.n).all()
+        assert (layer.weight[~pattern.mask] == 0).all()
+        assert result.record["layers"][layer_name] == [pattern.n, pattern.m]
+    assert result.record["achieved"] <= Fraction(budget)
+    assert Budget.of(result.record["budget"]) == Budget.of(budget)
+    json.dumps(result.record)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_given_network_is_not_touched(name: str) -> None:
+    model = crossed()
+    before, training = copy.deepcopy(model.state_dict()), model.training
+    result = pruned(name, model, "1/4")
+    assert model.training is training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert type(result.module) is type(model)
+    assert list(result.module.state_dict()) == list(before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in result.module.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_call_gives_the_same_bits(name: str) -> None:
+    one, other = (pruned(name, crossed(), "1/4").module.state_dict() for _ in range(2))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeping_all_changes_nothing(name: str) -> None:
+    model, image = crossed().eval(), RandomData().batch(5, 0, 0)[0]
+    with torch.no_grad():
+        difference = pruned(name, model, "1").module.eval()(image) - model(image)
+    assert difference.abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parametrized_network_is_refused(name: str) -> None:
+    model = crossed()
+    nn.utils.parametrizations.weight_norm(prunable_layer(model, "body"))
+    with pytest.raises(UsageError, match="layer 'body' is parametrized"):
+        pruned(name, model, "1/2")

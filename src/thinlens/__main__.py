@@ -1,0 +1,9 @@
+"""Run the command line as `python -m thinlens`."""
+
+from __future__ import annotations
+
+import sys
+
+from thinlens.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,162 @@
+"""What can a Python program do with thinlens in one call?
+
+Everywhere a network is a plain module, what `prune` gave or what `load` read; sizes are
+(height, width) of the input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from thinlens.checkpoints.format import Checkpoint
+from thinlens.checkpoints.format import load as load_folder
+from thinlens.checkpoints.format import save as save_folder
+from thinlens.checkpoints.shipped import resolve
+from thinlens.errors import UsageError
+from thinlens.feeding import Data, feed
+from thinlens.methods import METHODS
+from thinlens.methods.method import Pruned
+from thinlens.report.price import Price, price
+from thinlens.restore.evaluation import Evaluation, Progress
+from thinlens.restore.evaluation import evaluate as evaluate_folder
+from thinlens.restore.folder import Outcome, restore_folder
+from thinlens.sparsity.budget import Budget
+from thinlens.tasks import make_task
+from thinlens.tasks.task import Task
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
+
+Network = nn.Module | Pruned | Checkpoint
+"""A plain module, what `prune` gave or what `load` read."""
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint folder, or a shipped network by its name (`rfdn-x4`).
+
+    Raises `UsageError` if it is damaged, hostile or no checkpoint.
+    """
+    return load_folder(resolve(str(path)))
+
+
+def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
+    """Write a network of `MODELS[model]`, packed, to the folder `path`; return the file's bytes.
+
+    The folder changes whole or not at all. A full disk is a `RunError`.
+    """
+    module, patterns = _parts(network)
+    return save_folder(
+        Path(path),
+        module,
+        model=model,
+        task=described(task),
+        patterns=patterns,
+        provenance=network.record if isinstance(network, Pruned) else {},
+    )
+
+
+def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
+    module: nn.Module,
+    *,
+    budget: str | float,
+    method: str = "least-squares",
+    m: int = 32,
+    data: Data = None,
+    task: Task | None = None,
+    size: tuple[int, int] | None = None,
+    trainer: Trainer | None = None,
+    **options: Any,
+) -> Pruned:
+    """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
+
+    `budget` is the part of the prunable multiply-adds that is kept: `"1/8"`, `0.125`, `"12.5%"`.
+    `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
+    tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
+    nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
+    by default that of the data. `trainer` fine-tunes what a method trains; by default nothing is.
+    `options` are the method's own settings. Raises `UsageError` where nothing can be pruned.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
+    trainer = trainer or Trainer(Settings(steps=0))
+    fed = feed(data, task, training=trainer.settings.steps > 0)
+    known = {field.name for field in fields(METHODS[method])}
+    if "seed" in known:
+        options.setdefault("seed", trainer.settings.seed)
+    for key in options:
+        if key not in known:
+            raise UsageError(f"{method} has no option {key!r}: wanted {', '.join(sorted(known))}")
+    if size is not None:
+        example = (1, image_channels(module), *size)
+    else:
+        example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
+    chosen = METHODS[method](budget=Budget.of(budget), m=m, example=example, **options)
+    return chosen.run(module, fed, trainer)
+
+
+def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> Price:
+    """Price a network on one input of `size` (height, width): whole and by layer."""
+    module, patterns = _parts(network)
+    return price(module, patterns, (image_channels(module), *size), convention=convention)
+
+
+def evaluate(
+    network: Network,
+    folder: str | Path,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Restore every input of a test folder and judge it by the task's protocol.
+
+    `task` is a checkpoint's own unless given; `seed` draws random degradation.
+    """
+    module, _ = _parts(network)
+    return evaluate_folder(module, _task(network, task), Path(folder), seed=seed, progress=progress)
+
+
+def restore(
+    network: Network,
+    source: str | Path,
+    out: str | Path,
+    *,
+    task: Task | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Restore an image, or all images below a folder, to `out`/<relative path>.png.
+
+    The same call again does what is left. A bad image is listed and the others go on.
+    """
+    module, _ = _parts(network)
+    return restore_folder(module, _task(network, task), Path(source), Path(out), progress=progress)
+
+
+def described(task: Task) -> dict[str, Any]:
+    """Return what a checkpoint remembers of a task: `make_task(**described(task))` makes it."""
+    return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
+
+
+def image_channels(module: nn.Module) -> int:
+    """Return the channels of the images that `module` takes: those of its first convolution."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+    raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
+
+
+def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:
+    if isinstance(network, nn.Module):
+        return network, {}
+    return network.module, network.patterns
+
+
+def _task(network: Network, task: Task | None) -> Task:
+    if task is not None:
+        return task
+    if isinstance(network, Checkpoint):
+        return make_task(**network.task)
+    raise UsageError("this network does not say its task: wanted task=make_task(...)")

@@ -1,0 +1,112 @@
+"""How does the demo show what it found: a table, pictures, a page?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from thinlens.cli.demo_rows import Row
+from thinlens.cli.photographs import Sources
+from thinlens.files import atomic_write
+from thinlens.images.pixels import to_uint8
+from thinlens.report.comparison import Panel, detail, side_by_side
+from thinlens.report.page import Picture, Section, write_page
+from thinlens.report.plots import layers_picture
+from thinlens.report.tables import Table, count, giga
+from thinlens.restore.whole import restore_image
+from thinlens.tasks.folders import open_pairs, read_pair
+from thinlens.tasks.metrics import psnr
+from thinlens.tasks.task import Task
+
+DETAIL, ZOOM = 112, 2
+"""Side in pixels of the part that a comparison shows, and how much larger it is drawn."""
+
+MOST_COMPARED = 3
+"""Images of a test set that are shown side by side."""
+
+
+def write_report(out: Path, task: Task, rows: Sequence[Row], sources: Sources) -> Table:
+    """Write report.html, table.md and the pictures into `out`; return the table."""
+    table = _table(rows, sources)
+    with atomic_write(out / "table.md") as file:
+        file.write(table.markdown().encode())
+    comparisons = [
+        picture
+        for name, folder in sources.tests.items()
+        for picture in _comparisons(out, task, rows, (name, folder))
+    ]
+    layers = [
+        _layers(out, row) for row in rows if row.budget and row.price and row.method != "one-shot"
+    ]
+    by = task.judgement
+    protocol = (
+        f"PSNR in dB and SSIM of {by.channel}, a border of {by.crop} pixels cut, rounded to "
+        f"{by.rounding}, range 0..{by.range}; means over images. GMACs for a 1280x720 output, "
+        "biases and activations included as SLS counts. Bytes are those of the packed file. "
+        "Seconds are what pruning took; nothing was trained after pruning."
+    )
+    sections = [
+        Section("What thinness cost", (sources.described, protocol), (table,)),
+        Section("Side by side", pictures=comparisons),
+        Section("How many weights each layer keeps", pictures=layers),
+    ]
+    write_page(out / "report.html", "thinlens: a thin network that still sees", sections)
+    return table
+
+
+def _table(rows: Sequence[Row], sources: Sources) -> Table:
+    sets = [(name, what) for name in sources.tests for what in ("PSNR", "SSIM")]
+    columns = ("method", "kept", "GMACs", "parameters", "bytes", "seconds")
+    return Table(
+        (*columns, *(f"{name} {what}" for name, what in sets)),
+        [(*_cells(row), *_scores(row)) for row in rows],
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.price is None:
+        return (row.method, "-", "-", "-", "-", "-")
+    return (
+        row.method,
+        f"{row.price.budget:.2%}",
+        giga(row.price.total.macs),
+        count(row.price.total.params),
+        "-" if row.bytes is None else count(row.bytes),
+        "-" if row.seconds is None else f"{row.seconds:.1f}",
+    )
+
+
+def _scores(row: Row) -> list[str]:
+    return [
+        text for score in row.scores.values() for text in (f"{score.psnr:.2f}", f"{score.ssim:.4f}")
+    ]
+
+
+def _comparisons(
+    out: Path, task: Task, rows: Sequence[Row], test: tuple[str, Path]
+) -> list[Picture]:
+    name, folder = test
+    pictures = []
+    for index, pair in enumerate(open_pairs(folder, task)[:MOST_COMPARED]):
+        image, target = read_pair(pair, task, index, seed=0)
+        side = min(DETAIL, *target.shape[-2:])
+        top, left = detail(target.float() / 255, side)
+        part = (slice(None), slice(top, top + side), slice(left, left + side))
+        panels = [Panel(f"original\n{pair.name}", target[part].float() / 255)]
+        for row in rows:
+            restored = restore_image(row.run, image)
+            decibels = psnr(to_uint8(restored), target, task.judgement)
+            label = f"{row.method} {row.budget}".strip()
+            panels.append(Panel(f"{label}\n{decibels:.2f} dB", restored[part]))
+        path = out / "pictures" / f"{name}-{Path(pair.name).name}.png"
+        side_by_side(path, panels, ZOOM)
+        pictures.append(Picture(path, f"{name}, {pair.name}: PSNR of the whole image"))
+    return pictures
+
+
+def _layers(out: Path, row: Row) -> Picture:
+    label = f"{row.method} {row.budget}"
+    path = out / "pictures" / f"layers-{label.replace(' ', '-').replace('/', '-of-')}.png"
+    entries = row.price.entries() if row.price else []
+    layers_picture(path, entries, f"{label}: weights kept of every M, and what each layer costs")
+    return Picture(path, f"{label}: N of every layer above, its multiply-adds below")

@@ -1,0 +1,90 @@
+"""Which networks does the demo compare, and how good is each?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from thinlens.api import prune, save
+from thinlens.checkpoints.format import Checkpoint
+from thinlens.cli.info import DEFAULT_SIZES
+from thinlens.cli.networks import input_shape
+from thinlens.cli.photographs import Sources
+from thinlens.cli.progress import Report
+from thinlens.cli.values import size
+from thinlens.images.resize import enlarge
+from thinlens.report.price import Price, price
+from thinlens.restore.evaluation import Evaluation, evaluate
+from thinlens.sparsity.budget import Budget
+from thinlens.tasks.task import Task
+
+METHODS = ("one-shot", "least-squares")
+BUDGETS = ("1/2", "1/4")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the comparison; bicubic enlargement is none and has no price."""
+
+    method: str
+    """bicubic, dense or the name of a method."""
+    budget: str
+    """The part that was to be kept; empty for what is not pruned."""
+    run: Callable[[Tensor], Tensor]
+    """What restores a batch of images."""
+    price: Price | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+    """What pruning took."""
+    scores: dict[str, Evaluation] = field(default_factory=dict)
+    """By test set."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as `demo --json` prints it."""
+        total = self.price.total if self.price else None
+        return {
+            "method": self.method,
+            "budget": float(Budget.of(self.budget).kept) if self.budget else None,
+            "achieved": self.price.budget if self.price else None,
+            "macs": total.macs if total else None,
+            "params": total.params if total else None,
+            "bytes": self.bytes,
+            "seconds": self.seconds,
+            "scores": {
+                name: {"psnr": score.psnr, "ssim": score.ssim}
+                for name, score in self.scores.items()
+            },
+        }
+
+
+def make_rows(
+    dense: Checkpoint, task: Task, sources: Sources, folder: Path, report: Report
+) -> list[Row]:
+    """Prune `dense` by every method at every budget, save each below `folder`, judge them all."""
+    shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
+    unpruned = [
+        Row("bicubic", "", lambda image: enlarge(image, task.scale)),
+        Row("dense", "", dense.module, price(dense.module, {}, shape), dense.bytes),
+    ]
+
+    def pruned(method: str, budget: str) -> Row:
+        thin = prune(dense.module, budget=budget, method=method, data=sources.crops, size=shape[1:])
+        place = folder / f"{method}-{budget.replace('/', '-of-')}"
+        packed = save(place, thin, model=dense.model, task=task)
+        priced = price(thin.module, thin.patterns, shape)
+        return Row(method, budget, thin.module, priced, packed, thin.record["seconds"])
+
+    variants = [(method, budget) for budget in BUDGETS for method in METHODS]
+    total = len(unpruned) + len(variants)
+    rows: list[Row] = []
+    for row in itertools.chain(unpruned, itertools.starmap(pruned, variants)):
+        for name, pairs in sources.tests.items():
+            row.scores[name] = evaluate(row.run, task, pairs)
+        rows.append(row)
+        report(len(rows), total, {})
+    return rows

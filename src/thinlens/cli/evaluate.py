@@ -1,0 +1,62 @@
+"""The verb `evaluate`: how well a network restores a folder of test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from thinlens.cli.progress import progress
+from thinlens.cli.verb import Answer, Verb, check_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Verb):
+    """Measure PSNR and SSIM on a folder of test images, by the task's protocol, which is printed.
+
+    Example: thinlens evaluate rfdn-x4 --data Set5/x4
+    """
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """A folder, or a shipped name."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, or clean images alone."""
+    sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
+    seed: int = 0
+    """Seed of the noise."""
+    engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
+    """What runs the network."""
+
+    def run(self) -> Answer:
+        from thinlens.api import evaluate, load
+        from thinlens.cli.info import DEFAULT_SIZES
+        from thinlens.cli.networks import input_shape
+        from thinlens.cli.values import size
+        from thinlens.report.price import price
+        from thinlens.report.tables import Table, count, giga
+        from thinlens.tasks import make_task
+
+        check_engine(self.engine)
+        network = load(self.checkpoint)
+        changed = {} if self.sigma is None else {"sigma": self.sigma}
+        task = make_task(**{**network.task, **changed})
+        shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
+        with progress(f"evaluating {self.checkpoint}") as report:
+            found = evaluate(network, self.data, task=task, seed=self.seed, progress=report)
+        total = price(network.module, network.patterns, shape).total
+        content = {**found.as_json(), "macs": total.macs, "params": total.params}
+        table = Table(
+            ("image", "PSNR", "SSIM"),
+            [(x.name, f"{x.psnr:.2f}", f"{x.ssim:.4f}") for x in found.per_image]
+            + [(f"mean of {found.images}", f"{found.psnr:.2f}", f"{found.ssim:.4f}")],
+        )
+        by = found.protocol
+        protocol = (
+            f"dB and SSIM of {by.channel}, border of {by.crop} pixels cut, rounded to "
+            f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
+            f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
+        )
+        return Answer(content, (table.rich(), protocol))

@@ -1,0 +1,184 @@
+"""How does a command line become a verb, an answer and an exit status?"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from types import FrameType
+from typing import Annotated, Any, NoReturn, Union
+
+import tyro
+
+from thinlens.cli.demo import Demo
+from thinlens.cli.evaluate import Evaluate
+from thinlens.cli.import_weights import Import
+from thinlens.cli.info import Info
+from thinlens.cli.prune import Prune
+from thinlens.cli.restore import Restore
+from thinlens.cli.train import Train
+from thinlens.cli.verb import Answer, Verb
+from thinlens.errors import RunError, UsageError
+from thinlens.interrupts import Interrupted
+
+DONE, FAILED, MISUSED = 0, 1, 2
+
+WIDE = 400
+"""Columns of a table that no terminal cuts."""
+
+ITEM_INDENT = 4
+"""Of the flags in the parser's complaint; what is indented more is their help."""
+
+VERBS: dict[str, type[Verb]] = {
+    "demo": Demo,
+    "train": Train,
+    "import": Import,
+    "info": Info,
+    "prune": Prune,
+    "evaluate": Evaluate,
+    "restore": Restore,
+}
+
+SUMMARY = "Make image-restoration networks thin, and show that they still see."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1, 2, 130 or 143."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("thinlens").setLevel(logging.INFO)
+    try:
+        with _terminated():
+            verb = _parsed(words)
+            if verb is None:
+                return DONE  # --help has been printed
+            answer = verb.run()
+            _print(answer, as_json)
+            return FAILED if answer.failures else DONE
+    except BrokenPipeError:
+        # The reader (`| head`) has left; Python would complain again on closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except EXPECTED as problem:
+        sentence, status = _explained(problem)
+        print(f"thinlens: {sentence}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": sentence}), flush=True)
+        return status
+
+
+EXPECTED = (UsageError, RunError, OSError, MemoryError, Interrupted, KeyboardInterrupt)
+"""What ends a command with one sentence; anything else is a bug and shows where it is."""
+
+
+def _explained(problem: BaseException) -> tuple[str, int]:
+    """Return the sentence and the exit status that a problem ends with."""
+    if isinstance(problem, Interrupted | KeyboardInterrupt):
+        status = problem.exit_status if isinstance(problem, Interrupted) else 128 + signal.SIGINT
+        return "interrupted; what was finished is kept", status
+    if isinstance(problem, MemoryError):
+        return "there is not enough memory: wanted smaller images or a larger machine", FAILED
+    sentence = str(problem)
+    if isinstance(problem, OSError):
+        where = f"{problem.filename}: " if problem.filename else ""
+        sentence = f"{where}{problem.strerror or problem}"
+    return " ".join(sentence.split()), MISUSED if isinstance(problem, UsageError) else FAILED
+
+
+def _parsed(words: list[str]) -> Verb | None:
+    """Read the command line; a mistake is a `UsageError`, None means that help was wanted."""
+    union: Any = Union[  # noqa: UP007 - made from the table
+        tuple(Annotated[v, tyro.conf.subcommand(n)] for n, v in VERBS.items())
+    ]
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            verb: Verb = tyro.cli(
+                union,
+                prog="thinlens",
+                description=SUMMARY,
+                args=words or ["--help"],
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            return None
+        raise UsageError(_sentence(complaint.getvalue())) from None
+    return verb
+
+
+def _sentence(box: str) -> str:
+    """Turn the parser's framed complaint into one sentence."""
+    lines = [line.strip("│") for line in box.splitlines()]
+    # A frame holds its title; where the terminal has no frames, title and rule are lines.
+    body = lines[1:] if lines[0].startswith("╭") else lines[2:]
+    margin = len(body[0]) - len(body[0].lstrip())
+    head: list[str] = []
+    items: list[str] = []
+    for line in body:
+        text, indent = line.strip(), len(line) - len(line.lstrip()) - margin
+        if not text or set(text) <= set("─-"):
+            break  # what follows is advice, and the help once more
+        if indent == 0:
+            head.append(text)
+        elif indent <= ITEM_INDENT:
+            items.append(text)
+    text = " ".join([*head, ", ".join(items)]).strip(" .")
+    unread = re.match(r"Error parsing (--?[\w-]+): .* instantiated from \[(.*)\]", text)
+    if unread:
+        text = f"{unread[1]} {unread[2]} cannot be read as a value of its kind"
+    return f"{text[:1].lower()}{text[1:]} (see thinlens --help)"
+
+
+def _print(answer: Answer, as_json: bool) -> None:
+    for failure in answer.failures:
+        print(failure, file=sys.stderr)
+    if as_json:
+        print(json.dumps(_strict(answer.content), allow_nan=False), flush=True)
+        return
+    from rich.console import Console
+
+    # A file or a pipe has no width: nothing is folded there.
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    for part in answer.text:
+        console.print(part, highlight=False, markup=False)
+    sys.stdout.flush()
+
+
+def _strict(value: Any) -> Any:
+    """Replace what JSON cannot say (infinity, NaN) by null."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, with its own exit status."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Which network does a word of the command line mean: a name, or a checkpoint?"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from torch import nn
+
+from thinlens.api import described
+from thinlens.checkpoints.format import Checkpoint, packed_bytes
+from thinlens.errors import UsageError
+from thinlens.models import network
+from thinlens.sparsity.allocation import cost_tables
+from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.pattern import Pattern, from_ranks
+from thinlens.sparsity.prunable import find_layers
+from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.tasks import make_task
+from thinlens.tasks.task import Task
+
+PROBE = (64, 64)
+"""Height and width of an input that shows which layers run; none of our networks wants more."""
+
+
+def fresh(name: str, scale: int | None = None, width: Fraction | None = None) -> nn.Module:
+    """Make the network called `name`, or a variant of it, with fresh weights."""
+    entry = network(name)
+    if scale is not None and not hasattr(entry.config, "scale"):
+        raise UsageError(f"--scale {scale}: {name} does not enlarge images")
+    config = entry.configured(**({} if scale is None else {"scale": scale}))
+    return entry.build(entry.narrowed(config, width) if width is not None else config)
+
+
+def task_of(name: str, module: nn.Module, **options: Any) -> Task:
+    """Make the task that the network called `name` was made for; `options` change it."""
+    entry = network(name)
+    config: Any = module.config
+    own = {"scale": config.scale} if entry.task == "sr" else {"channels": entry.channels}
+    return make_task(entry.task, **{**own, **options})
+
+
+def unsaved(name: str, module: nn.Module, patterns: dict[str, Pattern]) -> Checkpoint:
+    """Return what a checkpoint of this network would hold."""
+    task = described(task_of(name, module))
+    return Checkpoint(module, patterns, {}, name, task, {}, packed_bytes(module, patterns))
+
+
+def uniform(module: nn.Module, channels: int, n: int, m: int) -> dict[str, Pattern]:
+    """Return the patterns that keep the `n` largest of every `m` in all prunable layers."""
+    patterns = {}
+    for name in cost_tables(find_layers(module, (1, channels, *PROBE), m=m), m):
+        layer = prunable_layer(module, name)
+        patterns[name] = from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
+    return patterns
+
+
+def input_shape(task: Task, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return `[C, h, w]` of the input whose output has `size` (height, width), rounded down."""
+    height, width = (side // task.scale for side in size)
+    if min(height, width) < 1:
+        raise UsageError(f"--size {size[1]}x{size[0]}: less than one input pixel at x{task.scale}")
+    return task.channels, height, width

@@ -1,0 +1,62 @@
+"""How is a training recipe read, so that a misspelt key is an error and not a default?"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from thinlens.errors import UsageError
+from thinlens.training.settings import Settings
+
+CROP_KEYS = ("patch", "batch_size", "candidates")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe file says; a table that it leaves out has its defaults."""
+
+    training: Settings = field(default_factory=Settings)
+    crops: Mapping[str, int] = field(default_factory=dict)
+    """Settings of `tasks.crops.Crops`."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task, such as `sigma`; the task checks them."""
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Read a recipe; None is the recipe of defaults. Unknown keys are a `UsageError`."""
+    if path is None:
+        return Recipe()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    _check(path, "table", content, {f.name for f in fields(Recipe)})
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name} must be a table, [{name}]")
+    types = {f.name: type(f.default) for f in fields(Settings)}
+    training = content.get("training", {})
+    _check(path, "key of [training]", training, types)
+    crops = content.get("crops", {})
+    _check(path, "key of [crops]", crops, CROP_KEYS)
+    _check_types(path, training, types)
+    _check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
+    return Recipe(Settings(**training), crops, content.get("task", {}))
+
+
+def _check(path: Path, what: str, given: Mapping[str, Any], known: Any) -> None:
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{path}: unknown {what} {key!r}: wanted {', '.join(sorted(known))}")
+
+
+def _check_types(path: Path, given: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    for key, value in given.items():
+        wanted = (int, float) if types[key] is float else (types[key],)
+        if type(value) not in wanted:
+            raise UsageError(f"{path}: {key} = {value!r}: wanted {types[key].__name__}")

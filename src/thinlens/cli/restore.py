@@ -1,0 +1,43 @@
+"""The verb `restore`: images of a folder go through a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from thinlens.cli.progress import progress
+from thinlens.cli.verb import Answer, Verb, check_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore(Verb):
+    """Restore an image or a folder of images; the same command again does what is left.
+
+    Example: thinlens restore photos --model rfdn-x4 --out large
+    """
+
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """An image, or a folder of images."""
+    model: Annotated[str, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A folder, or a shipped name."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Gets <relative path>.png and manifest.jsonl."""
+    engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
+    """What runs the network."""
+
+    def run(self) -> Answer:
+        from thinlens.api import load, restore
+
+        check_engine(self.engine)
+        network = load(self.model)
+        with progress("restoring") as report:
+            outcome = restore(network, self.source, self.out, progress=report)
+        failures = [f"{name}: {reason}" for name, reason in outcome.failures.items()]
+        sentence = (
+            f"{self.out}: {outcome.done} done, {len(failures)} failed, {outcome.skipped} skipped "
+            f"in {outcome.seconds:.1f} s"
+        )
+        return Answer(outcome.as_json(), (sentence,), failures=tuple(failures))

@@ -1,0 +1,97 @@
+"""The verb `train`: a network learns its task from a folder of images."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from thinlens.cli.progress import progress
+from thinlens.cli.verb import Answer, Verb
+
+METRICS_FILE = "metrics.jsonl"
+"""As `training.state` names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Verb):
+    """Train a network on a folder of images; the same command again resumes where it stopped.
+
+    Example: thinlens train rfdn --scale 4 --data photos --out runs/rfdn --steps 2000
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """The network, such as rfdn or dncnn-17."""
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Clean images, from which the task makes its inputs, or a folder of pairs (HR and LR, input
+    and target)."""
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run: training.pt, metrics.jsonl and, once finished, the checkpoint."""
+    scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
+    """Enlargement of a super-resolution network (default: the network's own)."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Steps of the optimizer (default: the recipe's)."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Seed of the weights and the batches (default: the recipe's)."""
+    recipe: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML with the tables [training], [crops] and [task]."""
+
+    def run(self) -> Answer:
+        import torch
+
+        from thinlens.api import described
+        from thinlens.checkpoints.format import save
+        from thinlens.cli.networks import fresh, task_of
+        from thinlens.cli.recipe import read_recipe
+        from thinlens.tasks.folders import training_crops
+        from thinlens.training.loop import Trainer
+        from thinlens.training.objective import Plain
+
+        recipe = read_recipe(self.recipe)
+        given = {"steps": self.steps, "seed": self.seed}
+        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        settings = replace(recipe.training, **changed)
+        torch.manual_seed(settings.seed)
+        module = fresh(self.name, self.scale)
+        task = task_of(self.name, module, **recipe.task)
+        crops = training_crops(task, self.data, **recipe.crops)
+        started = time.monotonic()
+        with progress(f"training {self.name}") as report:
+            Trainer(settings, self.out, report).fit(Plain(module), crops)
+        seconds = round(time.monotonic() - started, 3)
+        last = _last_line(self.out / METRICS_FILE)
+        training = {**asdict(settings), "crops": dict(recipe.crops), "images": len(crops.targets)}
+        size = 0
+        if int(os.environ.get("RANK", "0")) == 0:  # torchrun's other processes save nothing
+            size = save(
+                self.out,
+                module,
+                model=self.name,
+                task=described(task),
+                provenance={"training": training},
+            )
+        content = {
+            "model": self.name,
+            "task": task.name,
+            "scale": task.scale,
+            "steps": settings.steps,
+            "skipped": int(last.get("skipped", 0)),
+            "loss": last.get("loss"),
+            "bytes": size,
+            "seconds": seconds,
+            "out": str(self.out),
+        }
+        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps, {size:,} bytes"
+        return Answer(content, (sentence,))
+
+
+def _last_line(path: Path) -> dict[str, float]:
+    """Return the newest metrics; a run of no steps has none."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    found: dict[str, float] = json.loads(lines[-1]) if lines else {}
+    return found

@@ -1,0 +1,35 @@
+"""How are the values of flags read: sizes, patterns, widths?"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from thinlens.errors import UsageError
+
+
+def size(text: str, flag: str = "--size") -> tuple[int, int]:
+    """Read WIDTHxHEIGHT and return (height, width)."""
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if match is None:
+        raise UsageError(f"{flag} {text!r}: wanted WIDTHxHEIGHT in pixels, such as 1280x720")
+    return int(match[2]), int(match[1])
+
+
+def pattern(text: str) -> tuple[int, int]:
+    """Read N:M and return (n, m)."""
+    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--pattern {text!r}: wanted N:M with 1 <= N <= M, such as 8:32")
+    return int(match[1]), int(match[2])
+
+
+def width(text: str) -> Fraction:
+    """Read the factor of a network's hidden widths, a fraction such as 3/8."""
+    try:
+        factor = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--width {text!r}: wanted a fraction such as 1/2, 3/8 or 1/4") from error
+    if not 0 < factor <= 1:
+        raise UsageError(f"--width {text!r}: wanted a fraction above 0 and up to 1")
+    return factor

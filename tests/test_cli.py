@@ -1,0 +1,256 @@
+"""Does the command line answer bad input with one sentence, the right status and a whole disk?"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli_cases import (
+    TINY_M,
+    contents,
+    denoising_checkpoint,
+    images,
+    run,
+    sr_checkpoint,
+)
+from thinlens.cli import values
+from thinlens.cli.main import VERBS
+from thinlens.cli.recipe import read_recipe
+from thinlens.errors import UsageError
+
+
+@given(st.integers(1, 99_999), st.integers(1, 99_999))
+def test_sizes_are_width_by_height(width: int, height: int) -> None:
+    assert values.size(f"{width}x{height}") == (height, width)
+
+
+@given(st.text(max_size=8))
+def test_no_text_breaks_a_reader_of_values(text: str) -> None:
+    for read in (values.size, values.pattern, values.width):
+        try:
+            read(text)
+        except UsageError as error:
+            assert repr(text) in str(error)
+
+
+BAD_LINES = [
+    ("frobnicate", "frobnicate"),
+    ("info", "missing from thinlens info: NAME|CHECKPOINT"),
+    ("info rfdn --bogus 3", "--bogus"),
+    ("info rfdn --scale a", "--scale 'a'"),
+    ("info rfdn --scale 5", "scale"),
+    ("info dncnn-17 --scale 2", "does not enlarge"),
+    ("info rfdn --size 12", "WIDTHxHEIGHT"),
+    ("info rfdn --size 2x2", "less than one input pixel"),
+    ("info rfdn --pattern 33:32", "1 <= N <= M"),
+    ("info rfdn --pattern 8:31", "M = 31 prunes no layer"),
+    ("info rfdn --width 3/7", "3/7"),
+    ("info rfdn --convention mine", "sls or classpruning or fmp"),
+    ("info nowhere", "neither a checkpoint nor a network"),
+    ("train nothing --data . --out run", "unknown network 'nothing'"),
+    ("train rfdn --data nowhere --out run", "nowhere is not a folder"),
+    ("train rfdn --data empty --out run", "empty holds no images"),
+    ("train dncnn-17 --data small --out run", "smaller than the patch"),
+    ("train dncnn-17 --data clean --out run --recipe none.toml", "cannot read the recipe"),
+    ("train dncnn-17 --data clean --out run --steps -1", "steps -1"),
+    ("import nowhere.pth --model dncnn-17 --out run", "nowhere.pth"),
+    ("import clean/image0.png --model dncnn-17 --out run", "cannot be read as weights"),
+    ("prune nowhere --method one-shot --budget 1/2 --out run", "nowhere is not a checkpoint"),
+    ("prune sr --method sls --budget 1/2 --out run", "unknown method 'sls'"),
+    ("prune sr --method one-shot --budget 0 --out run --m 4", "above 0 and at most 1"),
+    ("prune sr --method one-shot --budget 9/8 --out run --m 4", "above 0 and at most 1"),
+    ("prune sr --method one-shot --budget x --out run --m 4", "1/8, 0.125 or 12.5%"),
+    ("prune sr --method one-shot --budget 1/9 --out run --m 4", "lowest reachable"),
+    ("prune sr --method one-shot --budget 1/2 --out run", "M = 32 prunes no layer"),
+    ("prune sr --method one-shot --budget 1/2 --out run --preset plus", "no presets"),
+    ("prune sr --method least-squares --budget 1/2 --out run --steps 3", "does not train"),
+    ("evaluate sr --data empty", "empty holds no images"),
+    ("evaluate sr --data clean --sigma 25", "sigma"),
+    ("evaluate sr --data clean --engine native", "no native engine"),
+    ("evaluate sr --data clean --engine warp", "auto, torch, native"),
+    ("evaluate sr --data broken", "broken/image0.png"),
+    ("restore nowhere --model sr --out run", "nowhere does not exist"),
+    ("restore clean --model sr --out clean", "the folder of the inputs"),
+    ("demo --data nowhere", "is missing"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    sr_checkpoint(folder / "sr")
+    denoising_checkpoint(folder / "denoise")
+    images(folder / "clean")
+    images(folder / "small", height=16, width=16)
+    broken = images(folder / "broken", count=1) / "image0.png"
+    broken.write_bytes(broken.read_bytes()[:-400])
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(("line", "fragment"), BAD_LINES)
+def test_bad_input_is_one_sentence_and_status_2(
+    line: str, fragment: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("thinlens.cli.demo.NETWORK", "sr")
+    before = contents(place)
+    ran = run(*line.split(), "--json")
+    assert ran.status == 2
+    assert fragment in ran.json["error"]
+    assert "\n" not in ran.json["error"]
+    assert ran.err == f"thinlens: {ran.json['error']}\n"
+    assert contents(place) == before
+
+
+def test_json_stands_alone_and_text_is_for_people(place: Path) -> None:
+    plain, machine = run("info", place / "sr"), run("info", place / "sr", "--json")
+    assert plain.status == machine.status == 0
+    assert "fea_conv" in plain.out
+    assert "it is the first convolution" in plain.out
+    assert machine.json["layers"][0]["why"] == "it is the first convolution"
+
+
+def test_info_counts_slss_rfdn() -> None:
+    """SLS, Table 1: 826,800 parameters and 39.86 G; an 8:32 pattern keeps a quarter."""
+    dense = run("info", "rfdn", "--json").json
+    assert (dense["params"], dense["macs"], dense["budget"]) == (826_800, 39_860_085_120, 1.0)
+    thin = run("info", "rfdn", "--pattern", "8:32", "--json").json
+    assert thin["budget"] == 0.25
+    assert dense["macs"] - thin["macs"] == dense["prunable_macs"] * 3 // 4
+    assert thin["bytes"] < 0.3 * dense["bytes"]
+    assert sum(layer["n"] == 8 for layer in thin["layers"]) == 63
+
+
+def test_a_name_and_its_saved_checkpoint_have_the_same_price(tmp_path: Path) -> None:
+    out = ("--method", "one-shot", "--budget", "1/2", "--m", TINY_M, "--out", tmp_path / "thin")
+    pruned = run("prune", sr_checkpoint(tmp_path / "sr"), *out, "--json").json
+    told = run("info", tmp_path / "thin", "--json").json
+    for key in ("macs", "params", "bytes", "layers"):
+        assert pruned[key] == told[key]
+    assert pruned["achieved"] == told["budget"] <= pruned["budget"] == 0.5
+
+
+def test_an_earlier_result_survives_a_refused_command(place: Path, tmp_path: Path) -> None:
+    thin = tmp_path / "thin"
+    command = ("prune", place / "sr", "--method", "one-shot", "--m", TINY_M, "--out", thin)
+    assert run(*command, "--budget", "1/2").status == 0
+    before = contents(thin)
+    assert run(*command, "--budget", "1/99").status == 2
+    assert contents(thin) == before
+
+
+def test_one_bad_image_is_listed_and_the_others_are_done(place: Path, tmp_path: Path) -> None:
+    mixed = images(tmp_path / "mixed")
+    (mixed / "image1.png").write_bytes(b"no picture")
+    ran = run("restore", mixed, "--model", place / "denoise", "--out", tmp_path / "out", "--json")
+    assert ran.status == 1
+    assert (ran.json["done"], ran.json["failed"]) == (1, 1)
+    assert "image1.png" in ran.err
+    assert (tmp_path / "out" / "image0.png").is_file()
+    again = run("restore", mixed, "--model", place / "denoise", "--out", tmp_path / "out", "--json")
+    assert (again.status, again.json["skipped"], again.json["failed"]) == (1, 1, 1)
+
+
+def test_a_recipe_with_a_misspelt_key_names_it_and_the_known(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    for text, fragments in (
+        ("[training]\nstep = 3\n", ("'step'", "steps", "recipe.toml")),
+        ("[crops]\npatches = 3\n", ("'patches'", "batch_size")),
+        ("[trainning]\n", ("'trainning'", "training")),
+        ("[training]\nsteps = 'many'\n", ("steps = 'many'", "int")),
+        ("training = 3\n", ("[training]",)),
+        ("steps = \n", ("is not TOML",)),
+    ):
+        recipe.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            read_recipe(recipe)
+        assert all(fragment in str(caught.value) for fragment in fragments)
+
+
+def test_the_shipped_recipes_are_read() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert read_recipe(path).training.steps > 0
+
+
+def test_an_unexpected_disk_error_is_a_sentence(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/some/file")
+
+    monkeypatch.setattr(VERBS["info"], "run", fail)
+    ran = run("info", place / "sr", "--json")
+    assert (ran.status, ran.json) == (1, {"error": "/some/file: No space left on device"})
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(place: Path, tmp_path: Path) -> None:
+    thin = tmp_path / "thin"
+    command = ("prune", place / "sr", "--method", "one-shot", "--m", TINY_M, "--out", thin)
+    assert run(*command, "--budget", "1/2").status == 0
+    before = contents(thin)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        ran = run(*command, "--budget", "1/4", "--json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ran.status == 1
+    assert ran.json["error"].startswith(f"cannot write {thin}")
+    assert contents(thin) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_at_a_saved_step_and_the_same_command_goes_on(
+    number: signal.Signals, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_at_two(step: int, steps: int, values: object) -> None:
+        if step == 2:
+            os.kill(os.getpid(), number)
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[crops]\npatch = 16\nbatch_size = 1\n")
+    out = tmp_path / "run"
+    command = ("train", "dncnn-17", "--data", place / "clean", "--out", out, "--steps", 3)
+    with monkeypatch.context() as patched:
+        patched.setattr("thinlens.cli.train.progress", lambda _: nullcontext(kill_at_two))
+        ran = run(*command, "--recipe", recipe, "--json")
+    assert ran.status == 128 + number
+    assert "interrupted" in ran.json["error"]
+    assert sorted(contents(out)) == ["metrics.jsonl", "training.pt"]
+    again = run(*command, "--recipe", recipe, "--json")
+    assert again.status == 0
+    assert "resuming" in again.err
+    assert "config.json" in contents(out)
+
+
+@pytest.mark.slow
+def test_the_installed_command_exits_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "thinlens", "evaluate", "nowhere", "--data", ".", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "nowhere is not a checkpoint" in json.loads(ran.stdout)["error"]
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from thinlens.cli.main import main; status = main(['info', '--help']); "
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert ran.returncode == 0

@@ -1,0 +1,137 @@
+"""Do tables, pictures and pages show what they were given, and nothing else?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from thinlens.errors import UsageError
+from thinlens.report.comparison import MARGIN, Panel, detail, side_by_side
+from thinlens.report.page import Picture, Section, write_page
+from thinlens.report.plots import layers_picture
+from thinlens.report.price import price
+from thinlens.report.tables import Table, count, giga
+from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.ranks import magnitude_ranks
+
+cells = st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=6)
+
+
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(cells, min_size=n, max_size=n))))
+def test_every_cell_of_a_table_is_in_its_markdown(rows: list[list[str]]) -> None:
+    columns = [f"c{i}" for i in range(len(rows[0]) if rows else 2)]
+    lines = Table(columns, rows).markdown().splitlines()
+    assert len(lines) == 2 + len(rows)
+    for row, line in zip(rows, lines[2:], strict=True):
+        found = re.split(r"(?<!\\)\|", line)[1:-1]
+        assert [cell.strip() for cell in found] == [c.replace("|", "\\|").strip() for c in row]
+
+
+def test_columns_of_numbers_lean_right() -> None:
+    table = Table(("name", "bytes"), [("a", "1,234"), ("b", "-")], "Sizes")
+    assert table.markdown() == "**Sizes**\n\n| name | bytes |\n| --- | ---: |\n" + (
+        "| a | 1,234 |\n| b | - |\n"
+    )
+    assert '<td class="number">1,234</td>' in table.html()
+    assert "<td>a</td>" in table.html()
+
+
+def test_html_is_escaped() -> None:
+    html = Table(("a<b",), [("<script>",)], "x & y").html()
+    assert "<script>" not in html
+    assert "a&lt;b" in html
+    assert "x &amp; y" in html
+
+
+def test_a_row_too_short_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 cells under 2"):
+        Table(("a", "b"), [("1",)])
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert (count(826800), giga(39_860_085_120)) == ("826,800", "39.86")
+
+
+def test_a_comparison_holds_the_panels_pixels(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, 20, 30, generator=generator), torch.rand(1, 20, 30)]
+    side_by_side(tmp_path / "a.png", [Panel("one\n1 dB", images[0]), Panel("two", images[1])], 2)
+    with Image.open(tmp_path / "a.png") as picture:
+        sheet = np.asarray(picture)
+    for index, image in enumerate(images):
+        left = MARGIN + index * (60 + MARGIN)
+        drawn = sheet[MARGIN : MARGIN + 40 : 2, left : left + 60 : 2]
+        wanted = (image * 255).round().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(drawn, wanted.astype(np.uint8))
+
+
+def test_panels_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    panels = [Panel("a", torch.zeros(3, 4, 4)), Panel("b", torch.zeros(3, 4, 5))]
+    with pytest.raises(UsageError, match="one size"):
+        side_by_side(tmp_path / "a.png", panels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_detail_is_where_the_texture_is() -> None:
+    image = torch.zeros(3, 64, 96)
+    image[:, 32:48:2, 64:80] = 1.0
+    top, left = detail(image, 16)
+    assert abs(top - 32) <= 2
+    assert abs(left - 64) <= 2
+
+
+def test_links_of_a_page_are_relative_and_exist(tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "a picture.png"
+    side_by_side(picture, [Panel("a", torch.zeros(3, 8, 8))])
+    sections = [Section("What < more", ("text & more",), pictures=[Picture(picture, "one")])]
+    write_page(tmp_path / "report.html", "Title", sections)
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall('src="([^"]*)"', page) == ["pictures/a%20picture.png"]
+    assert "What &lt; more" in page
+    assert "http" not in page
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 3, 3))
+
+
+def test_a_price_counts_only_what_lives() -> None:
+    module = small()
+    layer = module[1]
+    assert isinstance(layer, nn.Conv2d)
+    pattern = from_ranks(magnitude_ranks(layer.weight, layer, 4), 1, 4)
+    dense = price(module, {}, (3, 16, 16), m=4)
+    thin = price(module, {"1": pattern}, (3, 16, 16))
+    removed = int((~pattern.mask).sum())
+    assert dense.total.params - thin.total.params == removed
+    assert dense.total.macs - thin.total.macs == removed * 12 * 12
+    assert (dense.budget, thin.budget) == (1.0, 0.25)
+    entry = thin.entries()[1]
+    assert (entry["n"], entry["m"], entry["prunable"]) == (1, 4, True)
+    assert entry["macs"] == 8 * 8 * 9 * 12 * 12 // 4
+    assert dense.entries()[1]["n"] is dense.entries()[1]["m"] is None
+
+
+def test_the_layer_picture_is_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    entries = price(small(), {}, (3, 16, 16), m=4).entries()
+    layers_picture(tmp_path / "layers.png", entries, "title")
+    with Image.open(tmp_path / "layers.png") as picture:
+        assert picture.format == "PNG"
+    with pytest.raises(UsageError, match="no prunable layer"):
+        layers_picture(tmp_path / "none.png", entries[:1], "title")
+
+
+def test_without_matplotlib_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"pip install 'thinlens\[plots\]'"):
+        layers_picture(tmp_path / "layers.png", [], "title")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from thinlens.errors import UsageError
 from thinlens.methods.saliency import saliencies
-from thinlens.methods.sls import FASTEST, PRESETS, Sls, paper_penalty
+from thinlens.methods.sls import FASTEST, Sls, paper_penalty
 from thinlens.methods.sls_search import NotReachedError
 from thinlens.models.rfdn import RFDN, Config
 from thinlens.sparsity.budget import Budget
@@ -106,14 +106,16 @@ def test_a_search_that_does_not_arrive_says_where_it_stands() -> None:
         sls(budget=Budget.of("1/4"), penalty=0.0).run(network(), Smooth(), trainer(5))
 
 
-def test_no_step_at_all_is_a_greedy_finish_or_a_refusal() -> None:
-    with pytest.raises(NotReachedError, match="the run is over"):
+def test_a_search_too_short_ends_greedily_or_in_a_refusal() -> None:
+    with pytest.raises(UsageError, match="wanted a number of steps"):
         sls(penalty=0.0).run(network(), Smooth(), trainer(0))
-    result = sls(penalty=0.0, finish="greedy").run(network(), Smooth(), trainer(0))
+    with pytest.raises(NotReachedError, match="its share of the run is over"):
+        sls(penalty=0.0).run(network(), Smooth(), trainer(1))
+    result = sls(penalty=0.0, finish="greedy").run(network(), Smooth(), trainer(1))
     assert result.record["achieved"] == 0.5
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", Sls.PRESETS)
 def test_every_preset_gives_masks_that_are_n_of_m_within_the_budget(preset: str) -> None:
     settings = {"finish": "greedy", "search_until": 0.6, "least_squares": False}
     method = Sls.preset(preset, budget=Budget.of("0.4"), example=EXAMPLE, m=4, **settings)

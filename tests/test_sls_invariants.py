@@ -18,7 +18,7 @@ from thinlens.errors import RunError
 from thinlens.methods.annealing import CAP, Annealing
 from thinlens.methods.hold import held
 from thinlens.methods.method import Pruned
-from thinlens.methods.sls import PRESETS, Sls
+from thinlens.methods.sls import Sls
 from thinlens.methods.sls_search import NotReachedError, Search
 from thinlens.sparsity.budget import Budget
 from thinlens.training.loop import Settings, Trainer
@@ -219,7 +219,7 @@ def test_10_step_zero_is_the_pretrained_network() -> None:
     assert torch.equal(plain(image), found.module(image))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", Sls.PRESETS)
 def test_12_the_same_seed_gives_the_same_network(preset: str) -> None:
     settings = Sls.preset(preset, budget=Budget.of("1/4"), example=EXAMPLE, m=8)
     settings = replace(settings, finish="greedy", search_until=0.6, least_squares=False)

@@ -68,6 +68,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     task: Task | None = None,
     size: tuple[int, int] | None = None,
     trainer: Trainer | None = None,
+    preset: str | None = None,
     **options: Any,
 ) -> Pruned:
     """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
@@ -77,7 +78,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
     nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
     by default that of the data. `trainer` fine-tunes what a method trains; by default nothing is.
-    `options` are the method's own settings. Raises `UsageError` where nothing can be pruned.
+    `preset` names a set of the method's own settings, `options` are single ones. Raises
+    `UsageError` where nothing can be pruned.
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
@@ -93,7 +95,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         example = (1, image_channels(module), *size)
     else:
         example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
-    chosen = METHODS[method](budget=Budget.of(budget), m=m, example=example, **options)
+    settings = {"budget": Budget.of(budget), "m": m, "example": example, **options}
+    chosen = METHODS[method].preset(preset, **settings)
     return chosen.run(module, fed, trainer)
 
 

@@ -22,9 +22,10 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares")]
+    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls")]
     """one-shot keeps the largest weights (and trains on for --steps); least-squares needs no
-    training: it chooses by second order and solves for what is left."""
+    training: it chooses by second order and solves for what is left; sls searches how many
+    weights each layer keeps while it trains for --steps."""
     budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
     """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
@@ -34,13 +35,13 @@ class Prune(Verb):
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
-    """Steps of fine-tuning with the mask fixed (one-shot)."""
+    """Steps of fine-tuning with the mask fixed (one-shot), or of search and fine-tuning (sls)."""
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
         str | None, tyro.conf.arg(metavar="paper|code|plus", help_behavior_hint="")
     ] = None
-    """Settings of a method that has presets; one-shot and least-squares have none."""
+    """Settings of sls: the paper's, its official code's or ours (default: ours)."""
 
     def run(self) -> Answer:
         from thinlens.api import load, prune, save
@@ -55,9 +56,7 @@ class Prune(Verb):
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
-        if self.preset is not None:
-            raise UsageError(f"--preset {self.preset}: {self.method} has no presets")
-        if self.steps and self.method != "one-shot":
+        if self.steps and self.method == "least-squares":
             raise UsageError(f"--steps {self.steps}: {self.method} does not train")
         budget = Budget.of(self.budget)
         network = load(self.checkpoint)
@@ -75,6 +74,7 @@ class Prune(Verb):
                 task=task,
                 size=shape[1:],
                 trainer=trainer,
+                preset=self.preset,
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import Method, Pruned
+from thinlens.methods.nm import NMMethod
 from thinlens.methods.one_shot import OneShot
+from thinlens.methods.sls import Sls
 
-METHODS: dict[str, type[OneShot | LeastSquares]] = {
+METHODS: dict[str, type[NMMethod]] = {
     "one-shot": OneShot,
     "least-squares": LeastSquares,
+    "sls": Sls,
 }
 """The methods by the name that `--method` takes."""
 

@@ -32,7 +32,7 @@ from thinlens.methods.compensation import (
     second_order_mask,
 )
 from thinlens.methods.method import Pruned
-from thinlens.methods.uniform import Uniform
+from thinlens.methods.nm import NMMethod
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
     PrunableModule,
@@ -48,7 +48,7 @@ SALIENCIES = ("joint", "second-order", "magnitude", "activation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeastSquares(Uniform):
+class LeastSquares(NMMethod):
     """Keep the N weights of every M that matter most on calibration images, and refit them."""
 
     saliency: str = "joint"

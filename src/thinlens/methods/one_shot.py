@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from thinlens.methods.method import Pruned
-from thinlens.methods.uniform import Uniform
+from thinlens.methods.nm import NMMethod
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -21,7 +21,7 @@ from thinlens.training.objective import Plain, TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneShot(Uniform):
+class OneShot(NMMethod):
     """Keep the N largest of every M weights; fine-tune what is left for the trainer's steps."""
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:

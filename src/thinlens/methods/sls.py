@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -23,10 +24,10 @@ from thinlens.methods.annealing import Annealing
 from thinlens.methods.calibration import calibration_images
 from thinlens.methods.hold import held
 from thinlens.methods.method import Pruned
+from thinlens.methods.nm import NMMethod
 from thinlens.methods.saliency import SALIENCIES, saliencies
 from thinlens.methods.sls_restart import LeastSquaresStart, searched_plan
 from thinlens.methods.sls_search import Course, Search
-from thinlens.methods.uniform import Uniform
 from thinlens.sparsity.allocation import Tables, check_reachable
 from thinlens.sparsity.masking import strip
 from thinlens.training.loop import Trainer
@@ -44,34 +45,36 @@ FASTEST = 0.05
 CALIBRATION_PIXELS = 16 * 48 * 48
 """Input pixels on which saliencies are measured: one batch of the paper's."""
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "alpha": 1.1,
-        "anneal_threshold": 0.1,
-        "anneal_window": 2,
-        "rate": "fraction",
-        "refill": False,
-    },
-    "code": {"k_max": 1.03, "regroup_until": 1.0, "refill": False},
-    "plus": {
-        "penalty": 5e-3,
-        "alpha": 1.3,
-        "anneal_threshold": None,
-        "anneal_window": 2,
-        "travel": 24.0,
-        "regroup_epochs": 4,
-        "search_until": 0.6,
-        "finish": "greedy",
-        "least_squares": True,
-    },
-}
-"""The paper to the letter, its official code, and ours: on the budget by 60 % of the run, exactly,
-pruning no faster than that needs."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Sls(Uniform):
+class Sls(NMMethod):
     """Search N per layer. Times are epochs, 1/300 of the run, so that it may have any length."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "alpha": 1.1,
+            "anneal_threshold": 0.1,
+            "anneal_window": 2,
+            "rate": "fraction",
+            "refill": False,
+        },
+        "code": {"k_max": 1.03, "regroup_until": 1.0, "refill": False},
+        "plus": {
+            "penalty": 5e-3,
+            "alpha": 1.3,
+            "anneal_threshold": None,
+            "anneal_window": 2,
+            "travel": 24.0,
+            "regroup_epochs": 4,
+            "search_until": 0.6,
+            "finish": "greedy",
+            "least_squares": True,
+        },
+    }
+    """The paper to the letter, its official code, and ours: on the budget by 60 % of the run,
+    exactly, pruning no faster than that needs."""
+
+    DEFAULT_PRESET: ClassVar[str | None] = "plus"
 
     penalty: float | None = None
     """lambda' where it starts, on the cost as a part of the dense cost; None: the paper's."""
@@ -129,19 +132,14 @@ class Sls(Uniform):
                 raise UsageError(f"{key} {getattr(self, key)}: wanted a part of the run, 0 to 1")
         self._annealing(self.penalty or 0.0)  # refuses what annealing cannot take
 
-    @classmethod
-    def preset(cls, name: str, **settings: Any) -> Sls:
-        """Return the settings of a preset, with `settings` taking precedence."""
-        if name not in PRESETS:
-            raise UsageError(f"preset {name!r}: wanted {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name], **settings})
-
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return a thin network; `model` is never changed.
 
         Raises `NotReached` if the search ends above the budget and `finish` is refuse.
         """
         start = time.monotonic()
+        if trainer.settings.steps < 1:
+            raise UsageError("sls searches while it trains: wanted a number of steps (--steps)")
         search = self.search(model, data, trainer)
         with held(search.dead_weights()) if self.hold_pruned else nullcontext():
             trainer.fit(search, data)
@@ -191,7 +189,7 @@ class Sls(Uniform):
     def outcome(self, search: Search) -> dict[str, Any]:
         """Return what is remembered of a search."""
         plan = searched_plan(search.course.tables, search.n)
-        shared = {field.name for field in fields(Uniform)}
+        shared = {field.name for field in fields(NMMethod)}
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
         return {
             **self.record(plan),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from thinlens.methods.least_squares import LeastSquares
-from thinlens.methods.uniform import Plan, Uniform
+from thinlens.methods.nm import NMMethod, Plan
 from thinlens.sparsity.allocation import Allocation, Tables
 from thinlens.sparsity.masking import strip
 from thinlens.training.loop import Trainer
@@ -27,14 +27,14 @@ class LeastSquaresStart:
     Which is the better start depends on how long the search was.
     """
 
-    settings: Uniform
+    settings: NMMethod
     dense: nn.Module
     data: TrainingData
     trainer: Trainer
 
     def __call__(self, searched: nn.Module, n: Mapping[str, int]) -> nn.Module | None:
         """Return the least-squares network, or None where `searched` does better."""
-        shared = {f.name: getattr(self.settings, f.name) for f in fields(Uniform)}
+        shared = {f.name: getattr(self.settings, f.name) for f in fields(NMMethod)}
         method = _Found(**shared, n=n, seed=self.trainer.settings.seed)
         solved = method.run(self.dense, self.data, self.trainer).module
         plain, _ = strip(searched)

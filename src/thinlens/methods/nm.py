@@ -1,18 +1,23 @@
-"""What do the methods share that give every layer the same part of its weights?"""
+"""What do all methods share that keep N of every M weights?"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from thinlens.errors import UsageError
+from thinlens.methods.method import Pruned
 from thinlens.sparsity.allocation import Allocation, allocate, cost_tables, rank_energies
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,12 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
-    """The settings of uniform N:M pruning."""
+class NMMethod(ABC):
+    """An N:M method: a way to choose N and the weights of every prunable layer under a budget."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings by the name that `--preset` takes."""
+    DEFAULT_PRESET: ClassVar[str | None] = None
 
     budget: Budget
     """The part of the prunable layers' multiply-adds that is kept."""
@@ -43,6 +52,21 @@ class Uniform:
     """skip, pad or smaller_m: what to do where M does not divide the input channels."""
     keep_dense: tuple[str, ...] | None = None
     """Layers that stay dense; None: the first convolution and those that make the image."""
+
+    @classmethod
+    def preset(cls, name: str | None, **settings: Any) -> Self:
+        """Make the method with the settings of a preset; `settings` take precedence."""
+        name = name or cls.DEFAULT_PRESET
+        if name is None:
+            return cls(**settings)
+        if name not in cls.PRESETS:
+            known = ", ".join(cls.PRESETS) or "none: this method has no presets"
+            raise UsageError(f"preset {name!r}: wanted {known}")
+        return cls(**{**cls.PRESETS[name], **settings})
+
+    @abstractmethod
+    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
+        """Return a thin network; `model` is never changed."""
 
     def tables(self, model: nn.Module) -> dict[str, list[int]]:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
@@ -59,7 +83,7 @@ class Uniform:
         return tables
 
     def plan(self, model: nn.Module) -> Plan:
-        """Choose N for every prunable layer of `model`; raises `UsageError` if none fits."""
+        """Choose the same part N / M for every prunable layer; `UsageError` if none fits."""
         tables = self.tables(model)
         m = {name: len(costs) - 1 for name, costs in tables.items()}
         modules = {name: prunable_layer(model, name) for name in tables}

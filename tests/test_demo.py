@@ -12,6 +12,7 @@ from PIL import Image
 from cli_cases import run, sr_checkpoint
 from thinlens.cli import photographs
 from thinlens.errors import UsageError
+from thinlens.tasks import make_task
 
 
 def test_no_scene_both_calibrates_and_judges() -> None:
@@ -56,3 +57,12 @@ def test_the_demo_on_scikit_images_photographs(
     with Image.open(out / "restored" / "chelsea.png") as restored:
         assert restored.size == (448, 300)
     assert len(list((out / "checkpoints").glob("*/config.json"))) == 4
+
+
+@pytest.mark.needs_data
+@pytest.mark.slow
+def test_standard_sets_are_found_and_disjoint_from_calibration(data: Path) -> None:
+    sources = photographs.standard_sources(make_task("sr", scale=4), data)
+    assert list(sources.tests) == ["Set5", "Set14"]
+    assert len(sources.crops.inputs) == photographs.MOST_TO_CALIBRATE
+    assert all((folder / "LR").is_dir() for folder in sources.tests.values())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thinlens.errors import UsageError
 from thinlens.images.resize import enlarge
 from thinlens.images.writing import write_png
-from thinlens.restore.evaluation import evaluate
+from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
 
 GREY = make_task("denoise")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from thinlens.models import MODELS, create
-from thinlens.restore.evaluation import evaluate
+from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
 
 pytestmark = [pytest.mark.needs_data, pytest.mark.slow]

@@ -20,9 +20,9 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.writing import write_png
 from thinlens.interrupts import Interrupted
-from thinlens.restore import memory
-from thinlens.restore.folder import Outcome, restore_folder, result_names
-from thinlens.restore.whole import restore_image
+from thinlens.restoration import memory
+from thinlens.restoration.folder import Outcome, restore_folder, result_names
+from thinlens.restoration.whole import restore_image
 from thinlens.tasks import make_task
 
 SR, GREY = make_task("sr", scale=2), make_task("denoise")
@@ -283,7 +283,7 @@ import sys, time
 from pathlib import Path
 import torch
 from torch.nn import functional as F
-from thinlens.restore.folder import restore_folder
+from thinlens.restoration.folder import restore_folder
 from thinlens.tasks import make_task
 print("go", flush=True)
 slow = lambda x: (time.sleep(0.02), F.interpolate(x, scale_factor=2))[1]

@@ -28,7 +28,7 @@ ORDER = [
     {"methods"},
     {"checkpoints"},
     {"engine"},
-    {"restore"},
+    {"restoration"},
     {"report"},
     {"api"},
     {"web", "cli"},

@@ -25,10 +25,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'thinlens' has no attribute {name!r}")
     from thinlens import api
 
-    # All at once: importing the rooms has bound the one called `restore` to this name.
-    face = {known: getattr(api, known) for known in __all__ if hasattr(api, known)}
-    globals().update(face)
-    return face[name]
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:

@@ -21,9 +21,9 @@ from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
 from thinlens.report.price import Price, price
-from thinlens.restore.evaluation import Evaluation, Progress
-from thinlens.restore.evaluation import evaluate as evaluate_folder
-from thinlens.restore.folder import Outcome, restore_folder
+from thinlens.restoration.evaluation import Evaluation, Progress
+from thinlens.restoration.evaluation import evaluate as evaluate_folder
+from thinlens.restoration.folder import Outcome, restore_folder
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task

@@ -33,7 +33,7 @@ class Demo(Verb):
         from thinlens.cli.demo_report import write_report
         from thinlens.cli.demo_rows import make_rows
         from thinlens.cli.photographs import own_sources, standard_sources
-        from thinlens.restore.folder import restore_folder
+        from thinlens.restoration.folder import restore_folder
         from thinlens.tasks import make_task
 
         network = load(NETWORK)

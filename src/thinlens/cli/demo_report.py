@@ -13,7 +13,7 @@ from thinlens.report.comparison import Panel, detail, side_by_side
 from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.plots import layers_picture
 from thinlens.report.tables import Table, count, giga
-from thinlens.restore.whole import restore_image
+from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr
 from thinlens.tasks.task import Task

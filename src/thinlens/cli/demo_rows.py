@@ -19,7 +19,7 @@ from thinlens.cli.progress import Report
 from thinlens.cli.values import size
 from thinlens.images.resize import enlarge
 from thinlens.report.price import Price, price
-from thinlens.restore.evaluation import Evaluation, evaluate
+from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks.task import Task
 

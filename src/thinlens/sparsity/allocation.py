@@ -41,8 +41,11 @@ def cost_tables(layers: Sequence[Layer], m: int) -> dict[str, list[int]]:
     """
     tables = {layer.name: table(layer) for layer in layers if layer.prunable}
     if not tables:
-        reasons = "; ".join(f"{layer.name}: {layer.why}" for layer in layers)
-        raise UsageError(f"M = {m} prunes no layer of this network ({reasons or 'it has none'})")
+        reasons: dict[str, list[str]] = {}
+        for layer in layers:
+            reasons.setdefault(layer.why, []).append(layer.name)
+        listed = "; ".join(f"{why}: {', '.join(names)}" for why, names in reasons.items())
+        raise UsageError(f"M = {m} prunes no layer of this network ({listed or 'it has none'})")
     return tables
 
 

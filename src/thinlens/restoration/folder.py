@@ -13,8 +13,8 @@ from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths, read_image
 from thinlens.images.writing import write_png
 from thinlens.interrupts import deferred_signals
-from thinlens.restore.manifest import Manifest, Record, file_hash, fingerprint
-from thinlens.restore.whole import Network, restore_image
+from thinlens.restoration.manifest import Manifest, Record, file_hash, fingerprint
+from thinlens.restoration.whole import Network, restore_image
 from thinlens.tasks.task import Task
 
 Progress = Callable[[int, int, Mapping[str, float]], None]

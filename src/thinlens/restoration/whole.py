@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import RunError
-from thinlens.restore.memory import check_fits
+from thinlens.restoration.memory import check_fits
 
 Network = Callable[[Tensor], Tensor]
 """Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or what an engine made."""

@@ -1,0 +1,110 @@
+"""What does pruning without any training cost in dB, on real networks and test sets?
+
+Prints the tables of docs/results.md. Needs THINLENS_DATA. Calibration images are training images:
+BSDS500 `train` for super-resolution, Train400 for denoising.
+
+    python benchmarks/training_free.py dncnn-17 rfdn-aim rfdn-x4
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+import thinlens
+from thinlens.checkpoints.foreign import import_weights
+from thinlens.checkpoints.shipped import resolve
+from thinlens.feeding import CALIBRATION
+from thinlens.tasks import make_task
+from thinlens.tasks.folders import training_crops
+from thinlens.tasks.task import Task
+
+METHODS = {
+    "one-shot": ("one-shot", {}),
+    "least squares, magnitude": ("least-squares", {"saliency": "magnitude"}),
+    "least squares, second-order": ("least-squares", {"saliency": "second-order"}),
+    "least squares (joint, the default)": ("least-squares", {}),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with its test sets."""
+
+    network: nn.Module
+    task: Task
+    size: tuple[int, int]
+    """Height and width of the input that layers are priced at."""
+    group_sizes: tuple[int, ...]
+    budgets: tuple[str, ...]
+    calibration: Path
+    tests: tuple[Path, ...]
+
+
+def case(name: str, data: Path) -> Case:
+    """Make the case called `name`."""
+    weights, sr = data / "weights", data / "sr_test"
+    if name == "dncnn-17":
+        network = import_weights(weights / "DnCNN_KAIR" / "dncnn_25.pth", name)
+        denoise = make_task("denoise", channels=1, sigma=25.0)
+        calibration, tests = data / "train" / "Train400", (data / "denoise_test" / "Set12",)
+        return Case(network, denoise, (720, 1280), (32,), ("1/2", "1/4", "1/8"), calibration, tests)
+    group_sizes: tuple[int, ...] = (32,)
+    if name == "rfdn-aim":
+        network = import_weights(weights / "RFDN_AIM" / "RFDN_AIM.pth", name)
+        group_sizes = (10, 25)
+    else:
+        network = thinlens.load(resolve(name)).module
+    tests = tuple(sr / test / "x4" for test in ("Set5", "Set14"))
+    calibration, budgets = data / "train" / "BSDS500" / "train", ("1/2", "1/4")
+    return Case(
+        network, make_task("sr", scale=4), (180, 320), group_sizes, budgets, calibration, tests
+    )
+
+
+def rows(chosen: Case) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a table: M, budget, method, seconds, then PSNR by test set."""
+    chosen.network.eval()
+    yield "-", "1", "dense", "-", *_psnr(chosen, chosen.network)
+    crops = training_crops(chosen.task, chosen.calibration, **CALIBRATION)
+    for m in chosen.group_sizes:
+        for budget in chosen.budgets:
+            for label, (method, options) in METHODS.items():
+                thin = thinlens.prune(
+                    chosen.network,
+                    budget=budget,
+                    method=method,
+                    m=m,
+                    data=crops,
+                    size=chosen.size,
+                    **options,
+                )
+                seconds = f"{thin.record['seconds']:.1f}"
+                yield str(m), budget, label, seconds, *_psnr(chosen, thin.module)
+
+
+def _psnr(chosen: Case, network: nn.Module) -> Iterator[str]:
+    for test in chosen.tests:
+        yield f"{thinlens.evaluate(network, test, task=chosen.task).psnr:.2f}"
+
+
+def main() -> None:
+    """Print a Markdown table for each network named on the command line."""
+    data = Path(os.environ["THINLENS_DATA"])
+    for name in sys.argv[1:] or ["dncnn-17", "rfdn-aim", "rfdn-x4"]:
+        chosen = case(name, data)
+        tests = [test.parent.name if test.name == "x4" else test.name for test in chosen.tests]
+        print(f"\n### {name}\n")
+        print("| M | budget | method | seconds |", " | ".join(tests), "|")
+        print("|---|---|---|---|" + "---|" * len(tests))
+        for row in rows(chosen):
+            print("|", " | ".join(row), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -107,5 +107,7 @@ def test_rank_energies_sum_squares_by_rank() -> None:
 
 def test_m_that_prunes_nothing_names_every_layer() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Conv2d(6, 3, 3))
-    with pytest.raises(UsageError, match=r"M = 32 prunes no layer.*first.*: 0; .*6 .*: 1; .*image: 2"):
+    with pytest.raises(
+        UsageError, match=r"M = 32 prunes no layer.*first.*: 0; .*6 .*: 1; .*image: 2"
+    ):
         cost_tables(find_layers(network, (1, 3, 16, 16)), 32)

@@ -77,7 +77,6 @@ BAD_LINES = [
     ("prune sr --method least-squares --budget 1/2 --out run --steps 3", "does not train"),
     ("evaluate sr --data empty", "empty holds no images"),
     ("evaluate sr --data clean --sigma 25", "sigma"),
-    ("evaluate sr --data clean --engine native", "no native engine"),
     ("evaluate sr --data clean --engine warp", "auto, torch, native"),
     ("evaluate sr --data broken", "broken/image0.png"),
     ("restore nowhere --model sr --out run", "nowhere does not exist"),

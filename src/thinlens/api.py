@@ -24,11 +24,14 @@ from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Outcome, restore_folder
+from thinlens.restoration.whole import Network as Runner
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
+
+ENGINES = ("auto", "torch", "native")
 
 Network = nn.Module | Pruned | Checkpoint
 """A plain module, what `prune` gave or what `load` read."""
@@ -112,14 +115,16 @@ def evaluate(
     *,
     task: Task | None = None,
     seed: int = 0,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Restore every input of a test folder and judge it by the task's protocol.
 
-    `task` is a checkpoint's own unless given; `seed` draws random degradation.
+    `task` is a checkpoint's own unless given; `seed` draws random degradation;
+    `engine` is what runs the network: torch, native, or auto (torch in this version).
     """
-    module, _ = _parts(network)
-    return evaluate_folder(module, _task(network, task), Path(folder), seed=seed, progress=progress)
+    judged, runner = _task(network, task), _runner(network, engine)
+    return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
 
 
 def restore(
@@ -128,14 +133,16 @@ def restore(
     out: str | Path,
     *,
     task: Task | None = None,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> Outcome:
     """Restore an image, or all images below a folder, to `out`/<relative path>.png.
 
     The same call again does what is left. A bad image is listed and the others go on.
+    `engine` is as for `evaluate`.
     """
-    module, _ = _parts(network)
-    return restore_folder(module, _task(network, task), Path(source), Path(out), progress=progress)
+    restored, runner = _task(network, task), _runner(network, engine)
+    return restore_folder(runner, restored, Path(source), Path(out), progress=progress)
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -155,6 +162,21 @@ def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:
     if isinstance(network, nn.Module):
         return network, {}
     return network.module, network.patterns
+
+
+def _runner(network: Network, engine: str) -> Runner:
+    """Return what runs the network: its module, or what the native engine makes of it."""
+    module, _ = _parts(network)
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
+    if engine != "native":
+        return module
+    from thinlens.engine import compile as compiled
+    from thinlens.engine.native import native
+
+    if native() is None:
+        raise UsageError("engine native: it was not built on this machine; wanted torch")
+    return compiled(module)
 
 
 def _task(network: Network, task: Task | None) -> Task:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from thinlens.cli.progress import progress
-from thinlens.cli.verb import Answer, Verb, check_engine
+from thinlens.cli.verb import Answer, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Evaluate(Verb):
     seed: int = 0
     """Seed of the noise."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network."""
+    """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
 
     def run(self) -> Answer:
         from thinlens.api import evaluate, load
@@ -39,13 +39,19 @@ class Evaluate(Verb):
         from thinlens.report.tables import Table, count, giga
         from thinlens.tasks import make_task
 
-        check_engine(self.engine)
         network = load(self.checkpoint)
         changed = {} if self.sigma is None else {"sigma": self.sigma}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         with progress(f"evaluating {self.checkpoint}") as report:
-            found = evaluate(network, self.data, task=task, seed=self.seed, progress=report)
+            found = evaluate(
+                network,
+                self.data,
+                task=task,
+                seed=self.seed,
+                engine=self.engine,
+                progress=report,
+            )
         total = price(network.module, network.patterns, shape).total
         content = {**found.as_json(), "macs": total.macs, "params": total.params}
         table = Table(

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from thinlens.cli.progress import progress
-from thinlens.cli.verb import Answer, Verb, check_engine
+from thinlens.cli.verb import Answer, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +26,14 @@ class Restore(Verb):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Gets <relative path>.png and manifest.jsonl."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network."""
+    """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
 
     def run(self) -> Answer:
         from thinlens.api import load, restore
 
-        check_engine(self.engine)
         network = load(self.model)
         with progress("restoring") as report:
-            outcome = restore(network, self.source, self.out, progress=report)
+            outcome = restore(network, self.source, self.out, engine=self.engine, progress=report)
         failures = [f"{name}: {reason}" for name, reason in outcome.failures.items()]
         sentence = (
             f"{self.out}: {outcome.done} done, {len(failures)} failed, {outcome.skipped} skipped "

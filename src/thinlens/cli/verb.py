@@ -6,12 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thinlens.errors import UsageError
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-ENGINES = ("auto", "torch", "native")
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,3 @@ class Verb(ABC):
     @abstractmethod
     def run(self) -> Answer:
         """Do the work. Raise `UsageError` or `RunError` with one sentence where it cannot be."""
-
-
-def check_engine(name: str) -> None:
-    """Refuse an engine that is not there."""
-    if name not in ENGINES:
-        raise UsageError(f"--engine {name!r}: wanted {', '.join(ENGINES)}")
-    if name == "native":
-        raise UsageError("--engine native: this version has no native engine yet; wanted torch")

@@ -70,8 +70,9 @@ class Manifest:
 
 
 def fingerprint(network: object) -> str:
-    """Name a network by what it is: 16 hexadecimal digits of the SHA-256 of its
-    class, config and state."""
+    """Name a network by what it is: 16 hexadecimal digits of the SHA-256 of its class, config and
+    state, or of those of the module that an engine was made from."""
+    network = getattr(network, "module", network)
     digest = hashlib.sha256(f"{type(network)} {getattr(network, 'config', None)}".encode())
     for name, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
         digest.update(name.encode())

@@ -1,0 +1,89 @@
+"""How fast is the engine beside torch, on one layer and on whole networks?
+
+    python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [NAME ...]
+
+One thread; times are that thread's CPU time, so that other jobs on the machine hardly count.
+Engines take turns within each round, and medians are printed. NAMEs are networks or `layer`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.engine import compile as compile_network
+from thinlens.engine.native import fastest
+from thinlens.models import create
+from thinlens.sparsity.masking import attach, strip
+from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.ranks import magnitude_ranks
+
+M = 32
+KEPT = (8, 4, 2)
+
+
+def thinned(module: nn.Module, n: int) -> nn.Module:
+    """Keep the `n` largest of every 32 weights of each layer whose input channels 32 divides."""
+    patterns = {
+        name: from_ranks(magnitude_ranks(layer.weight, layer, M), n, M)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.in_channels % M == 0 and layer.out_channels > 3
+    }
+    attach(module, patterns)
+    return strip(module)[0]
+
+
+def seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
+    """CPU time of this thread for one call."""
+    begin = time.thread_time()
+    with torch.inference_mode():
+        run(image)
+    return time.thread_time() - begin
+
+
+def compare(name: str, height: int, width: int, rounds: int) -> None:
+    """Print how `name` fares, dense and at each N:32."""
+    module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
+    module.eval()
+    image = torch.rand(1, 64 if name == "layer" else 3, height, width)
+    last = image.to(memory_format=torch.channels_last)
+    dense = module.to(memory_format=torch.channels_last)
+    engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {"torch": (dense, last)}
+    engines["dense"] = (compile_network(module, threads=1), image)
+    for n in KEPT:
+        engines[f"{n}:{M}"] = (compile_network(thinned(module, n), threads=1), image)
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    for run, x in engines.values():
+        seconds(run, x)
+    for _ in range(rounds):
+        for engine, (run, x) in engines.items():
+            times[engine].append(seconds(run, x))
+    base = median(times["torch"])
+    for engine, values in times.items():
+        middle, least = median(values), min(values)
+        times_line = f"median {middle * 1e3:8.1f} ms  min {least * 1e3:8.1f} ms"
+        ratios = f"{base / middle:5.2f} x torch (of minima {min(times['torch']) / least:5.2f})"
+        print(f"{name:8} {engine:6} {times_line}  {ratios}", flush=True)
+
+
+def main() -> None:
+    """Read the command line and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=["layer", "edsr", "carn", "rfdn"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", default="320x180")
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    torch.set_num_threads(1)
+    print(f"kernels {fastest()}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
+    for name in options.names:
+        compare(name, height, width, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

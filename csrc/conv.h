@@ -1,0 +1,180 @@
+// How is a convolution computed, when most of its weights are zero and when few are?
+//
+// Both kernels hold a tile of outputs in registers and walk the weights once for it. The sparse one
+// keeps kRows x kVectors outputs of one channel and spends one load a multiply-add; the dense one
+// keeps kVectors outputs of kBlock channels and shares every load among them.
+#pragma once
+
+#include "rows.h"
+
+namespace {
+
+using thinlens::ConvJob;
+using thinlens::Entry;
+
+// Where one output channel of a tile goes, after the pixel shuffle.
+struct Target {
+  float* out;
+  const float* residual;
+  int64_t row, vector, residual_row;
+  float slope;
+
+  Target(const ConvJob& job, int channel, int y, int s) {
+    const int r = job.shuffle;
+    int c = channel, dy = 0, dx = 0;
+    if (r > 1) c = channel / (r * r), dy = channel / r % r, dx = channel % r;
+    out = job.out.data + (int64_t(y) * r + dy) * job.out.row + c * job.out.channel +
+          (int64_t(s) * r + dx) * kLanes;
+    row = job.out.row * r;
+    vector = int64_t(r) * kLanes;
+    residual = job.residual.data ? job.residual.data + y * job.residual.row +
+                                       channel * job.residual.channel + int64_t(s) * kLanes
+                                 : nullptr;
+    residual_row = job.residual.row;
+    slope = job.slope;
+  }
+
+  void put(Vec value, int r, int v) const {
+    if (residual) value += load(residual + r * residual_row + v * kLanes);
+    store(out + r * row + v * vector, activate(value, slope));
+  }
+};
+
+// What one group of input channels adds to output channels [first, last) of a tile.
+template <int R, int V, int Stride>
+void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
+                  float* sums) {
+  const int64_t row = job.in.row * Stride * int64_t(sizeof(float));
+  const int32_t* start = job.starts + int64_t(group) * job.c_out + first;
+  for (int o = first; o < last; ++o, ++start, sums += R * V * kLanes) {
+      Vec acc[R][V];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v)
+          acc[r][v] = group ? load(sums + (r * V + v) * kLanes) : splat(job.bias[o]);
+      const Entry* const end = job.entries + start[1];
+      for (const Entry* e = job.entries + start[0]; e != end; ++e) {
+        const char* p = x + e->offset;
+        const Vec w = splat(e->weight);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r, p += row) {
+          asm("" : "+r"(p));  // one pointer a row; left alone, the compiler keeps one a vector
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v)
+            acc[r][v] += w * *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
+        }
+      }
+      if (group + 1 < job.groups) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes, acc[r][v]);
+        continue;
+      }
+      const Target target(job, o, y, s);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) target.put(acc[r][v], r, v);
+    }
+}
+
+template <int R, int V, int Stride>
+void sparse_tile(const ConvJob& job, int y, int s, float* partial) {
+  const char* x = reinterpret_cast<const char*>(
+      job.in.data + int64_t(y) * Stride * job.in.row + int64_t(s) * Stride * kLanes);
+  for (int first = 0; first < job.c_out; first += job.together) {
+    const int last = first + job.together < job.c_out ? first + job.together : job.c_out;
+    for (int group = 0; group < job.groups; ++group)
+      sparse_group<R, V, Stride>(job, x, y, s, first, last, group, partial);
+  }
+}
+
+template <int V, int Stride>
+void dense_tile(const ConvJob& job, int y, int s) {
+  const char* x = reinterpret_cast<const char*>(
+      job.in.data + int64_t(y) * Stride * job.in.row + int64_t(s) * Stride * kLanes);
+  const float* w = job.weights;
+  for (int o = 0; o < job.c_out; o += kBlock) {
+    Vec acc[kBlock][V];
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlock; ++b)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[b][v] = splat(job.bias[o + b]);
+    for (int t = 0; t < job.taps; ++t, w += kBlock) {
+      const char* p = x + job.offsets[t];
+      Vec weight[kBlock];
+#pragma GCC unroll 8
+      for (int b = 0; b < kBlock; ++b) weight[b] = splat(w[b]);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const Vec in = *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
+#pragma GCC unroll 8
+        for (int b = 0; b < kBlock; ++b) acc[b][v] += weight[b] * in;
+      }
+    }
+#pragma GCC unroll 8
+    for (int b = 0; b < kBlock; ++b) {
+      if (o + b >= job.c_out) break;
+      const Target target(job, o + b, y, s);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) target.put(acc[b][v], 0, v);
+    }
+  }
+}
+
+// Visit the first vector of each tile; the last tile ends at the row's end and may overlap.
+template <class Visit>
+void each_tile(int columns, Visit visit) {
+  for (int s = 0; s < columns; s += kVectors)
+    visit(s + kVectors <= columns ? s : columns - kVectors);
+}
+
+template <int R, int Stride>
+void sparse_rows(const ConvJob& job, int y, float* scratch) {
+  const int columns = job.out.columns / job.shuffle;
+  each_tile(columns, [&](int s) { sparse_tile<R, kVectors, Stride>(job, y, s, scratch); });
+}
+
+template <int Stride>
+void sparse_strip(const ConvJob& job, int y, int rows, float* scratch) {
+  switch (rows) {
+    case 1: return sparse_rows<1, Stride>(job, y, scratch);
+    case 2: return sparse_rows<2, Stride>(job, y, scratch);
+    case 3: return sparse_rows<3, Stride>(job, y, scratch);
+    default: return sparse_rows<kRows, Stride>(job, y, scratch);
+  }
+}
+
+void finish_rows(const ConvJob& job, int begin, int end) {
+  const int r = job.shuffle;
+  for (int y = begin * r; y < end * r; ++y)
+    for (int c = 0; c < job.c_out / (r * r); ++c) finish_row(job.out, y, c);
+  finish_edges(job.out, begin * r, end * r);
+}
+
+void run_sparse(const ConvJob& job, int begin, int end, float* scratch) {
+  for (int y = begin; y < end; y += kRows) {
+    const int rows = end - y < kRows ? end - y : kRows;
+    if (job.stride == 2)
+      sparse_strip<2>(job, y, rows, scratch);
+    else
+      sparse_strip<1>(job, y, rows, scratch);
+  }
+  finish_rows(job, begin, end);
+}
+
+void run_dense(const ConvJob& job, int begin, int end, float*) {
+  const int columns = job.out.columns / job.shuffle;
+  for (int y = begin; y < end; ++y)
+    each_tile(columns, [&](int s) {
+      if (job.stride == 2)
+        dense_tile<kVectors, 2>(job, y, s);
+      else
+        dense_tile<kVectors, 1>(job, y, s);
+    });
+  finish_rows(job, begin, end);
+}
+
+}  // namespace

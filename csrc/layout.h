@@ -1,0 +1,86 @@
+// What does a tensor look like in memory, and what is a kernel told to do?
+//
+// Width-strided lanes ("SL"): with L lanes and S = `columns` vectors a row, lane l of vector s holds
+// image column l * S + s. A step to the left or right is then the next *aligned* vector. A tensor is
+// [row][channel][vector][lane] with `halo` vectors before and after each row and `halo` rows above
+// and below; columns past the width, and everything outside the image, are zero.
+#pragma once
+
+#include <cstdint>
+
+namespace thinlens {
+
+struct View {             // some channels of a tensor
+  float* data = nullptr;  // row 0, first channel, vector 0
+  int64_t row = 0;        // floats from a row to the next
+  int64_t channel = 0;    // floats from a channel to the next
+  int channels = 0, height = 0, width = 0, columns = 0, halo = 0;
+};
+
+struct Entry {     // one living weight
+  int32_t offset;  // bytes from the output's place in the input to what it multiplies
+  float weight;
+};
+
+struct ConvJob {
+  View in, out, residual;  // residual.data is null where nothing is added
+  const float* bias;       // c_out, after padding to whole blocks of output channels
+  float slope;             // of the negative side: 1 nothing, 0 ReLU
+  int c_out, stride, shuffle;
+  // Sparse: entries of (group of input channels, output channel), outermost group first.
+  const Entry* entries;
+  const int32_t* starts;  // groups * c_out + 1
+  int groups;
+  int together;  // output channels whose partial sums are kept at a time
+  // Dense: one offset a tap, weights [block of output channels][tap][channel in the block].
+  const int32_t* offsets;
+  const float* weights;
+  int taps;
+};
+
+struct CombineJob {    // out = act(alpha x + beta y + shift), or x sigmoid(y)
+  View x, y, out;      // y.data is null where there is no second term
+  const float* shift;  // by channel
+  float alpha, beta, slope;
+  bool gate;
+};
+
+struct PoolJob {  // maximum over size x size windows, no padding
+  View in, out;
+  int size, stride;
+};
+
+struct ResizeJob {  // bilinear, half-pixel centres
+  View in, out;
+};
+
+struct PackJob {  // from or to plain rows [channel][height][width]
+  View view;
+  const float* source;  // packing: repeats its last row and column up to the view's size
+  float* target;        // unpacking: takes its first rows and columns
+  int height, width;    // of the plain image
+};
+
+// One instruction set's kernels. `scratch` is the thread's own; a row range is [begin, end) of the
+// output (before the shuffle), and every output row is finished, halo included, by one call.
+struct Kernels {
+  const char* name;
+  int lanes;
+  int least_columns;  // the smallest S the tiles accept
+  int rows;           // rows that a convolution tile covers
+  int block;          // output channels that the dense kernel computes together
+  int vectors;        // vectors that a tile covers
+  void (*sparse)(const ConvJob&, int begin, int end, float* scratch);
+  void (*dense)(const ConvJob&, int begin, int end, float* scratch);
+  void (*combine)(const CombineJob&, int begin, int end, float* scratch);
+  void (*pool)(const PoolJob&, int begin, int end, float* scratch);
+  void (*resize)(const ResizeJob&, int begin, int end, float* scratch);
+  void (*pack)(const PackJob&, int begin, int end, float* scratch);
+  void (*unpack)(const PackJob&, int begin, int end, float* scratch);
+};
+
+extern const Kernels kernels_baseline;
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+
+}  // namespace thinlens

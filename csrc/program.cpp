@@ -1,0 +1,287 @@
+// How does a planned network run?
+#include "program.h"
+
+#include <sys/mman.h>
+#include <time.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace thinlens {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+constexpr int kTogether = 16;   // output channels whose partial sums share L1 with the input
+constexpr int kRowsAtATime = 8;  // of steps that are not convolutions
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+// Vectors from a channel's row to the next: an odd number of 64-byte lines, so that the channels
+// of a patch do not fall into the same few sets of the cache.
+int64_t channel_floats(int lanes, int columns, int halo) {
+  const int64_t line = 16, floats = int64_t(columns + 2 * halo) * lanes;
+  return ((floats + line - 1) / line | 1) * line;
+}
+
+// Floats from a row to the next: `skew` lines past a multiple of 4 KiB. Rows that a tile reads
+// together would else share their sets (and halve the speed, measured on Zen 3).
+int64_t row_floats(int64_t channels, int64_t channel) {
+  constexpr int64_t line = 16, sets = 64, skew = 5;
+  const int64_t lines = channels * channel / line;
+  return (lines + ((skew - lines) % sets + sets) % sets) * line;
+}
+
+std::shared_ptr<float> allocate(int64_t floats) {
+  const size_t bytes = size_t(floats) * sizeof(float);
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    refuse("there is no memory for activations of " + std::to_string(bytes >> 20) + " MiB");
+#ifdef MADV_HUGEPAGE
+  if (bytes >= size_t(kHugePage)) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return {static_cast<float*>(memory), [bytes](float* p) { munmap(p, bytes); }};
+}
+
+std::shared_ptr<float> aligned(int64_t floats) {
+  return {static_cast<float*>(::operator new(size_t(floats) * sizeof(float), std::align_val_t(64))),
+          [](float* p) { ::operator delete(p, std::align_val_t(64)); }};
+}
+
+// Time on the wall or, of one thread, time on the CPU: other programs then do not count.
+double now(bool one_thread) {
+  timespec t;
+  clock_gettime(one_thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+void same_grid(const View& a, const View& b) {
+  if (a.height != b.height || a.width != b.width || a.columns != b.columns ||
+      a.channels != b.channels)
+    refuse("two tensors of a step differ in size");
+}
+
+}  // namespace
+
+Program::Program(const Kernels& kernels, int64_t arena_floats)
+    : kernels_(kernels), floats_(arena_floats) {
+  if (arena_floats < 1 || arena_floats > (int64_t(1) << 40)) refuse("an arena's size is wrong");
+  arena_ = allocate(arena_floats);
+}
+
+int64_t Program::size(const Kernels& kernels, int channels, int height, int columns, int halo) {
+  constexpr int most = 1 << 24, most_halo = 1 << 10;
+  if (channels < 1 || height < 1 || columns < kernels.least_columns || halo < 0 || channels > most ||
+      height > most || columns > most || halo > most_halo || halo > columns)
+    refuse("a tensor's size is out of range");
+  const int64_t row = row_floats(channels, channel_floats(kernels.lanes, columns, halo));
+  if (row > (int64_t(1) << 40) / (height + 2 * halo)) refuse("a tensor is too large");
+  return row * (height + 2 * halo);
+}
+
+int Program::tensor(int64_t offset, int channels, int height, int width, int columns, int halo) {
+  const int64_t floats = size(kernels_, channels, height, columns, halo);
+  if (width < 1 || width > int64_t(columns) * kernels_.lanes) refuse("a tensor's width is wrong");
+  if (offset < 0 || offset % 16 || floats > floats_ || offset > floats_ - floats)
+    refuse("a tensor lies outside its arena");
+  View v;
+  v.channel = channel_floats(kernels_.lanes, columns, halo);
+  v.row = row_floats(channels, v.channel);
+  v.data = arena_.get() + offset + halo * v.row + int64_t(halo) * kernels_.lanes;
+  v.channels = channels, v.height = height, v.width = width, v.columns = columns, v.halo = halo;
+  tensors_.push_back({offset, offset + floats, v});
+  return int(tensors_.size()) - 1;
+}
+
+View Program::view(const Slice& s) const {
+  if (s.tensor < 0 || s.tensor >= int(tensors_.size())) refuse("there is no such tensor");
+  View v = tensors_[s.tensor].view;
+  if (s.first < 0 || s.channels < 1 || s.channels > v.channels || s.first > v.channels - s.channels)
+    refuse("a slice lies outside its tensor");
+  v.data += s.first * v.channel;
+  v.channels = s.channels;
+  return v;
+}
+
+void Program::apart(const Slice& a, const Slice& b) const {
+  const Memory &first = tensors_[a.tensor], &second = tensors_[b.tensor];
+  const bool overlap =
+      a.tensor == b.tensor
+          ? a.first < b.first + b.channels && b.first < a.first + a.channels
+          : first.begin < second.end && second.begin < first.end;
+  if (overlap) refuse("a step writes over what it reads");
+}
+
+void Program::need_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
+
+void Program::add(int rows, int block, std::function<void(int, int, float*)> work) {
+  steps_.push_back({rows, block, std::move(work)});
+}
+
+void Program::pack(Slice out, int first_channel) {
+  const View to = view(out);
+  if (first_channel < 0) refuse("there is no such channel of the input");
+  input_channels_ = std::max(input_channels_, first_channel + to.channels);
+  need_scratch(to.width);
+  add(to.height, kRowsAtATime, [this, to, first_channel](int begin, int end, float* scratch) {
+    const Image& i = image_;
+    const PackJob job{to, i.input + int64_t(first_channel) * i.input_height * i.input_width,
+                      nullptr, i.input_height, i.input_width};
+    kernels_.pack(job, begin, end, scratch);
+  });
+}
+
+void Program::unpack(Slice in) {
+  const View from = view(in);
+  output_channels_ = from.channels;
+  least_output_height_ = from.height;
+  least_output_width_ = from.width;
+  add(from.height, kRowsAtATime, [this, from](int begin, int end, float* scratch) {
+    const Image& i = image_;
+    const PackJob job{from, nullptr, i.output, i.output_height, i.output_width};
+    kernels_.unpack(job, begin, std::min(end, i.output_height), scratch);
+  });
+}
+
+void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slice residual,
+                   float slope, int shuffle, int group) {
+  if (!table) refuse("a convolution needs a table");
+  const Shape& s = table->shape;
+  ConvJob job{};
+  job.in = view(in), job.out = view(out);
+  job.slope = slope, job.c_out = s.c_out, job.stride = s.stride, job.shuffle = shuffle;
+  if (shuffle < 1 || shuffle > 8 || s.c_out % (shuffle * shuffle) ||
+      job.out.channels != s.c_out / (shuffle * shuffle) || job.in.channels != s.c_in)
+    refuse("a convolution's channels do not fit its tensors");
+  const int reach_y = s.dilation * (s.kernel_y - 1) - s.padding;
+  const int reach_x = s.dilation * (s.kernel_x - 1) - s.padding;
+  const int height = (job.in.height + s.padding - reach_y - 1) / s.stride + 1;
+  const int width = (job.in.width + s.padding - reach_x - 1) / s.stride + 1;
+  const int columns = job.in.columns / s.stride;
+  if (job.in.height + s.padding <= reach_y || job.in.width + s.padding <= reach_x)
+    refuse("a convolution's kernel is larger than its input");
+  if (job.in.columns % s.stride || columns < kernels_.least_columns ||
+      job.out.height != height * shuffle || job.out.width != width * shuffle ||
+      job.out.columns != columns * shuffle)
+    refuse("a convolution's sizes do not fit its tensors");
+  // Rows past the last that an output needs are never read; vectors are, in every row.
+  if (s.padding > job.in.halo ||
+      (height - 1) * s.stride + reach_y >= job.in.height + job.in.halo ||
+      (columns - 1) * s.stride + reach_x >= job.in.columns + job.in.halo)
+    refuse("a convolution reaches past its input's halo");
+  if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX / int64_t(sizeof(float)))
+    refuse("a row is too long for a convolution");
+  apart(in, out);
+  if (residual.tensor >= 0) {
+    job.residual = view(residual);
+    same_grid(job.residual, job.out);
+    apart(residual, out);
+    if (shuffle != 1) refuse("nothing can be added before a pixel shuffle");
+  }
+  struct Data {
+    std::vector<Entry> entries;
+    std::vector<int32_t> numbers;
+    std::vector<float> bias, weights;
+  };
+  auto data = std::make_shared<Data>();
+  data->bias = table->bias;
+  data->bias.resize(s.c_out + kernels_.block, 0.0f);
+  job.bias = data->bias.data();
+  const bool dense = group == 0;
+  if (dense) {
+    table->fill(job.in, kernels_.lanes, kernels_.block, &data->numbers, &data->weights);
+    job.offsets = data->numbers.data();
+    job.weights = data->weights.data();
+    job.taps = int(data->numbers.size());
+  } else {
+    if (group < 1) refuse("a group has at least one channel");
+    table->order(job.in, kernels_.lanes, group, &data->entries, &data->numbers);
+    job.entries = data->entries.data();
+    job.starts = data->numbers.data();
+    job.groups = (s.c_in + group - 1) / group;
+    job.together = job.groups == 1 ? s.c_out : kTogether;
+    need_scratch(int64_t(job.together) * kernels_.rows * kernels_.vectors * kernels_.lanes);
+  }
+  const auto kernel = dense ? kernels_.dense : kernels_.sparse;
+  add(height, kernels_.rows, [job, data, kernel](int begin, int end, float* scratch) {
+    kernel(job, begin, end, scratch);
+  });
+}
+
+void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift) {
+  job.x = view(x), job.out = view(out);
+  same_grid(job.x, job.out);
+  apart(x, out);
+  if (y.tensor >= 0) {
+    job.y = view(y);
+    same_grid(job.y, job.out);
+    apart(y, out);
+  }
+  if (shift.size() != size_t(job.out.channels)) refuse("a step needs one shift for each channel");
+  add(job.out.height, kRowsAtATime,
+      [this, job, shift](int begin, int end, float* scratch) mutable {
+        CombineJob now = job;
+        now.shift = shift.data();
+        kernels_.combine(now, begin, end, scratch);
+      });
+}
+
+void Program::combine(Slice x, Slice y, Slice out, float alpha, float beta,
+                      std::vector<float> shift, float slope) {
+  combine_step(x, y, out, CombineJob{{}, {}, {}, nullptr, alpha, beta, slope, false}, shift);
+}
+
+void Program::gate(Slice x, Slice y, Slice out) {
+  if (y.tensor < 0) refuse("a gate needs two tensors");
+  std::vector<float> zeros(size_t(std::max(out.channels, 0)), 0.0f);
+  combine_step(x, y, out, CombineJob{{}, {}, {}, nullptr, 1.0f, 1.0f, 1.0f, true}, zeros);
+}
+
+void Program::pool(Slice in, Slice out, int size, int stride) {
+  const PoolJob job{view(in), view(out), size, stride};
+  if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
+      job.in.channels != job.out.channels || job.out.height != (job.in.height - size) / stride + 1 ||
+      job.out.width != (job.in.width - size) / stride + 1)
+    refuse("a pooling's sizes do not fit its tensors");
+  apart(in, out);
+  need_scratch(int64_t(job.in.columns + job.out.columns) * kernels_.lanes);
+  add(job.out.height, kRowsAtATime,
+      [this, job](int begin, int end, float* scratch) { kernels_.pool(job, begin, end, scratch); });
+}
+
+void Program::resize(Slice in, Slice out) {
+  const ResizeJob job{view(in), view(out)};
+  if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
+  apart(in, out);
+  need_scratch(int64_t(2) * job.in.columns * kernels_.lanes);
+  add(job.out.height, kRowsAtATime, [this, job](int begin, int end, float* scratch) {
+    kernels_.resize(job, begin, end, scratch);
+  });
+}
+
+void Program::run(Pool& pool, const float* input, int input_channels, int input_height,
+                  int input_width, float* output, int output_channels, int output_height,
+                  int output_width) {
+  if (input_channels != input_channels_ || input_height < 1 || input_width < 1)
+    refuse("the input's channels do not fit the plan");
+  if (output_channels != output_channels_ || output_height < 1 || output_width < 1 ||
+      output_height > least_output_height_ || output_width > least_output_width_)
+    refuse("the output's size does not fit the plan");
+  std::lock_guard<std::mutex> lock(one_run_);
+  image_ = {input, output, input_height, input_width, output_height, output_width};
+  std::vector<std::shared_ptr<float>> scratch;
+  for (int worker = 0; worker < pool.size(); ++worker)
+    scratch.push_back(aligned(std::max<int64_t>(scratch_floats_, 1)));
+  seconds_.assign(steps_.size(), 0.0);
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    const double begin = now(pool.size() == 1);
+    pool.run((step.rows + step.block - 1) / step.block, [&](int block, int worker) {
+      const int first = block * step.block;
+      step.work(first, std::min(first + step.block, step.rows), scratch[worker].get());
+    });
+    seconds_[i] = now(pool.size() == 1) - begin;
+  }
+}
+
+}  // namespace thinlens

@@ -1,0 +1,39 @@
+// Which weights of a convolution live?
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "layout.h"
+
+namespace thinlens {
+
+struct Shape {
+  int c_in, c_out, kernel_y, kernel_x, padding, stride, dilation;
+};
+
+// The living weights by output channel. A position is an index into [kernel_y, kernel_x, c_in], and
+// positions of an output channel rise. The constructor checks all of it and throws
+// std::invalid_argument; a table that exists is sound.
+class Table {
+ public:
+  Table(Shape shape, std::vector<int32_t> starts, std::vector<int32_t> positions,
+        std::vector<float> values, std::vector<float> bias);
+
+  const Shape shape;
+  const std::vector<int32_t> starts;
+  const std::vector<int32_t> positions;
+  const std::vector<float> values;
+  const std::vector<float> bias;
+
+  // Bytes from an output's place in `in` to the input at `position`.
+  int64_t offset(const View& in, int lanes, int position) const;
+  // The entries in the order of the sparse kernel, input channels cut into groups of `group`.
+  void order(const View& in, int lanes, int group, std::vector<Entry>* entries,
+             std::vector<int32_t>* group_starts) const;
+  // All taps and weights in the order of the dense kernel, zeros filled in.
+  void fill(const View& in, int lanes, int block, std::vector<int32_t>* offsets,
+            std::vector<float>* weights) const;
+};
+
+}  // namespace thinlens

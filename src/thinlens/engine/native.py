@@ -1,0 +1,26 @@
+"""Is the C++ core there, and which kernels does this CPU offer?"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def native() -> ModuleType | None:
+    """Return the extension, or None after one warning where it was not built."""
+    try:
+        return importlib.import_module("thinlens.engine._native")
+    except ImportError as error:
+        warnings.warn(
+            f"the native engine was not built ({error}): networks run in torch", stacklevel=3
+        )
+        return None
+
+
+def fastest() -> str:
+    """Name the fastest kernels that this CPU offers."""
+    core = native()
+    return "torch" if core is None else str(core.offered()[-1])

@@ -1,0 +1,173 @@
+"""Does the native engine give what torch gives, for whole networks?"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import thinlens
+from thinlens import engine
+from thinlens.engine import compiled, native
+from thinlens.engine.arena import Lifetime, place
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Size
+from thinlens.errors import UsageError
+from thinlens.images.reading import read_image
+from thinlens.images.writing import write_png
+from thinlens.models import MODELS
+from thinlens.tasks import make_task
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where no compiler was, its tests are skipped
+    CORE = native.native()
+KERNELS = CORE.offered() if CORE is not None else []
+built = pytest.mark.skipif(CORE is None, reason="the native engine was not built")
+
+
+def tiny(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    entry = MODELS[name]
+    module = entry.build(entry.configured(**entry.tiny)).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # half of the weights die, so that both kernels are met
+            parameter[torch.rand_like(parameter) < 0.5] = 0
+    return module
+
+
+NETWORKS = [name for name in MODELS if name.startswith(("edsr", "carn", "rfdn", "dncnn"))]
+
+
+@built
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_what_torch_gives(name: str, kernels: str) -> None:
+    module = tiny(name)
+    fast = Compiled(module, 2, kernels)
+    for height, width in [(1, 1), (16, 15), (19, 37)]:
+        image = torch.rand(2, MODELS[name].channels, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
+
+
+@built
+def test_plans_are_bounded_and_results_do_not_depend_on_them() -> None:
+    fast = engine.compile(tiny("carn"), threads=1)
+    assert isinstance(fast, Compiled)
+    images = [torch.rand(1, 3, 5, 5 + i) for i in range(compiled.MOST_PLANS + 2)]
+    first = [fast(image) for image in images]
+    assert len(fast._plans) == compiled.MOST_PLANS
+    assert all(torch.equal(fast(image), once) for image, once in zip(images, first, strict=True))
+
+
+@built
+def test_a_step_is_one_where_it_can_be() -> None:
+    steps = Compiled(tiny("edsr"), 1).plan(Size(3, 8, 8)).steps
+    # head, 2 blocks of 2, the body's last, two shuffled, the tail; all else is fused
+    # the affine step is the colours of the input
+    assert steps == ["input", "affine", *["conv"] * 9, "unpack"]
+
+
+class Odd(nn.Module):
+    """Sizes that fit no tile, parts that are used twice, tensors on two grids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 5, 5, padding=2), nn.Conv2d(5, 7, 3)
+        self.down, self.c = nn.Conv2d(7, 4, 3, stride=2, padding=1), nn.Conv2d(19, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.leaky_relu(self.a(x), 0.2))
+        z = F.interpolate(self.down(y), size=y.shape[-2:], mode="bilinear")
+        joined = torch.cat([z, y, z, torch.sigmoid(z) * z], dim=1)
+        return 0.5 * self.c(joined)
+
+
+@built
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_an_odd_network_gives_what_torch_gives(kernels: str) -> None:
+    torch.manual_seed(0)
+    module = Odd().eval()
+    fast = Compiled(module, 1, kernels)
+    for height, width in [(4, 3), (11, 36), (21, 35), (40, 83)]:
+        image = torch.randn(1, 2, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_a_wrong_number_of_threads_is_named(threads: int) -> None:
+    with pytest.raises(UsageError, match="threads"):
+        engine.compile(nn.Conv2d(1, 1, 1), threads=threads)
+
+
+@built
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (torch.zeros(3, 4, 4), "wanted images"),
+        (torch.zeros(1, 3, 0, 4), "none of them 0"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.float64), "float32"),
+        (torch.zeros(1, 4, 4, 4), "no plan for an input of 4x4 with 4 channels"),
+        (torch.zeros(1, 3, 1, 1).expand(1, 3, 2**15, 2**15), "GiB"),
+        (torch.zeros(1, 3, 1, 1).expand(1, 3, 2**20, 2**20), "too large"),
+    ],
+)
+def test_bad_input_is_one_sentence(image: Tensor, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        engine.compile(tiny("edsr"), threads=1)(image)
+
+
+@built
+def test_an_unknown_operation_is_named() -> None:
+    with pytest.raises(UsageError, match="'tanh'"):
+        engine.compile(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Tanh()))(torch.zeros(1, 1, 4, 4))
+
+
+def test_without_the_core_torch_runs_after_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(native.importlib, "import_module", missing)
+    native.native.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="run in torch"):
+            fast = engine.compile(nn.Conv2d(1, 1, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            engine.compile(nn.Conv2d(1, 1, 1))
+        assert fast(torch.zeros(1, 1, 2, 2)).shape == (1, 1, 2, 2)
+    finally:
+        native.native.cache_clear()
+
+
+def test_buffers_that_live_together_lie_apart() -> None:
+    lives = [Lifetime(100, 0, 2), Lifetime(5000, 1, 3), Lifetime(300, 3, 4), Lifetime(10, 0, 4)]
+    offsets, total = place(lives)
+    for i, a in enumerate(lives):
+        for j, b in enumerate(lives[:i]):
+            apart = a.last < b.first or b.last < a.first
+            disjoint = offsets[i] + a.floats <= offsets[j] or offsets[j] + b.floats <= offsets[i]
+            assert apart or disjoint
+    assert total == max(o + life.floats for o, life in zip(offsets, lives, strict=True))
+
+
+@built
+def test_the_face_runs_a_checkpoint_by_the_engine_and_knows_its_results(tmp_path: Path) -> None:
+    """`engine="native"` gives torch's 8-bit values; a result of either engine is not done twice."""
+    task, model = make_task("sr", scale=4), tiny("rfdn")
+    clean = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    write_png(tmp_path / "in" / "a.png", clean)
+    outs = [tmp_path / name for name in ("torch", "native")]
+    for out in outs:
+        done = thinlens.restore(model, tmp_path / "in", out, task=task, engine=out.name)
+        assert done.done == 1
+    one, other = (read_image(out / "a.png").int() for out in outs)
+    assert (one - other).abs().max() <= 1
+    again = thinlens.restore(model, tmp_path / "in", outs[1], task=task, engine="torch")
+    assert (again.done, again.skipped) == (0, 1)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from thinlens.engine.graph import Kernel
+from thinlens.engine.native import native
+from thinlens.engine.plan import NONE, table
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where no compiler was, these tests are skipped
+    CORE = native()
+pytestmark = pytest.mark.skipif(CORE is None, reason="the native engine was not built")
+KERNELS = CORE.offered() if CORE is not None else []
+
+
+def nm_weight(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) -> np.ndarray:
+    """Random weights of which, of `m` consecutive input channels, `n` live."""
+    weight = rng.standard_normal(shape).astype(np.float32)
+    c_out, c_in, kh, kw = shape
+    for o, y, x in np.ndindex(c_out, kh, kw):
+        for first in range(0, c_in, m):
+            group = weight[o, first : first + m, y, x]
+            group[rng.permutation(len(group))[n:]] = 0
+    return weight
+
+
+def run_one(
+    name: str, kernel: Kernel, image: np.ndarray, *, group: int, **options: Any
+) -> np.ndarray:
+    """Run one convolution: pack, conv, unpack; `options`: shuffle, slope, residual, threads."""
+    kernels = CORE.kernels(name)
+    r, residual = options.get("shuffle", 1), options.get("residual")
+    height, width = image.shape[2:]
+    c_out, c_in = kernel.weight.shape[:2]
+    s = max(kernels.least_columns * kernel.stride, -(-width // kernels.lanes), kernel.halo)
+    s = -(-s // kernel.stride) * kernel.stride
+    sizes = [
+        (n + 2 * kernel.padding - kernel.dilation * (k - 1) - 1) // kernel.stride + 1
+        for n, k in zip((height, width), kernel.weight.shape[2:], strict=True)
+    ]
+    grids = [
+        # two more channels on either side: what is convolved and written is a slice
+        (c_in + 3, height, width, s, kernel.halo),
+        (c_out // r**2 + 3, sizes[0] * r, sizes[1] * r, s // kernel.stride * r, 1),
+    ]
+    floats = [kernels.floats(c, h, columns, halo) for c, h, _, columns, halo in grids]
+    program = CORE.Program(kernels, sum(floats) + floats[1])
+    x = program.tensor(0, *grids[0])
+    y = program.tensor(floats[0], *grids[1])
+    extra = NONE
+    program.pack([x, 1, c_in], 0)
+    if residual is not None:
+        z = program.tensor(floats[0] + floats[1], *grids[1])
+        program.resize([x, 1, 1], [z, 0, 1])  # any values; overwritten by the convolution below
+        extra = [z, 2, c_out]
+        program.conv(table(CORE, kernel), [x, 1, c_in], extra, NONE, 1.0, 1, 0)
+    out = [y, 2, c_out // r**2]
+    slope = options.get("slope", 1.0)
+    program.conv(table(CORE, kernel), [x, 1, c_in], out, extra, slope, r, group)
+    program.unpack(out)
+    result = np.full((len(image), c_out // r**2, sizes[0] * r, sizes[1] * r), np.nan, np.float32)
+    program.run(CORE.Pool(options.get("threads", 1)), image, result)
+    return result
+
+
+def reference(kernel: Kernel, image: np.ndarray, **options: Any) -> np.ndarray:
+    weight, bias = torch.from_numpy(kernel.weight), torch.from_numpy(kernel.bias)
+    y = F.conv2d(
+        torch.from_numpy(image).double(),
+        weight.double(),
+        bias.double(),
+        kernel.stride,
+        kernel.padding,
+        kernel.dilation,
+    )
+    y = F.leaky_relu(2 * y if options.get("residual") else y, options.get("slope", 1.0))
+    return F.pixel_shuffle(y, options.get("shuffle", 1)).numpy()
+
+
+def tolerance(kernel: Kernel) -> float:
+    return 2e-6 * math.sqrt(kernel.weight[0].size)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("group", [0, 5, 64], ids=["dense", "grouped", "sparse"])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_convolution_is_conv2d(name: str, group: int, data: st.DataObject) -> None:
+    k = data.draw(st.sampled_from([1, 3, 5]))
+    stride, dilation = data.draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+    padding = data.draw(st.integers(0, k // 2 * dilation))
+    least = max(1, dilation * (k - 1) + 1 - 2 * padding)
+    height, width = (data.draw(st.integers(least, max(40, least))) for _ in range(2))
+    c_in, shuffle = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([1, 2, 3]))
+    c_out = data.draw(st.integers(1, 6)) * shuffle**2
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    shape = (c_out, c_in, k, k)
+    weight = nm_weight(rng, shape, data.draw(st.integers(0, 4)), data.draw(st.sampled_from([4, 7])))
+    bias = rng.standard_normal(c_out).astype(np.float32)
+    kernel = Kernel(weight, bias, padding, stride, dilation)
+    image = rng.standard_normal((2, c_in, height, width)).astype(np.float32)
+    options = {"shuffle": shuffle, "slope": data.draw(st.sampled_from([1.0, 0.0, 0.1]))}
+    wanted = reference(kernel, image, **options)
+    got = run_one(name, kernel, image, group=group, **options)
+    assert np.abs(got - wanted).max() <= tolerance(kernel) * max(1.0, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("group", [0, 16])
+def test_every_size_and_a_residual(name: str, group: int) -> None:
+    rng = np.random.default_rng(0)
+    bias = rng.standard_normal(3).astype(np.float32)
+    kernel = Kernel(nm_weight(rng, (3, 20, 3, 3), 2, 8), bias, 1, 1, 1)
+    for size in range(1, 41):
+        image = rng.standard_normal((1, 20, size, 41 - size)).astype(np.float32)
+        got = run_one(name, kernel, image, group=group, residual=True, slope=0.05)
+        wanted = reference(kernel, image, residual=True, slope=0.05)
+        assert np.abs(got - wanted).max() <= tolerance(kernel) * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_two_threads_give_the_same_bits(name: str) -> None:
+    rng = np.random.default_rng(1)
+    kernel = Kernel(nm_weight(rng, (8, 32, 3, 3), 8, 32), np.zeros(8, np.float32), 1, 1, 1)
+    image = rng.standard_normal((1, 32, 37, 50)).astype(np.float32)
+    for group in (0, 16):
+        one = run_one(name, kernel, image, group=group)
+        for _ in range(5):
+            assert np.array_equal(one, run_one(name, kernel, image, group=group, threads=2))
+
+
+GOOD: dict[str, Any] = {
+    "shape": [2, 2, 1, 1, 0, 1, 1],
+    "starts": [0, 1, 3],
+    "positions": [1, 0, 1],
+    "values": [1.0, 2.0, 3.0],
+    "bias": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"positions": [2, 0, 1]},
+        {"positions": [-1, 0, 1]},
+        {"positions": [1, 1, 1]},
+        {"positions": [1, 1, 0]},
+        {"starts": [0, 4, 3]},
+        {"starts": [0, -1, 3]},
+        {"starts": [1, 1, 3]},
+        {"starts": [0, 1, 2]},
+        {"starts": [0, 3]},
+        {"values": [1.0, 2.0]},
+        {"bias": [0.0]},
+        {"shape": [0, 2, 1, 1, 0, 1, 1]},
+        {"shape": [2, 2, 1, 1, 0, 3, 1]},
+        {"shape": [2, 2, 99, 1, 0, 1, 1]},
+        {"shape": [2, 2, 1, 1, -1, 1, 1]},
+        {"shape": [2, 2, 1, 1, 0, 1]},
+    ],
+    ids=str,
+)
+def test_a_damaged_table_is_refused(damage: dict[str, Any]) -> None:
+    def build(parts: dict[str, Any]) -> Any:
+        arrays = [np.asarray(parts[name], np.int32) for name in ("starts", "positions")]
+        arrays += [np.asarray(parts[name], np.float32) for name in ("values", "bias")]
+        return CORE.Table(parts["shape"], *arrays)
+
+    assert build(GOOD).entries == 3
+    with pytest.raises(ValueError, match=r"table|channels|kernel|stride|padding|shape"):
+        build({**GOOD, **damage})
+
+
+def test_a_program_refuses_what_would_leave_its_memory() -> None:
+    kernels = CORE.kernels("baseline")
+    floats = kernels.floats(2, 4, 4, 0)
+    program = CORE.Program(kernels, floats)
+    kernel = Kernel(np.ones((2, 2, 1, 1), np.float32), np.zeros(2, np.float32), 0, 1, 1)
+    x = program.tensor(0, 2, 4, 16, 4, 0)
+    for bad in ([1, 0, 2], [x, 1, 2], [x, -1, 2], [x, 0, 0]):
+        with pytest.raises(ValueError, match="tensor"):
+            program.pack(bad, 0)
+    for arguments in (
+        (16, 2, 4, 16, 4, 0),
+        (0, 2, 4, 17, 4, 0),
+        (0, 2, 4, 16, 4, 1),
+        (3, 2, 4, 16, 4, 0),
+    ):
+        with pytest.raises(ValueError, match="tensor"):
+            program.tensor(*arguments)
+    with pytest.raises(ValueError, match="writes over what it reads"):
+        program.conv(table(CORE, kernel), [x, 0, 2], [x, 0, 2], NONE, 1.0, 1, 0)
+    wide = replace(kernel, weight=np.ones((2, 2, 3, 3), np.float32), padding=1)
+    with pytest.raises(ValueError, match="halo"):
+        program.conv(table(CORE, wide), [x, 0, 2], [x, 0, 2], NONE, 1.0, 1, 0)
+    with pytest.raises(ValueError, match="no kernels"):
+        CORE.kernels("mmx")
+    with pytest.raises(ValueError, match="threads"):
+        CORE.Pool(0)

@@ -18,10 +18,9 @@ from torch import nn
 
 import thinlens
 from thinlens.checkpoints.foreign import import_weights
-from thinlens.checkpoints.shipped import resolve
-from thinlens.feeding import CALIBRATION
+from thinlens.images.reading import image_paths, read_image
 from thinlens.tasks import make_task
-from thinlens.tasks.folders import training_crops
+from thinlens.tasks.crops import Crops, crops_of_clean
 from thinlens.tasks.task import Task
 
 METHODS = {
@@ -30,6 +29,10 @@ METHODS = {
     "least squares, second-order": ("least-squares", {"saliency": "second-order"}),
     "least squares (joint, the default)": ("least-squares", {}),
 }
+
+
+CALIBRATION_IMAGES = 100
+"""Of the training images, the first so many are read."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def case(name: str, data: Path) -> Case:
         network = import_weights(weights / "RFDN_AIM" / "RFDN_AIM.pth", name)
         group_sizes = (10, 25)
     else:
-        network = thinlens.load(resolve(name)).module
+        network = thinlens.load(name).module
     tests = tuple(sr / test / "x4" for test in ("Set5", "Set14"))
     calibration, budgets = data / "train" / "BSDS500" / "train", ("1/2", "1/4")
     return Case(
@@ -71,7 +74,7 @@ def rows(chosen: Case) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a table: M, budget, method, seconds, then PSNR by test set."""
     chosen.network.eval()
     yield "-", "1", "dense", "-", *_psnr(chosen, chosen.network)
-    crops = training_crops(chosen.task, chosen.calibration, **CALIBRATION)
+    crops = calibration(chosen)
     for m in chosen.group_sizes:
         for budget in chosen.budgets:
             for label, (method, options) in METHODS.items():
@@ -86,6 +89,13 @@ def rows(chosen: Case) -> Iterator[tuple[str, ...]]:
                 )
                 seconds = f"{thin.record['seconds']:.1f}"
                 yield str(m), budget, label, seconds, *_psnr(chosen, thin.module)
+
+
+def calibration(chosen: Case) -> Crops:
+    """Cut large crops, because borders teach a network nothing."""
+    paths = image_paths(chosen.calibration)[:CALIBRATION_IMAGES]
+    clean = [read_image(path, channels=chosen.task.channels) for path in paths]
+    return crops_of_clean(chosen.task, clean, patch=80, batch_size=13)
 
 
 def _psnr(chosen: Case, network: nn.Module) -> Iterator[str]:

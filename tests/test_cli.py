@@ -12,9 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import thinlens
 from cli_cases import (
     TINY_M,
     contents,
@@ -176,6 +178,23 @@ def test_a_recipe_with_a_misspelt_key_names_it_and_the_known(tmp_path: Path) -> 
         with pytest.raises(UsageError) as caught:
             read_recipe(recipe)
         assert all(fragment in str(caught.value) for fragment in fragments)
+
+
+def test_training_starts_from_a_checkpoint_of_the_same_network(tmp_path: Path) -> None:
+    """No step changes nothing; another network or a pruned one is refused."""
+    clean, sr = images(tmp_path / "clean"), sr_checkpoint(tmp_path / "sr")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[crops]\npatch = 16\n[start]\ncheckpoint = 'rfdn-x4'\n")
+    more = ("--data", clean, "--out", tmp_path / "run", "--steps", 0, "--recipe", recipe, "--json")
+    ran = run("train", "rfdn", "--scale", 4, *more)
+    assert ran.status == 0, ran.err
+    one, other = (thinlens.load(x).module.state_dict() for x in ("rfdn-x4", tmp_path / "run"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert "wanted dncnn-17" in run("train", "dncnn-17", *more).json["error"]
+    thin = ("--method", "one-shot", "--budget", "1/2", "--m", TINY_M, "--out", tmp_path / "thin")
+    assert run("prune", sr, *thin).status == 0
+    recipe.write_text(f"[start]\ncheckpoint = '{tmp_path / 'thin'}'\n")
+    assert run("train", "rfdn", *more).status == 2
 
 
 def test_the_shipped_recipes_are_read() -> None:

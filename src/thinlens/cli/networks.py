@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from thinlens.api import described
+from thinlens.api import described, load
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
 from thinlens.errors import UsageError
 from thinlens.models import network
@@ -30,6 +30,19 @@ def fresh(name: str, scale: int | None = None, width: Fraction | None = None) ->
         raise UsageError(f"--scale {scale}: {name} does not enlarge images")
     config = entry.configured(**({} if scale is None else {"scale": scale}))
     return entry.build(entry.narrowed(config, width) if width is not None else config)
+
+
+def start_from(checkpoint: str, name: str, module: nn.Module) -> None:
+    """Give `module`, the network called `name`, the weights of a dense checkpoint of it."""
+    found = load(checkpoint)
+    if found.model != name or found.module.config != module.config:
+        raise UsageError(
+            f"{checkpoint} holds {found.model} with {found.module.config}: "
+            f"wanted {name} with {module.config} to start from"
+        )
+    if found.patterns:
+        raise UsageError(f"{checkpoint} is pruned: wanted a dense checkpoint to start from")
+    module.load_state_dict(found.module.state_dict())
 
 
 def task_of(name: str, module: nn.Module, **options: Any) -> Task:

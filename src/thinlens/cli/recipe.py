@@ -12,6 +12,7 @@ from thinlens.errors import UsageError
 from thinlens.training.settings import Settings
 
 CROP_KEYS = ("patch", "batch_size", "candidates")
+START_KEYS = ("checkpoint",)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Recipe:
     """Settings of `tasks.crops.Crops`."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task, such as `sigma`; the task checks them."""
+    start: Mapping[str, str] = field(default_factory=dict)
+    """`checkpoint`: the folder or shipped name whose weights training starts from."""
 
 
 def read_recipe(path: Path | None) -> Recipe:
@@ -44,9 +47,12 @@ def read_recipe(path: Path | None) -> Recipe:
     _check(path, "key of [training]", training, types)
     crops = content.get("crops", {})
     _check(path, "key of [crops]", crops, CROP_KEYS)
+    start = content.get("start", {})
+    _check(path, "key of [start]", start, START_KEYS)
+    _check_types(path, start, dict.fromkeys(START_KEYS, str))
     _check_types(path, training, types)
     _check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
-    return Recipe(Settings(**training), crops, content.get("task", {}))
+    return Recipe(Settings(**training), crops, content.get("task", {}), start)
 
 
 def _check(path: Path, what: str, given: Mapping[str, Any], known: Any) -> None:

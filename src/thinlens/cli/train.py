@@ -39,14 +39,14 @@ class Train(Verb):
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Seed of the weights and the batches (default: the recipe's)."""
     recipe: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """TOML with the tables [training], [crops] and [task]."""
+    """TOML with the tables [training], [crops], [task] and [start]."""
 
     def run(self) -> Answer:
         import torch
 
         from thinlens.api import described
         from thinlens.checkpoints.format import save
-        from thinlens.cli.networks import fresh, task_of
+        from thinlens.cli.networks import fresh, start_from, task_of
         from thinlens.cli.recipe import read_recipe
         from thinlens.tasks.folders import training_crops
         from thinlens.training.loop import Trainer
@@ -58,6 +58,8 @@ class Train(Verb):
         settings = replace(recipe.training, **changed)
         torch.manual_seed(settings.seed)
         module = fresh(self.name, self.scale)
+        if recipe.start:
+            start_from(recipe.start["checkpoint"], self.name, module)
         task = task_of(self.name, module, **recipe.task)
         crops = training_crops(task, self.data, **recipe.crops)
         started = time.monotonic()
@@ -65,7 +67,12 @@ class Train(Verb):
             Trainer(settings, self.out, report).fit(Plain(module), crops)
         seconds = round(time.monotonic() - started, 3)
         last = _last_line(self.out / METRICS_FILE)
-        training = {**asdict(settings), "crops": dict(recipe.crops), "images": len(crops.targets)}
+        training = {
+            **asdict(settings),
+            "crops": dict(recipe.crops),
+            "images": len(crops.targets),
+            "start": dict(recipe.start),
+        }
         size = 0
         if int(os.environ.get("RANK", "0")) == 0:  # torchrun's other processes save nothing
             size = save(

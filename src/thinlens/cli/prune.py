@@ -12,6 +12,9 @@ from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
 
+LEARNING_RATE = 1e-3
+"""A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Verb):
@@ -64,7 +67,8 @@ class Prune(Verb):
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         data = self.data if self.data or not self._needs_data() else calibration(task)
         with progress(f"pruning {self.checkpoint}") as report:
-            trainer = Trainer(Settings(steps=self.steps, seed=self.seed), self.out, report)
+            settings = Settings(steps=self.steps, seed=self.seed, learning_rate=LEARNING_RATE)
+            trainer = Trainer(settings, self.out, report)
             thin = prune(
                 network.module,
                 budget=self.budget,

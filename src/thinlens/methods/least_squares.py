@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -176,12 +176,10 @@ def _after_calls(
     def hook(name: str) -> Callable[..., None]:
         return lambda layer, inputs, output: act(name, layer, inputs[0], output)
 
-    handles = [prunable_layer(module, n).register_forward_hook(hook(n)) for n in names]
-    try:
+    with ExitStack() as hooks:  # a torch hook's handle takes it off again when left
+        for name in names:
+            hooks.enter_context(prunable_layer(module, name).register_forward_hook(hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -193,9 +191,7 @@ def _before_calls(
     def hook(name: str) -> Callable[..., None]:
         return lambda layer, inputs: act(name, layer, inputs[0])
 
-    handles = [prunable_layer(module, n).register_forward_pre_hook(hook(n)) for n in names]
-    try:
+    with ExitStack() as hooks:  # a torch hook's handle takes it off again when left
+        for name in names:
+            hooks.enter_context(prunable_layer(module, name).register_forward_pre_hook(hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

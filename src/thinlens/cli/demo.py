@@ -17,7 +17,7 @@ NETWORK = "rfdn-x4"
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Verb):
-    """Prune the shipped RFDN by two methods at two budgets, restore photographs, write a report.
+    """Prune the shipped RFDN by three methods, restore photographs, write a report.
 
     Example: thinlens demo --out demo-out
     """

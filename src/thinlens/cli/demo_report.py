@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinlens.cli.demo_rows import Row
+from thinlens.cli.demo_rows import SEARCH, Row
 from thinlens.cli.photographs import Sources
 from thinlens.files import atomic_write
 from thinlens.images.pixels import to_uint8
 from thinlens.report.comparison import Panel, detail, side_by_side
 from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.plots import layers_picture
+from thinlens.report.price import Price
+from thinlens.report.search import course_picture, rank_correlation
 from thinlens.report.tables import Table, count, giga
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
@@ -35,20 +37,21 @@ def write_report(out: Path, task: Task, rows: Sequence[Row], sources: Sources) -
         for name, folder in sources.tests.items()
         for picture in _comparisons(out, task, rows, (name, folder))
     ]
-    layers = [
-        _layers(out, row) for row in rows if row.budget and row.price and row.method != "one-shot"
-    ]
+    searches = [row for row in rows if row.record.get("history")]
+    layers = [_layers(out, row, row.price) for row in searches if row.price]
     by = task.judgement
     protocol = (
         f"PSNR in dB and SSIM of {by.channel}, a border of {by.crop} pixels cut, rounded to "
         f"{by.rounding}, range 0..{by.range}; means over images. GMACs for a 1280x720 output, "
         "biases and activations included as SLS counts. Bytes are those of the packed file. "
-        "Seconds are what pruning took; nothing was trained after pruning."
+        f"Seconds are what pruning took; sls searched for {SEARCH.steps} steps of one crop, and "
+        "nothing else was trained."
     )
     sections = [
         Section("What thinness cost", (sources.described, protocol), (table,)),
         Section("Side by side", pictures=comparisons),
-        Section("How many weights each layer keeps", pictures=layers),
+        Section("How many weights each layer keeps", _correlations(searches), pictures=layers),
+        Section("How the searches went", pictures=[_courses(out, searches)]),
     ]
     write_page(out / "report.html", "thinlens: a thin network that still sees", sections)
     return table
@@ -104,9 +107,26 @@ def _comparisons(
     return pictures
 
 
-def _layers(out: Path, row: Row) -> Picture:
+def _layers(out: Path, row: Row, price: Price) -> Picture:
     label = f"{row.method} {row.budget}"
     path = out / "pictures" / f"layers-{label.replace(' ', '-').replace('/', '-of-')}.png"
-    entries = row.price.entries() if row.price else []
-    layers_picture(path, entries, f"{label}: weights kept of every M, and what each layer costs")
-    return Picture(path, f"{label}: N of every layer above, its multiply-adds below")
+    layers_picture(path, price, f"{label}: what each layer costs, and the N that it keeps")
+    return Picture(path, f"{label}: layers by dense multiply-adds; red: before a pixel shuffle")
+
+
+def _correlations(searches: Sequence[Row]) -> list[str]:
+    """Say of every search how N goes with what layers cost (SLS, section 4.5)."""
+    found = ((row, rank_correlation(row.price)) for row in searches if row.price)
+    return [
+        f"{row.method} {row.budget}: Spearman's correlation of N and dense multiply-adds "
+        f"{correlation:+.2f}."
+        for row, correlation in found
+        if correlation is not None
+    ]
+
+
+def _courses(out: Path, searches: Sequence[Row]) -> Picture:
+    path = out / "pictures" / "searches.png"
+    runs = {f"{row.method} {row.budget}": row.record for row in searches}
+    course_picture(path, runs, "the searches of the demo")
+    return Picture(path, "Task loss, part kept, lambda and mask flips by step")

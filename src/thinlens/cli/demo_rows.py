@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,22 @@ from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks.task import Task
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
 
-METHODS = ("one-shot", "least-squares")
-BUDGETS = ("1/2", "1/4")
+VARIANTS = (
+    ("one-shot", "1/2"),
+    ("least-squares", "1/2"),
+    ("one-shot", "1/4"),
+    ("least-squares", "1/4"),
+    ("sls", "1/4"),
+    ("least-squares", "1/8"),
+    ("sls", "1/8"),
+)
+"""Methods and budgets that are compared."""
+
+SEARCH = Settings(steps=100, learning_rate=1e-3, warmup=10)
+"""How `sls` trains here, on one calibration crop a step: enough to find N, too little to train."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class Row:
     """What pruning took."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
     """By test set."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What the method remembers of its run."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as `demo --json` prints it."""
@@ -73,16 +88,23 @@ def make_rows(
     ]
 
     def pruned(method: str, budget: str) -> Row:
-        thin = prune(dense.module, budget=budget, method=method, data=sources.crops, size=shape[1:])
+        thin = prune(
+            dense.module,
+            budget=budget,
+            method=method,
+            data=sources.crops,
+            size=shape[1:],
+            trainer=Trainer(SEARCH) if method == "sls" else None,
+        )
         place = folder / f"{method}-{budget.replace('/', '-of-')}"
         packed = save(place, thin, model=dense.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
-        return Row(method, budget, thin.module, priced, packed, thin.record["seconds"])
+        seconds = thin.record["seconds"]
+        return Row(method, budget, thin.module, priced, packed, seconds, record=thin.record)
 
-    variants = [(method, budget) for budget in BUDGETS for method in METHODS]
-    total = len(unpruned) + len(variants)
+    total = len(unpruned) + len(VARIANTS)
     rows: list[Row] = []
-    for row in itertools.chain(unpruned, itertools.starmap(pruned, variants)):
+    for row in itertools.chain(unpruned, itertools.starmap(pruned, VARIANTS)):
         for name, pairs in sources.tests.items():
             row.scores[name] = evaluate(row.run, task, pairs)
         rows.append(row)

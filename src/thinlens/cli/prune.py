@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from thinlens.report.price import Price
 
 LEARNING_RATE = 1e-3
 """A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
@@ -26,9 +30,9 @@ class Prune(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
     method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls")]
-    """one-shot keeps the largest weights (and trains on for --steps); least-squares needs no
-    training: it chooses by second order and solves for what is left; sls searches how many
-    weights each layer keeps while it trains for --steps."""
+    """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
+    is left, so that it needs no training; both train on for --steps if there are any. sls searches
+    how many weights each layer keeps while it trains for --steps."""
     budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
     """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
@@ -38,7 +42,7 @@ class Prune(Verb):
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
-    """Steps of fine-tuning with the mask fixed (one-shot), or of search and fine-tuning (sls)."""
+    """Steps of fine-tuning with the mask fixed, or of search and fine-tuning (sls)."""
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
@@ -59,8 +63,6 @@ class Prune(Verb):
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
-        if self.steps and self.method == "least-squares":
-            raise UsageError(f"--steps {self.steps}: {self.method} does not train")
         budget = Budget.of(self.budget)
         network = load(self.checkpoint)
         task = make_task(**network.task)
@@ -99,7 +101,24 @@ class Prune(Verb):
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
         )
-        return Answer(content, (sentence,))
+        return Answer(content, (sentence, *self._drawn(priced, thin.record)))
+
+    def _drawn(self, priced: Price, record: Mapping[str, Any]) -> list[str]:
+        """Draw a search into the folder, and say so; other methods have nothing to draw."""
+        from thinlens.report.plots import layers_picture
+        from thinlens.report.search import course_picture, rank_correlation
+
+        if not record.get("history"):
+            return []
+        title = f"{self.method} {self.budget}, {self.steps} steps"
+        try:
+            layers_picture(self.out / "layers.png", priced, title)
+            course_picture(self.out / "search.png", {self.method: record}, title)
+        except UsageError as missing:
+            return [f"no pictures: {missing}"]
+        found = rank_correlation(priced)
+        trend = "" if found is None else f"; rank correlation of N and multiply-adds {found:+.2f}"
+        return [f"{self.out / 'layers.png'}: N of every layer; search.png: the search{trend}"]
 
     def _needs_data(self) -> bool:
         return self.steps > 0 or self.method != "one-shot"

@@ -14,10 +14,11 @@ from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
 from thinlens.sparsity.allocation import Allocation, allocate, cost_tables, rank_energies
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.masking import attach, prunable_layer, strip
+from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import TrainingData
+from thinlens.training.objective import Plain, TrainingData
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,23 @@ class NMMethod(ABC):
             name: rank_energies(layer.weight, layer, m[name]) for name, layer in modules.items()
         }
         return Plan(allocate(tables, energies, self.budget), m)
+
+    def fine_tuned(
+        self,
+        module: nn.Module,
+        patterns: Mapping[str, Pattern],
+        data: TrainingData,
+        trainer: Trainer,
+    ) -> tuple[nn.Module, dict[str, Pattern]]:
+        """Train `module` for the trainer's steps under the chosen masks; it is plain again after.
+
+        Weight and gradient are multiplied by the mask, so a removed weight stays out and its
+        optimizer state stays 0.
+        """
+        attach(module, patterns)
+        if trainer.settings.steps:
+            trainer.fit(Plain(module), data)
+        return strip(module)
 
     def record(self, plan: Plan) -> dict[str, Any]:
         """Return what is remembered of a plan."""

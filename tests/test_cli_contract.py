@@ -21,7 +21,7 @@ FLAGS = {
         *("--budget", "--data", "--json", "--m", "--method", "--out", "--preset", "--seed"),
         "--steps",
     ],
-    "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
+    "evaluate": ["--crop-target", "--data", "--engine", "--json", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--model", "--out"],
 }
 

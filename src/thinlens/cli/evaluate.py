@@ -25,6 +25,8 @@ class Evaluate(Verb):
     """Holds HR and LR, input and target, blur and sharp, hazy and gt, or clean images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
+    crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Pixels to cut from every side of a dehazing task's targets: 10 for RESIDE's SOTS."""
     seed: int = 0
     """Seed of the noise."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
@@ -40,7 +42,8 @@ class Evaluate(Verb):
         from thinlens.tasks import make_task
 
         network = load(self.checkpoint)
-        changed = {} if self.sigma is None else {"sigma": self.sigma}
+        given = {"sigma": self.sigma, "crop_target": self.crop_target}
+        changed = {key: value for key, value in given.items() if value is not None}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         with progress(f"evaluating {self.checkpoint}") as report:
@@ -64,5 +67,6 @@ class Evaluate(Verb):
             f"dB and SSIM of {by.channel}, border of {by.crop} pixels cut, rounded to "
             f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
             f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
+            + (f"; on {found.synthetic}, not on real inputs" if found.synthetic else "")
         )
         return Answer(content, (table.rich(), protocol))

@@ -71,6 +71,7 @@ class Train(Verb):
             **asdict(settings),
             "crops": dict(recipe.crops),
             "images": len(crops.targets),
+            "synthetic": "" if crops.degraded else task.synthetic,
             "start": dict(recipe.start),
         }
         size = 0

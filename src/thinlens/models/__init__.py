@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import carn, dncnn, edsr, rfdn
+from thinlens.models import carn, classifier, dncnn, edsr, gcanet, rescan, rfdn, srn_lstm
 from thinlens.models.network import Network
 
 MODELS: dict[str, Network] = {
@@ -15,6 +15,10 @@ MODELS: dict[str, Network] = {
     **carn.NETWORKS,
     **rfdn.NETWORKS,
     **dncnn.NETWORKS,
+    **rescan.NETWORKS,
+    **srn_lstm.NETWORKS,
+    **gcanet.NETWORKS,
+    **classifier.NETWORKS,
 }
 """The networks by the name that the command line and checkpoints use."""
 

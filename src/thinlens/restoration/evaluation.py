@@ -35,6 +35,8 @@ class Evaluation:
 
     per_image: tuple[Score, ...]
     protocol: Judgement
+    synthetic: str = ""
+    """What the inputs were made with, where they stand in for real ones."""
 
     @property
     def images(self) -> int:
@@ -60,6 +62,7 @@ class Evaluation:
             "lpips": None,
             "protocol": asdict(self.protocol),
             "per_image": [{**asdict(s), "psnr": _finite(s.psnr)} for s in self.per_image],
+            **({"synthetic": self.synthetic} if self.synthetic else {}),
         }
 
 
@@ -83,7 +86,8 @@ def evaluate(
         scores.append(Score(pair.name, *figures))
         if progress:
             progress(len(scores), len(pairs), {"psnr": scores[-1].psnr})
-    return Evaluation(tuple(scores), task.judgement)
+    made = any(pair.input is None for pair in pairs)
+    return Evaluation(tuple(scores), task.judgement, task.synthetic if made else "")
 
 
 def _finite(value: float) -> float | None:

@@ -16,10 +16,13 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
+from thinlens.checkpoints.tensors import Structures
 from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
+from thinlens.models.class_pruned import NAME as CLASS_PRUNED
+from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
@@ -51,12 +54,17 @@ def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
     The folder changes whole or not at all. A full disk is a `RunError`.
     """
     module, patterns = _parts(network)
+    structures: Structures = patterns
+    if isinstance(module, ClassPruned):
+        if model != CLASS_PRUNED:
+            module.name(model)
+        model, structures = CLASS_PRUNED, module.structures()
     return save_folder(
         Path(path),
         module,
         model=model,
         task=described(task),
-        patterns=patterns,
+        patterns=structures,
         provenance=network.record if isinstance(network, Pruned) else {},
     )
 

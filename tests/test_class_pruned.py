@@ -86,7 +86,7 @@ def trained(module: nn.Module, run: Any, steps: int = 5) -> dict[str, Tensor]:
         (run(image(seed=step)) - image(seed=step)).abs().mean().backward()
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter -= 1e-2 * parameter.grad
+                parameter.sub_(1e-2 * parameter.grad)
     return {name: tensor.clone() for name, tensor in module.eval().state_dict().items()}
 
 

@@ -6,7 +6,7 @@ Everywhere a network is a plain module, what `prune` gave or what `load` read; s
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Outcome, restore_folder
+from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
 from thinlens.restoration.whole import Network as Runner
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
@@ -117,22 +118,49 @@ def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") ->
     return price(module, patterns, (image_channels(module), *size), convention=convention)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network,
     folder: str | Path,
     *,
     task: Task | None = None,
     seed: int = 0,
     engine: str = "auto",
+    router: str = "learned",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Restore every input of a test folder and judge it by the task's protocol.
 
     `task` is a checkpoint's own unless given; `seed` draws random degradation;
     `engine` is what runs the network: torch, native, or auto (torch in this version).
+    `router` is who picks the branches of a class-pruned network: its classifier (learned), the
+    true noise level (oracle), chance with the classifier's own shares (random), or a branch's
+    number, 0 for the thinnest.
     """
     judged, runner = _task(network, task), _runner(network, engine)
-    return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    module, _ = _parts(network)
+    if not isinstance(module, ClassPruned):
+        if router != "learned":
+            raise UsageError(f"router {router!r}: this network has one branch")
+        return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    routed = Router(module)
+    levels = make_task(**network.task) if isinstance(network, Checkpoint) else judged
+    if router == "random":
+        evaluate_folder(routed, judged, Path(folder), seed=seed)
+        routed = Router(module, dealt(routed.classes, seed))
+    elif router != "learned":
+        routed = Router(module, _fixed(router, module, judged, levels))
+    found = evaluate_folder(routed, judged, Path(folder), seed=seed, progress=progress)
+    return replace(found, routing={"router": router, **routed.bill()})
+
+
+def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choice:
+    """Read a router that does not look at the image."""
+    if router == "oracle":
+        return oracle(getattr(judged, "sigma", 0.0), getattr(levels, "sigmas", ()))
+    known = [str(index) for index in range(len(module.branches.kept))]
+    if router not in known:
+        raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
+    return always(int(router))
 
 
 def restore(
@@ -179,6 +207,8 @@ def _runner(network: Network, engine: str) -> Runner:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
     if engine != "native":
         return module
+    if isinstance(module, ClassPruned):
+        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
     from thinlens.engine import compile as compiled
     from thinlens.engine.native import native
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -31,6 +32,9 @@ class Evaluate(Verb):
     """Seed of the noise."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
+    router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
+    """Who picks the branch of a class-pruned network: its classifier, the true noise level,
+    chance with the classifier's shares, or one branch for all."""
 
     def run(self) -> Answer:
         from thinlens.api import evaluate, load
@@ -42,7 +46,9 @@ class Evaluate(Verb):
         from thinlens.tasks import make_task
 
         network = load(self.checkpoint)
-        given = {"sigma": self.sigma, "crop_target": self.crop_target}
+        given: dict[str, Any] = {"sigma": self.sigma, "crop_target": self.crop_target}
+        if self.sigma is not None and network.task.get("sigmas"):
+            given["sigmas"] = ()
         changed = {key: value for key, value in given.items() if value is not None}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -53,6 +59,7 @@ class Evaluate(Verb):
                 task=task,
                 seed=self.seed,
                 engine=self.engine,
+                router=self.router,
                 progress=report,
             )
         total = price(network.module, network.patterns, shape).total
@@ -69,4 +76,17 @@ class Evaluate(Verb):
             f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
             + (f"; on {found.synthetic}, not on real inputs" if found.synthetic else "")
         )
-        return Answer(content, (table.rich(), protocol))
+        return Answer(content, (table.rich(), protocol, *_routing(found.routing)))
+
+
+def _routing(bill: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where images went, if there was a choice."""
+    if not bill:
+        return ()
+    shares = ", ".join(f"{share:.1%}" for share in bill["shares"])
+    return (
+        f"routed by {bill['router']}, thinnest branch first: {shares}; "
+        f"{bill['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
+        f"{bill['classifier_flops'] / 1e9:.2f} of the classifier, {bill['of_base']:.1%} of the "
+        "base network's",
+    )

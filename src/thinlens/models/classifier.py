@@ -7,6 +7,7 @@ width; these widths reproduce every parameter count of its tables (81,315 in gre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ class Classifier(nn.Module):
         self.config = config
         widths = (config.channels, *[config.width] * 3, config.features)
         blocks = []
-        for index, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (c_in, c_out) in enumerate(pairwise(widths)):
             side = 1 if index == len(STRIDES) - 1 else 3
             blocks += [
                 conv(c_in, c_out, side, stride=STRIDES[index], bias=False),

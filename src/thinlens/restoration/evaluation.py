@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Evaluation:
     protocol: Judgement
     synthetic: str = ""
     """What the inputs were made with, where they stand in for real ones."""
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    """Where a class-pruned network sent the images, and what that cost."""
 
     @property
     def images(self) -> int:
@@ -63,6 +65,7 @@ class Evaluation:
             "protocol": asdict(self.protocol),
             "per_image": [{**asdict(s), "psnr": _finite(s.psnr)} for s in self.per_image],
             **({"synthetic": self.synthetic} if self.synthetic else {}),
+            **({"routing": dict(self.routing)} if self.routing else {}),
         }
 
 

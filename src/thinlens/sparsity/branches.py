@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -26,7 +27,7 @@ class Branches:
     m: int
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.kept, self.kept[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(self.kept))
         if len(self.kept) < 2 or not rising:
             raise UsageError(
                 f"branches {self}: wanted two or more that nest, the thinnest first, "

@@ -34,6 +34,8 @@ def make_task(name: str, **options: object) -> Task:
     """
     if name not in TASKS:
         raise UsageError(f"unknown task {name!r}: wanted {' or '.join(TASKS)}")
+    # JSON and TOML have no tuples
+    options = {key: tuple(x) if type(x) is list else x for key, x in options.items()}
     known = {f.name: f.default for f in fields(TASKS[name])}  # type: ignore[arg-type]
     for key, value in options.items():
         if key not in known:

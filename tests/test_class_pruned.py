@@ -20,6 +20,7 @@ from thinlens.models.class_pruned import ClassPruned, Config
 from thinlens.sparsity.branches import Branches, branch_flops
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.prunable import find_layers
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.sparsity.straight_through import masked
 from thinlens.tasks import make_task
@@ -172,6 +173,11 @@ def test_a_checkpoint_holds_the_weights_once_and_all_branches(tmp_path: Path) ->
             assert torch.equal(back.module.branch(image(), index), module.branch(image(), index))
         assert torch.equal(back.module(image()), module(image()))
     assert save(tmp_path / "again", back, model=back.model, task=make_task("denoise")) == back.bytes
+
+
+def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:
+    found = {layer.name: layer for layer in find_layers(class_pruned(), (1, 1, 720, 1280))}
+    assert found["network.model.2"].calls == found["classifier.decide"].calls == 1
 
 
 def test_branch_costs_are_charged_by_layer() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -117,11 +116,9 @@ def test_the_command_line_prunes_and_routes(tmp_path: Path) -> None:
     prune = ("prune", tmp_path / "base", "--method", "classpruning", "--data", tmp_path / "clean")
     out = ("--out", tmp_path / "thin", "--json")
     steps = ("--steps", 4, "--branches", "1:2,2:2")
-    ran = run(*prune, "--target-cost", "90%", *steps, *out)
-    if ran.status == 2:  # a tiny network's classifier is dearer than the network
-        dear = re.search(r"classifier alone cost ([\d.]+)%", ran.json["error"])
-        assert dear, ran.err
     for words, reason in (
+        # a tiny network's classifier is dearer than the network
+        (("--target-cost", "90%", *steps), "the thinnest branch and the classifier alone cost"),
         ((), "classpruning wants --target-cost"),
         (("--budget", "1/2"), "wants --target-cost"),
         (("--budget", "1/2", "--target-cost", "58%"), "--budget 1/2: classpruning takes"),

@@ -23,7 +23,8 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, or clean images alone."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, or clean
+    images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
     crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from thinlens.errors import UsageError
 from thinlens.methods.classpruning_stages import Joint, Labels, Separate, Weights, batches
 from thinlens.methods.classpruning_stages import branch_errors as errors_of
-from thinlens.methods.exchange import exchange_rate
+from thinlens.methods.exchange import check_target, exchange_rate
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.pseudo_labels import measure
@@ -76,7 +76,7 @@ class ClassPruning(NMMethod):
             raise UsageError("classpruning trains in three stages: wanted a number of --steps")
         module = self.dynamic(model, seed)
         costs = self.costs(module)
-        exchange_rate(torch.zeros(1, len(costs)), [*range(len(costs))], costs, self._target)
+        check_target(costs, self._target)
         difficulty = measure(data, seed, len(costs))
         seen = batches(data, seed, MEASURED_BATCHES)
         if not self.single_stage:

@@ -22,6 +22,15 @@ def best_branches(errors: Tensor, prices: Sequence[float], rate: float) -> Tenso
     return (errors.double() + rate * torch.tensor(prices, dtype=torch.float64)).argmin(dim=1)
 
 
+def check_target(costs: Sequence[float], target: float) -> None:
+    """Raise `UsageError` if even the cheapest branch, with the classifier, costs too much."""
+    if costs[0] > target:
+        raise UsageError(
+            f"target cost {target:.1%}: the thinnest branch and the classifier alone cost "
+            f"{costs[0]:.1%} of the base network"
+        )
+
+
 def exchange_rate(
     errors: Tensor, prices: Sequence[float], costs: Sequence[float], target: float
 ) -> float:
@@ -30,11 +39,7 @@ def exchange_rate(
     `errors` are measured, image by branch `[K, L]`; `prices` (C of equation 5) and `costs` rise
     from branch to branch. Raises `UsageError` if even the cheapest branch costs more.
     """
-    if costs[0] > target:
-        raise UsageError(
-            f"target cost {target:.1%}: the thinnest branch and the classifier alone cost "
-            f"{costs[0]:.1%} of the base network"
-        )
+    check_target(costs, target)
     cost = torch.tensor(costs, dtype=torch.float64)
 
     def mean_cost(rate: float) -> float:

@@ -88,7 +88,12 @@ class ClassPruned(nn.Module):
         return likeliest.to(torch.uint8).argmax(dim=1)
 
     def by_class(self, image: Tensor, classes: Tensor) -> Tensor:
-        """Restore every image by the branch of its class."""
+        """Restore every image by the branch of its class.
+
+        Where there are no values (a dry run on the meta device), all go to the fullest.
+        """
+        if image.is_meta:
+            return self.branch(image, len(self.branches.kept) - 1)
         if len(present := classes.unique().tolist()) == 1:
             return self.branch(image, present[0])
         parts = {int(i): self.branch(image[classes == i], int(i)) for i in present}

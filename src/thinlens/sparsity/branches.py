@@ -58,7 +58,8 @@ def branch_flops(
 
     In ClassPruning's convention, but a layer that is not among the `pruned` is charged whole.
     """
-    layers = find_layers(network, example, m=branches.m)
+    # every layer may be thin here; which ones are, `pruned` says
+    layers = find_layers(network, example, m=branches.m, policy="pad", keep_dense=())
     found = (
         cost(network, example, layers, dict.fromkeys(pruned, n), "classpruning").flops
         for n in branches.kept

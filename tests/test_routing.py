@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from cli_cases import images, run
@@ -26,8 +24,8 @@ from thinlens.tasks import make_task
 BLIND = make_task("denoise", sigmas=(15.0, 25.0, 50.0))
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.integers(0, 99))
-def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int) -> None:
+@pytest.mark.parametrize("classes", [[1], [0, 2, 2, 1, 0, 2, 2]])
+def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> None:
     module = class_pruned()
     place = iter(classes)
 

@@ -107,7 +107,7 @@ class ClassPruning(NMMethod):
             if self.scratch:
                 for part in network.modules():
                     if hasattr(part, "reset_parameters"):
-                        part.reset_parameters()
+                        part.reset_parameters()  # type: ignore[operator]
             module = ClassPruned(config, network)
         layers = {name: prunable_layer(network, name) for name in names}
         ranks = {k: magnitude_ranks(x.weight, x, found.m) for k, x in layers.items()}

@@ -34,37 +34,39 @@ def branch_errors(module: ClassPruned, image: Tensor, target: Tensor) -> Tensor:
 class Labels(Plain):
     """Stage 1: teach the classifier the pseudo labels, by cross-entropy."""
 
-    module: ClassPruned
-
     def __init__(self, module: ClassPruned, difficulty: Difficulty) -> None:
         super().__init__(module)
+        self._branched = module
         self._difficulty = difficulty
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        return [{"params": list(self.module.classifier.parameters()), "lr": learning_rate}]
+        return [{"params": list(self._branched.classifier.parameters()), "lr": learning_rate}]
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, classes = self._difficulty.labelled(*batch)
         if not len(images):  # nothing in this batch is degraded
-            return sum((p.sum() for p in self.module.classifier.parameters()), torch.zeros(())) * 0
-        return F.cross_entropy(self.module.classifier(images), classes)
+            return 0 * torch.stack([p.sum() for p in self._branched.classifier.parameters()]).sum()
+        logits: Tensor = self._branched.classifier(images)
+        return F.cross_entropy(logits, classes)
 
 
 class Separate(Plain):
     """Stage 2: train all branches by L_W (equation 6); the classifier only weighs them."""
 
-    module: ClassPruned
+    def __init__(self, module: ClassPruned) -> None:
+        super().__init__(module)
+        self._branched = module
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        trained = [*self.module.network.parameters(), *self.module.norms.parameters()]
+        trained = [*self._branched.network.parameters(), *self._branched.norms.parameters()]
         return [{"params": trained, "lr": learning_rate}]
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
-        self.module.rank()
-        self.module.classifier.eval()
+        self._branched.rank()
+        self._branched.classifier.eval()
         with torch.no_grad():
-            share = self.module.classifier(batch[0]).softmax(dim=1)
-        return (share * branch_errors(self.module, *batch)).sum(dim=1).mean()
+            share: Tensor = self._branched.classifier(batch[0]).softmax(dim=1)
+        return (share * branch_errors(self._branched, *batch)).sum(dim=1).mean()
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,11 @@ class Weights:
 class Joint(Plain):
     """Stage 3: train everything by `L_W + w2 L_E + w3 L_C` (equation 7)."""
 
-    module: ClassPruned
-
     def __init__(
         self, module: ClassPruned, weights: Weights, steps: int, images: Sequence[Tensor]
     ) -> None:
         super().__init__(module)
+        self._branched = module
         self.weights = weights
         self.relief = 1.0
         """What w3 is multiplied by, after alarms."""
@@ -99,13 +100,13 @@ class Joint(Plain):
         self._shares = [0.0] * len(weights.prices)
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
-        self.module.rank()
-        logits = self.module.classifier(batch[0])
+        self._branched.rank()
+        logits: Tensor = self._branched.classifier(batch[0])
         chosen = logits.argmax(dim=1).bincount(minlength=logits.shape[1])
         self._counts += chosen.cpu()
         self._shares = (chosen / len(logits)).tolist()
         share = logits.softmax(dim=1)
-        restoring = (share * branch_errors(self.module, *batch)).sum(dim=1)
+        restoring = (share * branch_errors(self._branched, *batch)).sum(dim=1)
         prices = share.new_tensor(self.weights.prices)
         ramp = self._done / self._steps
         losses = (
@@ -128,8 +129,8 @@ class Joint(Plain):
             log.warning("step %d: the classifier collapses, its shares are %s", step, shares)
 
     def finish(self) -> None:
-        self.module.rank()
-        recalibrate(self.module, self._images)
+        self._branched.rank()
+        recalibrate(self._branched, self._images)
 
     def metrics(self) -> dict[str, float]:
         return {f"share_{index}": share for index, share in enumerate(self._shares)}
@@ -145,7 +146,8 @@ class Joint(Plain):
 
 def entropy(share: Tensor) -> Tensor:
     """Return L_E of equation 4 for every image, `[B, L]` to `[B]`, from 0 to log L."""
-    return torch.special.entr(share).sum(dim=1)
+    by_class: Tensor = torch.special.entr(share)
+    return by_class.sum(dim=1)
 
 
 @torch.no_grad()

@@ -61,5 +61,5 @@ def _turning_points(errors: Tensor, prices: Sequence[float]) -> list[float]:
         for cheap in range(dear)
     ]
     points = torch.cat(found)
-    rising: list[float] = points[points > 0].unique().tolist()
+    rising = sorted(set(points[points > 0].tolist()))
     return [rate * (1 + NUDGE) for rate in rising]

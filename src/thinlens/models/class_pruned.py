@@ -94,9 +94,10 @@ class ClassPruned(nn.Module):
         """
         if image.is_meta:
             return self.branch(image, len(self.branches.kept) - 1)
-        if len(present := classes.unique().tolist()) == 1:
+        present = sorted(set(classes.tolist()))
+        if len(present) == 1:
             return self.branch(image, present[0])
-        parts = {int(i): self.branch(image[classes == i], int(i)) for i in present}
+        parts = {index: self.branch(image[classes == index], index) for index in present}
         first = next(iter(parts.values()))
         restored = first.new_empty(len(image), *first.shape[1:])
         for index, part in parts.items():

@@ -57,7 +57,8 @@ class Dehazing:
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         airlight = generator.uniform(*AIRLIGHT)
         scattering = generator.uniform(*SCATTERING)
-        transmission = torch.exp(-scattering * depth(*image.shape[-2:], generator))
+        height, width = image.shape[-2:]
+        transmission = torch.exp(-scattering * depth(height, width, generator))
         return image * transmission + airlight * (1 - transmission)
 
 

@@ -18,10 +18,10 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        *("--budget", "--data", "--json", "--m", "--method", "--out", "--preset", "--seed"),
-        "--steps",
+        *("--branches", "--budget", "--data", "--json", "--m", "--method", "--out", "--preset"),
+        *("--seed", "--steps", "--target-cost"),
     ],
-    "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
+    "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--model", "--out"],
 }
 

@@ -6,7 +6,7 @@ Everywhere a network is a plain module, what `prune` gave or what `load` read; s
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
+from thinlens.checkpoints.tensors import Structures
 from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
+from thinlens.models.class_pruned import NAME as CLASS_PRUNED
+from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Outcome, restore_folder
+from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
 from thinlens.restoration.whole import Network as Runner
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
@@ -51,12 +55,17 @@ def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
     The folder changes whole or not at all. A full disk is a `RunError`.
     """
     module, patterns = _parts(network)
+    structures: Structures = patterns
+    if isinstance(module, ClassPruned):
+        if model != CLASS_PRUNED:
+            module.name(model)
+        model, structures = CLASS_PRUNED, module.structures()
     return save_folder(
         Path(path),
         module,
         model=model,
         task=described(task),
-        patterns=patterns,
+        patterns=structures,
         provenance=network.record if isinstance(network, Pruned) else {},
     )
 
@@ -109,22 +118,49 @@ def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") ->
     return price(module, patterns, (image_channels(module), *size), convention=convention)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network,
     folder: str | Path,
     *,
     task: Task | None = None,
     seed: int = 0,
     engine: str = "auto",
+    router: str = "learned",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Restore every input of a test folder and judge it by the task's protocol.
 
     `task` is a checkpoint's own unless given; `seed` draws random degradation;
     `engine` is what runs the network: torch, native, or auto (torch in this version).
+    `router` is who picks the branches of a class-pruned network: its classifier (learned), the
+    true noise level (oracle), chance with the classifier's own shares (random), or a branch's
+    number, 0 for the thinnest.
     """
     judged, runner = _task(network, task), _runner(network, engine)
-    return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    module, _ = _parts(network)
+    if not isinstance(module, ClassPruned):
+        if router != "learned":
+            raise UsageError(f"router {router!r}: this network has one branch")
+        return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    routed = Router(module)
+    levels = make_task(**network.task) if isinstance(network, Checkpoint) else judged
+    if router == "random":
+        evaluate_folder(routed, judged, Path(folder), seed=seed)
+        routed = Router(module, dealt(routed.classes, seed))
+    elif router != "learned":
+        routed = Router(module, _fixed(router, module, judged, levels))
+    found = evaluate_folder(routed, judged, Path(folder), seed=seed, progress=progress)
+    return replace(found, routing={"router": router, **routed.bill()})
+
+
+def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choice:
+    """Read a router that does not look at the image."""
+    if router == "oracle":
+        return oracle(getattr(judged, "sigma", 0.0), getattr(levels, "sigmas", ()))
+    known = [str(index) for index in range(len(module.branches.kept))]
+    if router not in known:
+        raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
+    return always(int(router))
 
 
 def restore(
@@ -171,6 +207,8 @@ def _runner(network: Network, engine: str) -> Runner:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
     if engine != "native":
         return module
+    if isinstance(module, ClassPruned):
+        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
     from thinlens.engine import compile as compiled
     from thinlens.engine.native import native
 

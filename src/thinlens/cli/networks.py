@@ -49,7 +49,11 @@ def task_of(name: str, module: nn.Module, **options: Any) -> Task:
     """Make the task that the network called `name` was made for; `options` change it."""
     entry = network(name)
     config: Any = module.config
-    own = {"scale": config.scale} if entry.task == "sr" else {"channels": entry.channels}
+    own: dict[str, Any] = {}  # the other tasks are RGB, at one size
+    if entry.task == "sr":
+        own = {"scale": config.scale}
+    elif entry.task == "denoise":
+        own = {"channels": entry.channels}
     return make_task(entry.task, **{**own, **options})
 
 

@@ -29,12 +29,20 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls")]
+    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|classpruning")]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
     is left, so that it needs no training; both train on for --steps if there are any. sls searches
-    how many weights each layer keeps while it trains for --steps."""
-    budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
+    how many weights each layer keeps while it trains for --steps; classpruning trains several
+    sparsities of one network and a classifier that picks one per image."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="1/8", help_behavior_hint="")] = None
     """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
+    target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
+    """classpruning in place of --budget: the mean cost of an image, classifier included, as a
+    part of the network's FLOPs."""
+    branches: Annotated[str | None, tyro.conf.arg(metavar="1:4,2:4,4:4", help_behavior_hint="")] = (
+        None
+    )
+    """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4)."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -63,7 +71,8 @@ class Prune(Verb):
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
-        budget = Budget.of(self.budget)
+        asked = self._asked()
+        budget = Budget.of(asked)
         network = load(self.checkpoint)
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -73,7 +82,7 @@ class Prune(Verb):
             trainer = Trainer(settings, self.out, report)
             thin = prune(
                 network.module,
-                budget=self.budget,
+                budget=asked,
                 method=self.method,
                 m=self.m,
                 data=data,
@@ -81,14 +90,18 @@ class Prune(Verb):
                 size=shape[1:],
                 trainer=trainer,
                 preset=self.preset,
+                **({} if self.branches is None else {"branches": self.branches}),
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
+        routed = thin.record["budget_base"] != BUDGET_BASE
+        achieved = thin.record["achieved"] if routed else priced.budget
+        base = "network's FLOPs an image" if routed else "prunable multiply-adds"
         content = {
             "method": self.method,
             "budget": float(budget.kept),
-            "budget_base": BUDGET_BASE,
-            "achieved": priced.budget,
+            "budget_base": thin.record["budget_base"],
+            "achieved": achieved,
             "macs": priced.total.macs,
             "params": priced.total.params,
             "bytes": size_in_bytes,
@@ -96,7 +109,7 @@ class Prune(Verb):
             "layers": priced.entries(),
         }
         sentence = (
-            f"{self.out}: {self.method} kept {priced.budget:.2%} of the prunable multiply-adds "
+            f"{self.out}: {self.method} kept {achieved:.2%} of the {base} "
             f"(budget {budget}): {giga(priced.total.macs)} GMACs, "
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
@@ -119,6 +132,21 @@ class Prune(Verb):
         found = rank_correlation(priced)
         trend = "" if found is None else f"; rank correlation of N and multiply-adds {found:+.2f}"
         return [f"{self.out / 'layers.png'}: N of every layer; search.png: the search{trend}"]
+
+    def _asked(self) -> str:
+        """Return the budget, under the name that the method calls it by."""
+        routed = self.method == "classpruning"
+        asked, other = self.budget, self.target_cost
+        if routed:
+            asked, other = other, asked
+        wanted, unwanted = ("--target-cost", "--budget")[:: 1 if routed else -1]
+        if asked is None:
+            raise UsageError(f"{self.method} wants {wanted}, such as 58%")
+        if other is not None:
+            raise UsageError(f"{unwanted} {other}: {self.method} takes {wanted}")
+        if self.branches is not None and not routed:
+            raise UsageError(f"--branches {self.branches}: only classpruning has branches")
+        return asked
 
     def _needs_data(self) -> bool:
         return self.steps > 0 or self.method != "one-shot"

@@ -13,6 +13,7 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
+from thinlens.errors import UsageError
 
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
@@ -48,10 +49,13 @@ class Train(Verb):
         from thinlens.checkpoints.format import save
         from thinlens.cli.networks import fresh, start_from, task_of
         from thinlens.cli.recipe import read_recipe
+        from thinlens.models import network
         from thinlens.tasks.folders import training_crops
         from thinlens.training.loop import Trainer
         from thinlens.training.objective import Plain
 
+        if network(self.name).answers != "image":
+            raise UsageError(f"{self.name} makes no images: prune --method classpruning trains it")
         recipe = read_recipe(self.recipe)
         given = {"steps": self.steps, "seed": self.seed}
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -71,6 +75,7 @@ class Train(Verb):
             **asdict(settings),
             "crops": dict(recipe.crops),
             "images": len(crops.targets),
+            "synthetic": "" if crops.degraded else task.synthetic,
             "start": dict(recipe.start),
         }
         size = 0

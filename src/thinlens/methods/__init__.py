@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thinlens.methods.classpruning import ClassPruning
 from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import Method, Pruned
 from thinlens.methods.nm import NMMethod
@@ -12,6 +13,7 @@ METHODS: dict[str, type[NMMethod]] = {
     "one-shot": OneShot,
     "least-squares": LeastSquares,
     "sls": Sls,
+    "classpruning": ClassPruning,
 }
 """The methods by the name that `--method` takes."""
 

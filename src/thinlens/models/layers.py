@@ -32,6 +32,13 @@ def pad_to_minimum(image: Tensor, smallest: int) -> Tensor:
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
 
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the right and bottom edges until height and width are multiples of `multiple`."""
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
 def upsampler(channels: int, scale: int, *, activated: bool) -> nn.Sequential:
     """Enlarge features by pixel shuffles: by 2 and again by 2 for scale 4, at once for 2 and 3.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Evaluation:
 
     per_image: tuple[Score, ...]
     protocol: Judgement
+    synthetic: str = ""
+    """What the inputs were made with, where they stand in for real ones."""
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    """Where a class-pruned network sent the images, and what that cost."""
 
     @property
     def images(self) -> int:
@@ -60,6 +64,8 @@ class Evaluation:
             "lpips": None,
             "protocol": asdict(self.protocol),
             "per_image": [{**asdict(s), "psnr": _finite(s.psnr)} for s in self.per_image],
+            **({"synthetic": self.synthetic} if self.synthetic else {}),
+            **({"routing": dict(self.routing)} if self.routing else {}),
         }
 
 
@@ -83,7 +89,8 @@ def evaluate(
         scores.append(Score(pair.name, *figures))
         if progress:
             progress(len(scores), len(pairs), {"psnr": scores[-1].psnr})
-    return Evaluation(tuple(scores), task.judgement)
+    made = any(pair.input is None for pair in pairs)
+    return Evaluation(tuple(scores), task.judgement, task.synthetic if made else "")
 
 
 def _finite(value: float) -> float | None:

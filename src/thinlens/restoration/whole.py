@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from thinlens.errors import RunError
+from thinlens.errors import RunError, UsageError
 from thinlens.restoration.memory import check_fits
 
 Network = Callable[[Tensor], Tensor]
@@ -32,6 +32,8 @@ def restore_image(network: Network, image: Tensor, channels: int | None = None) 
         if not _out_of_memory(error):
             raise
         raise RunError(f"a {width}x{height} image does not fit into memory as a whole") from error
+    if large.ndim != batch.ndim:
+        raise UsageError("the network answers something else than images: it cannot restore one")
     if not torch.isfinite(large).all():
         raise RunError("the network gave NaN or infinity: its weights may be damaged")
     return large.clamp(0, 1).flatten(0, 1).float().cpu()

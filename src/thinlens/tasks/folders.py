@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
@@ -48,6 +49,9 @@ LAYOUTS = (
     Layout("blur", "sharp"),
     # RESIDE makes several hazy images of one: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
     Layout("hazy", "gt", lambda name, task: name.split("_")[0]),
+    Layout("hazy", "clear", lambda name, task: name.split("_")[0]),
+    # Rain100L and Rain100H call the input of norain-1 rain-1, and norain-1x2 where it is heavier.
+    Layout("rain", "norain", lambda name, task: f"no{name.removeprefix('no').removesuffix('x2')}"),
 )
 
 
@@ -119,8 +123,9 @@ def _paired(place: Path, layout: Layout, task: Task) -> list[PairFiles]:
 def _sizes_fit(pair: PairFiles, task: Task) -> bool:
     if pair.input is None:
         return True
-    target = image_size(pair.target)
-    return image_size(pair.input) == (target[0] // task.scale, target[1] // task.scale)
+    width, height = image_size(pair.target)
+    height, width = task.align(torch.empty(0, height, width)).shape[-2:]
+    return image_size(pair.input) == (width // task.scale, height // task.scale)
 
 
 def _size_rule(layout: Layout, task: Task) -> str:

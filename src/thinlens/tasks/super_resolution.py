@@ -20,6 +20,7 @@ class SuperResolution:
     scale: int = 4
     channels: ClassVar[int] = 3
     name: ClassVar[str] = "sr"
+    synthetic: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):

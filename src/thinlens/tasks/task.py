@@ -44,8 +44,13 @@ class Task(Protocol):
         """How results are compared with targets."""
         ...
 
+    @property
+    def synthetic(self) -> str:
+        """What stands in for real inputs where they are made; "" where making them is the task."""
+        ...
+
     def align(self, clean: Tensor) -> Tensor:
-        """Crop a clean image so that its input has whole pixels."""
+        """Crop a clean image so that its input has whole pixels, or to the size of its input."""
         ...
 
     def reduce(self, clean: Tensor) -> Tensor:

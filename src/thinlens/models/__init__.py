@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import carn, dncnn, edsr, rfdn
+from thinlens.models import carn, dmphn, dncnn, edsr, rfdn, srn, unet
 from thinlens.models.network import Network
 
 MODELS: dict[str, Network] = {
@@ -15,6 +15,9 @@ MODELS: dict[str, Network] = {
     **carn.NETWORKS,
     **rfdn.NETWORKS,
     **dncnn.NETWORKS,
+    **unet.NETWORKS,
+    **srn.NETWORKS,
+    **dmphn.NETWORKS,
 }
 """The networks by the name that the command line and checkpoints use."""
 

@@ -86,4 +86,6 @@ def _decoder(c: int, blocks: int) -> nn.Sequential:
     )
 
 
-NETWORKS = {"dmphn": Network(DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2})}
+NETWORKS = {
+    "dmphn": Network(DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2})
+}

@@ -1,4 +1,4 @@
-"""What does restoring mean: super-resolution, denoising, and how each is judged?"""
+"""What does restoring mean: which tasks are there, and how is each judged?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from dataclasses import fields
 from torch import Tensor
 
 from thinlens.errors import UsageError
+from thinlens.tasks.deblurring import Deblurring
 from thinlens.tasks.denoising import Denoising
 from thinlens.tasks.metrics import psnr, ssim
 from thinlens.tasks.super_resolution import SuperResolution
 from thinlens.tasks.task import Judgement, Task
 
-TASKS: dict[str, type[Task]] = {"sr": SuperResolution, "denoise": Denoising}
+TASKS: dict[str, type[Task]] = {
+    "sr": SuperResolution,
+    "denoise": Denoising,
+    "deblur": Deblurring,
+}
 
 METRICS: dict[str, Callable[[Tensor, Tensor, Judgement], float]] = {"psnr": psnr, "ssim": ssim}
 

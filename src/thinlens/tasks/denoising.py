@@ -22,6 +22,8 @@ class Denoising:
     """Standard deviation on the 0..255 range."""
     name: ClassVar[str] = "denoise"
     scale: ClassVar[int] = 1
+    synthetic: ClassVar[str] = ""
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

@@ -22,11 +22,12 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, or clean images alone."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, GoPro's or REDS's folders, or
+    clean images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
 
@@ -65,4 +66,8 @@ class Evaluate(Verb):
             f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
             f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
         )
-        return Answer(content, (table.rich(), protocol))
+        about = [protocol]
+        about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
+        about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
+        about += [found.without_lpips] if found.without_lpips else []
+        return Answer(content, (table.rich(), "\n".join(about)))

@@ -131,10 +131,11 @@ def test_a_larger_target_is_cropped_on_request(tmp_path: Path) -> None:
 def test_figures_on_made_weather_are_called_synthetic(tmp_path: Path) -> None:
     images(tmp_path / "clean", height=32, width=40)
     made = evaluate(nn.Identity(), DERAIN, tmp_path / "clean")
-    assert made.as_json()["synthetic"] == "synthetic rain"
+    assert made.as_json()["protocol"]["input"] == "synthetic rain"
     for folder in ("input", "target"):
         images(tmp_path / "pairs" / folder, height=32, width=40)
-    assert "synthetic" not in evaluate(nn.Identity(), DERAIN, tmp_path / "pairs").as_json()
+    real = evaluate(nn.Identity(), DERAIN, tmp_path / "pairs").as_json()
+    assert "input" not in real["protocol"]
 
 
 def test_the_command_line_says_synthetic(tmp_path: Path) -> None:
@@ -143,9 +144,9 @@ def test_the_command_line_says_synthetic(tmp_path: Path) -> None:
     network = create("gcanet", width=4)
     save(tmp_path / "net", network, model="gcanet", task=DEHAZE)
     ran = run("evaluate", tmp_path / "net", "--data", tmp_path / "clean")
-    assert "on synthetic haze, not on real inputs" in ran.out
+    assert "the inputs are synthetic haze" in ran.out
     ran = run("evaluate", tmp_path / "net", "--data", tmp_path / "clean", "--json")
-    assert json.loads(ran.out)["synthetic"] == "synthetic haze"
+    assert json.loads(ran.out)["protocol"]["input"] == "synthetic haze"
 
 
 @pytest.mark.needs_data

@@ -23,14 +23,14 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, or clean
-    images alone."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, GoPro's or
+    REDS's folders, or clean images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
     crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Pixels to cut from every side of a dehazing task's targets: 10 for RESIDE's SOTS."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
@@ -75,9 +75,12 @@ class Evaluate(Verb):
             f"dB and SSIM of {by.channel}, border of {by.crop} pixels cut, rounded to "
             f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
             f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
-            + (f"; on {found.synthetic}, not on real inputs" if found.synthetic else "")
         )
-        return Answer(content, (table.rich(), protocol, *_routing(found.routing)))
+        about = [protocol]
+        about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
+        about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
+        about += [found.without_lpips] if found.without_lpips else []
+        return Answer(content, (table.rich(), "\n".join([*about, *_routing(found.routing)])))
 
 
 def _routing(bill: Mapping[str, Any]) -> tuple[str, ...]:

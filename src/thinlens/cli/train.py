@@ -30,7 +30,7 @@ class Train(Verb):
     """The network, such as rfdn or dncnn-17."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Clean images, from which the task makes its inputs, or a folder of pairs (HR and LR, input
-    and target)."""
+    and target, blur and sharp, GoPro's or REDS's train)."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the run: training.pt, metrics.jsonl and, once finished, the checkpoint."""
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
@@ -75,7 +75,7 @@ class Train(Verb):
             **asdict(settings),
             "crops": dict(recipe.crops),
             "images": len(crops.targets),
-            "synthetic": "" if crops.degraded else task.synthetic,
+            "synthetic": crops.synthetic,
             "start": dict(recipe.start),
         }
         size = 0
@@ -98,7 +98,8 @@ class Train(Verb):
             "seconds": seconds,
             "out": str(self.out),
         }
-        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps, {size:,} bytes"
+        on = f" on {crops.synthetic}" if crops.synthetic else ""
+        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps{on}, {size:,} bytes"
         return Answer(content, (sentence,))
 
 

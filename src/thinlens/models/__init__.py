@@ -9,7 +9,19 @@ from typing import Any
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import carn, classifier, dncnn, edsr, gcanet, rescan, rfdn, srn_lstm
+from thinlens.models import (
+    carn,
+    classifier,
+    dmphn,
+    dncnn,
+    edsr,
+    gcanet,
+    rescan,
+    rfdn,
+    srn,
+    srn_lstm,
+    unet,
+)
 from thinlens.models.class_pruned import NAME as CLASS_PRUNED
 from thinlens.models.class_pruned import ClassPruned
 from thinlens.models.class_pruned import Config as ClassPrunedConfig
@@ -20,6 +32,9 @@ MODELS: dict[str, Network] = {
     **carn.NETWORKS,
     **rfdn.NETWORKS,
     **dncnn.NETWORKS,
+    **unet.NETWORKS,
+    **srn.NETWORKS,
+    **dmphn.NETWORKS,
     **rescan.NETWORKS,
     **srn_lstm.NETWORKS,
     **gcanet.NETWORKS,

@@ -38,6 +38,7 @@ class Dehazing:
     name: ClassVar[str] = "dehaze"
     scale: ClassVar[int] = 1
     synthetic: ClassVar[str] = "synthetic haze"
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.crop_target < 0:

@@ -25,6 +25,7 @@ class Denoising:
     name: ClassVar[str] = "denoise"
     scale: ClassVar[int] = 1
     synthetic: ClassVar[str] = ""
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

@@ -35,6 +35,7 @@ class Deraining:
     name: ClassVar[str] = "derain"
     scale: ClassVar[int] = 1
     synthetic: ClassVar[str] = "synthetic rain"
+    margin: ClassVar[int] = 0
 
     @property
     def judgement(self) -> Judgement:

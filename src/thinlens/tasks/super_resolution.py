@@ -21,6 +21,7 @@ class SuperResolution:
     channels: ClassVar[int] = 3
     name: ClassVar[str] = "sr"
     synthetic: ClassVar[str] = ""
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):

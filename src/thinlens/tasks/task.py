@@ -40,13 +40,21 @@ class Task(Protocol):
         ...
 
     @property
-    def judgement(self) -> Judgement:
-        """How results are compared with targets."""
+    def synthetic(self) -> str:
+        """What inputs are called that the task makes where a camera usually does; else empty.
+
+        Empty where making the input defines the task: bicubic reduction, Gaussian noise.
+        """
         ...
 
     @property
-    def synthetic(self) -> str:
-        """What stands in for real inputs where they are made; "" where making them is the task."""
+    def margin(self) -> int:
+        """Pixels around its own place from which `corrupt` may draw a pixel."""
+        ...
+
+    @property
+    def judgement(self) -> Judgement:
+        """How results are compared with targets."""
         ...
 
     def align(self, clean: Tensor) -> Tensor:
@@ -58,5 +66,5 @@ class Task(Protocol):
         ...
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
-        """Add what is random to a float input `[C, h, w]` (noise); not clipped."""
+        """Do what is random to a float input `[C, h, w]`: noise, which is not clipped, or blur."""
         ...

@@ -29,8 +29,9 @@ class Prune(Verb):
     """one-shot keeps the largest weights (and trains on for --steps); least-squares needs no
     training: it chooses by second order and solves for what is left; sls searches how many
     weights each layer keeps while it trains for --steps."""
-    budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
-    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
+    budget: Annotated[str, tyro.conf.arg(metavar="1/8|40ms")]
+    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%; or the time that
+    one input may take in the native engine on this machine: 40ms."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -39,6 +40,10 @@ class Prune(Verb):
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
     """Steps of fine-tuning with the mask fixed (one-shot), or of search and fine-tuning (sls)."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")] = None
+    """Input that a budget in milliseconds is for (default: the one of a 1280x720 output)."""
+    threads: int = 2
+    """Threads of the engine that a budget in milliseconds is for."""
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
@@ -52,16 +57,17 @@ class Prune(Verb):
         from thinlens.cli.networks import input_shape
         from thinlens.cli.photographs import calibration
         from thinlens.cli.values import size
-        from thinlens.report.price import BUDGET_BASE, price
+        from thinlens.report.price import price
         from thinlens.report.tables import count, giga
-        from thinlens.sparsity.budget import Budget
+        from thinlens.sparsity.budget import Budget, milliseconds
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
         if self.steps and self.method == "least-squares":
             raise UsageError(f"--steps {self.steps}: {self.method} does not train")
-        budget = Budget.of(self.budget)
+        time = milliseconds(self.budget)
+        part = Budget.of(self.budget) if time is None else None
         network = load(self.checkpoint)
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -76,7 +82,8 @@ class Prune(Verb):
                 m=self.m,
                 data=data,
                 task=task,
-                size=shape[1:],
+                size=size(self.size) if self.size else shape[1:],
+                threads=self.threads,
                 trainer=trainer,
                 preset=self.preset,
             )
@@ -84,18 +91,19 @@ class Prune(Verb):
         priced = price(thin.module, thin.patterns, shape)
         content = {
             "method": self.method,
-            "budget": float(budget.kept),
-            "budget_base": BUDGET_BASE,
-            "achieved": priced.budget,
+            "budget": float(part.kept if part else time or 0),
+            "budget_base": thin.record["budget_base"],
+            "achieved": priced.budget if time is None else thin.record["achieved"],
             "macs": priced.total.macs,
             "params": priced.total.params,
             "bytes": size_in_bytes,
             "seconds": round(thin.record["seconds"], 3),
             "layers": priced.entries(),
         }
+        measured = "" if time is None else f", {thin.record['achieved']:.2f} ms as measured"
         sentence = (
             f"{self.out}: {self.method} kept {priced.budget:.2%} of the prunable multiply-adds "
-            f"(budget {budget}): {giga(priced.total.macs)} GMACs, "
+            f"(budget {part or self.budget}{measured}): {giga(priced.total.macs)} GMACs, "
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
         )

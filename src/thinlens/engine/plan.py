@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from thinlens.engine.arena import Lifetime, place
@@ -60,6 +61,8 @@ class Plan:
         self.steps: list[str] = []
         self.layers: list[str] = []
         """By step, the module whose weights it uses; empty where it uses none."""
+        self.multiply_adds = 0
+        """Of living weights."""
         self.traffic = 0
         """Bytes that the steps read and write, a tensor that is read twice counted twice."""
         for node in self._layout.order:
@@ -142,6 +145,8 @@ class Plan:
             raise TypeError("a convolution has a kernel")
         columns = self._layout.columns[node.inputs[0]]
         group = self._choose(node.kernel, columns, node.size.height // node.shuffle)
+        positions = node.size.height * node.size.width // node.shuffle**2
+        self.multiply_adds += int(np.count_nonzero(node.kernel.weight)) * positions
         residual = ins[1] if len(ins) > 1 else NONE
         made = table(self._core, node.kernel)
         self.program.conv(made, ins[0], out, residual, node.slope, node.shuffle, group)

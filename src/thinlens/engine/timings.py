@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,11 @@ def _entry(value: object) -> Seconds:
         return {}
     seconds: Seconds = {}
     for choice, time in value.items():
-        if not choice.isdecimal() or type(time) is not float or not 0 <= time < math.inf:
+        if (
+            not re.fullmatch(r"[0-9]{1,6}", choice)
+            or type(time) is not float
+            or not 0 <= time < math.inf
+        ):
             return {}
         seconds[int(choice)] = time
     return seconds

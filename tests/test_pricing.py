@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -59,7 +60,7 @@ def test_prices_are_what_was_measured_and_rise() -> None:
     assert prices.rest == 4 * 500_000
     for name, costs in prices.tables.items():
         assert len(costs) == M + 1
-        assert all(a < b for a, b in zip(costs, costs[1:], strict=False))
+        assert all(a < b for a, b in itertools.pairwise(costs))
         for part in PARTS:
             n = max(1, round(part * M))
             if n / M == part:
@@ -102,7 +103,7 @@ def test_every_method_lands_on_its_milliseconds(
     tables = priced().tables
     took = 2.0 + sum(tables[name][p.n or 0] for name, p in thin.patterns.items()) / 1e6
     assert thin.record["achieved"] == pytest.approx(took, abs=1e-6)
-    unit = max(b - a for costs in tables.values() for a, b in zip(costs, costs[1:], strict=False))
+    unit = max(b - a for costs in tables.values() for a, b in itertools.pairwise(costs))
     assert time - unit / 1e6 < took <= time
 
 

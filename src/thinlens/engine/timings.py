@@ -98,11 +98,8 @@ def _entry(value: object) -> Seconds:
         return {}
     seconds: Seconds = {}
     for choice, time in value.items():
-        if (
-            not re.fullmatch(r"[0-9]{1,6}", choice)
-            or type(time) is not float
-            or not 0 <= time < math.inf
-        ):
+        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(time) is float
+        if not plain or not 0 <= time < math.inf:
             return {}
         seconds[int(choice)] = time
     return seconds

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from thinlens.engine.contest import Row
     from thinlens.engine.line_up import LineUp
 
+MOST_ROUNDS = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Verb):
@@ -47,17 +49,11 @@ class Bench(Verb):
         import torch
 
         from thinlens.api import image_channels
-        from thinlens.engine.compiled import MOST_THREADS
         from thinlens.engine.contest import best_dense, compete, speedup
         from thinlens.engine.line_up import engines, line_up, precisions, reference
         from thinlens.engine.peers import Setting
 
-        for flag, value, most in (
-            ("threads", self.threads, MOST_THREADS),
-            ("rounds", self.rounds, 10_000),
-        ):
-            if not 1 <= value <= most:
-                raise UsageError(f"--{flag} {value}: wanted 1 to {most}")
+        self._check_numbers()
         settings = [Setting(self.threads, name) for name in precisions(self.precision)]
         against, size = engines(self.against), values.size(self.size)
         module = self._network()
@@ -83,6 +79,16 @@ class Bench(Verb):
             "missing": found.missing,
         }
         return Answer(content, _text(content, sentence))
+
+    def _check_numbers(self) -> None:
+        from thinlens.engine.compiled import MOST_THREADS
+
+        for flag, value, most in (
+            ("threads", self.threads, MOST_THREADS),
+            ("rounds", self.rounds, MOST_ROUNDS),
+        ):
+            if not 1 <= value <= most:
+                raise UsageError(f"--{flag} {value}: wanted 1 to {most}")
 
     def _network(self) -> nn.Module:
         """Return the module in evaluation mode with its zeros in place."""
@@ -110,6 +116,7 @@ class Bench(Verb):
 
         import torch
 
+        from thinlens.api import image_channels
         from thinlens.engine.graph import Size
         from thinlens.engine.native import fastest
         from thinlens.engine.roofline import limits, shares
@@ -128,8 +135,6 @@ class Bench(Verb):
         height, width = values.size(self.size)
         ours = [row for row in rows if row.entrant.engine == "thinlens"][-1]
         most = limits(self.threads)
-        from thinlens.api import image_channels
-
         plan = found.thin.plan(Size(image_channels(found.thin.module), height, width))
         part = shares(plan, ours.ms / 1e3, most)
         machine["roofline"] = {

@@ -105,15 +105,15 @@ def make_rows(
 
 def timed(rows: Sequence[Row], channels: int) -> tuple[list[Row], float | None]:
     """Return the rows with their milliseconds, and torch's for the dense network, in turns."""
-    networks = [row for row in rows if isinstance(row.run, nn.Module)]
+    networks = [(row, row.run) for row in rows if isinstance(row.run, nn.Module)]
     if native() is None or not networks:
         return list(rows), None
     threads = torch.get_num_threads()
     image = torch.rand(1, channels, *TIMED, generator=torch.Generator().manual_seed(0))
-    dense = networks[0].run
-    runs = [partial(torch.inference_mode()(dense), image)]
-    runs += [partial(Compiled(row.run, threads), image) for row in networks]
+    dense = torch.inference_mode()(networks[0][1])
+    runs: list[Callable[[], Tensor]] = [partial(dense, image)]
+    runs += [partial(Compiled(network, threads), image) for _, network in networks]
     entrants = [Entrant(str(index), "fp32", False, run) for index, run in enumerate(runs)]
     peer, *ours = compete(entrants, runs[0](), threads, TIMED_ROUNDS)
-    found = {id(row): result.ms for row, result in zip(networks, ours, strict=True)}
+    found = {id(row): result.ms for (row, _), result in zip(networks, ours, strict=True)}
     return [replace(row, ms=found.get(id(row))) for row in rows], peer.ms

@@ -21,8 +21,6 @@ OURS = "thinlens"
 FAMILIES = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
 """Words that stand for several engines, or for none."""
 
-DEFAULT = "torch,onnxruntime,openvino,ncnn"
-
 
 @dataclass
 class LineUp:

@@ -89,8 +89,10 @@ def strip_seconds(
     out_height, out_width = (_slid(side, kernel) for side in (height, width))
     if min(out_height, out_width) < 1:
         return []
-    grids = [(c_in, height, width, columns, halo), (c_out, out_height, out_width, 0, 0)]
-    grids[1] = (*grids[1][:3], columns // stride, 0)
+    grids = [
+        (c_in, height, width, columns, halo),
+        (c_out, out_height, out_width, columns // stride, 0),
+    ]
     floats = [isa.floats(c, h, s, around) for c, h, _, s, around in grids]
     program = core.Program(isa, sum(floats))
     into, out = (

@@ -45,7 +45,8 @@ def _converted(module: nn.Module, image: Tensor, folder: Path) -> Path:
     import pnnx
 
     with quiet():
-        torch.jit.trace(module, image, check_trace=False).save(str(folder / "net.pt"))
+        traced = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
+        traced.save(str(folder / "net.pt"))
     shape = ",".join(map(str, image.shape))
     # Run here, not by pnnx.export, which prints.
     words = [pnnx.EXEC_PATH, "net.pt", f"inputshape=[{shape}]f32", "fp16=0"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -51,19 +52,19 @@ def openvino(module: nn.Module, image: Tensor, setting: Setting) -> Run:
 
 def exported(module: nn.Module, image: Tensor) -> bytes:
     """Return the module as ONNX, for images of this size."""
-    file = io.BytesIO()
-    with quiet():
+    with quiet(), TemporaryDirectory(prefix="thinlens-onnx-") as folder:
+        path = Path(folder) / "network.onnx"
         # The older exporter: the newer one needs two packages more, to the same graph.
         torch.onnx.export(
             module,
             (image,),
-            file,
+            str(path),
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
             output_names=["restored"],
         )
-    return file.getvalue()
+        return path.read_bytes()
 
 
 def _capabilities(core: Any) -> list[str]:

@@ -67,7 +67,7 @@ def test_prices_are_what_was_measured_and_rise() -> None:
                 assert costs[n] == pytest.approx(1e9 * step_time(name, part), abs=M + 1)
 
 
-@given(st.fractions(Fraction(4), Fraction(12)))
+@given(st.fractions(Fraction(9, 2), Fraction(12)))
 def test_a_budget_leaves_what_the_rest_does_not_take(time: Fraction) -> None:
     prices = priced()
     kept = prices.budget(time).kept
@@ -78,7 +78,7 @@ def test_a_budget_leaves_what_the_rest_does_not_take(time: Fraction) -> None:
 
 def test_a_time_that_cannot_be_reached_is_refused_with_the_least() -> None:
     with pytest.raises(UsageError, match=r"below N = 1 in every layer: that takes \d\.\d\d ms"):
-        priced().budget(Fraction(2))
+        priced().budget(Fraction(4))
 
 
 @pytest.mark.parametrize("method", ["one-shot", "least-squares", "sls"])

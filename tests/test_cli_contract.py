@@ -19,10 +19,13 @@ FLAGS = {
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
         *("--branches", "--budget", "--data", "--json", "--m", "--method", "--out", "--preset"),
-        *("--seed", "--steps", "--target-cost"),
+        *("--seed", "--size", "--steps", "--target-cost", "--threads"),
     ],
     "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--model", "--out"],
+    "bench": [
+        *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
+    ],
 }
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]
@@ -37,6 +40,7 @@ KEYS = {
     "prune": "method budget budget_base achieved macs params bytes seconds layers",
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
     "restore": "done failed skipped seconds",
+    "bench": "machine rows best_dense speedup missing",
 }
 
 
@@ -80,6 +84,9 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
         "prune": run("prune", sr, *prune, "--json"),
         "evaluate": run("evaluate", thin, "--data", clean, "--json"),
         "restore": run("restore", clean, "--model", thin, "--out", tmp_path / "out", "--json"),
+        "bench": run(
+            "bench", thin, "--size", "24x16", "--rounds", 2, "--against", "none", "--json"
+        ),
     }
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err

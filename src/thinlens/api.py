@@ -17,6 +17,7 @@ from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
 from thinlens.checkpoints.tensors import Structures
+from thinlens.engine.pricing import price_layers
 from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
@@ -29,11 +30,14 @@ from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Outcome, restore_folder
 from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
 from thinlens.restoration.whole import Network as Runner
-from thinlens.sparsity.budget import Budget
+from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
+
+THREADS = 2
+"""That a time is measured with, where no other number is given; performance.md's figures too."""
 
 ENGINES = ("auto", "torch", "native")
 
@@ -81,11 +85,13 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     size: tuple[int, int] | None = None,
     trainer: Trainer | None = None,
     preset: str | None = None,
+    threads: int = THREADS,
     **options: Any,
 ) -> Pruned:
     """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
 
-    `budget` is the part of the prunable multiply-adds that is kept: `"1/8"`, `0.125`, `"12.5%"`.
+    `budget` is the part of the prunable multiply-adds that is kept: `"1/8"`, `0.125`, `"12.5%"`;
+    or the milliseconds that one input of `size` takes in the engine on `threads` threads: `"40ms"`.
     `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
     tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
     nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
@@ -107,8 +113,12 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         example = (1, image_channels(module), *size)
     else:
         example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
-    settings = {"budget": Budget.of(budget), "m": m, "example": example, **options}
-    chosen = METHODS[method].preset(preset, **settings)
+    time = milliseconds(budget)
+    part = Budget.of(budget if time is None else 1)
+    chosen = METHODS[method].preset(preset, budget=part, m=m, example=example, **options)
+    if time is not None:
+        prices = price_layers(module, chosen.layers(module), example, threads)
+        chosen = replace(chosen, budget=prices.budget(time), prices=prices)
     return chosen.run(module, fed, trainer)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinlens.cli.demo_rows import SEARCH, Row
+from thinlens.cli.demo_rows import SEARCH, TIMED, TIMED_ROUNDS, Row
 from thinlens.cli.photographs import Sources
 from thinlens.files import atomic_write
 from thinlens.images.pixels import to_uint8
@@ -27,7 +27,9 @@ MOST_COMPARED = 3
 """Images of a test set that are shown side by side."""
 
 
-def write_report(out: Path, task: Task, rows: Sequence[Row], sources: Sources) -> Table:
+def write_report(
+    out: Path, task: Task, rows: Sequence[Row], sources: Sources, torch_ms: float | None
+) -> Table:
     """Write report.html, table.md and the pictures into `out`; return the table."""
     table = _table(rows, sources)
     with atomic_write(out / "table.md") as file:
@@ -48,7 +50,7 @@ def write_report(out: Path, task: Task, rows: Sequence[Row], sources: Sources) -
         "nothing else was trained."
     )
     sections = [
-        Section("What thinness cost", (sources.described, protocol), (table,)),
+        Section("What thinness cost", (sources.described, protocol, _speed(torch_ms)), (table,)),
         Section("Side by side", pictures=comparisons),
         Section("How many weights each layer keeps", _correlations(searches), pictures=layers),
         Section("How the searches went", pictures=[_courses(out, searches)]),
@@ -57,9 +59,19 @@ def write_report(out: Path, task: Task, rows: Sequence[Row], sources: Sources) -
     return table
 
 
+def _speed(torch_ms: float | None) -> str:
+    if torch_ms is None:
+        return "The native engine was not built, so nothing was timed."
+    return (
+        f"Milliseconds are medians of {TIMED_ROUNDS} runs of the native engine on an input of "
+        f"{TIMED[1]}x{TIMED[0]}, in turns with torch, which took {torch_ms:.1f} for the dense "
+        "network."
+    )
+
+
 def _table(rows: Sequence[Row], sources: Sources) -> Table:
     sets = [(name, what) for name in sources.tests for what in ("PSNR", "SSIM")]
-    columns = ("method", "kept", "GMACs", "parameters", "bytes", "seconds")
+    columns = ("method", "kept", "GMACs", "parameters", "bytes", "seconds", "ms")
     return Table(
         (*columns, *(f"{name} {what}" for name, what in sets)),
         [(*_cells(row), *_scores(row)) for row in rows],
@@ -68,7 +80,7 @@ def _table(rows: Sequence[Row], sources: Sources) -> Table:
 
 def _cells(row: Row) -> tuple[str, ...]:
     if row.price is None:
-        return (row.method, "-", "-", "-", "-", "-")
+        return (row.method, "-", "-", "-", "-", "-", "-")
     return (
         row.method,
         f"{row.price.budget:.2%}",
@@ -76,6 +88,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         count(row.price.total.params),
         "-" if row.bytes is None else count(row.bytes),
         "-" if row.seconds is None else f"{row.seconds:.1f}",
+        "-" if row.ms is None else f"{row.ms:.1f}",
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from thinlens.api import described, load
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
+from thinlens.checkpoints.shipped import shipped
 from thinlens.errors import UsageError
-from thinlens.models import network
+from thinlens.models import MODELS, network
 from thinlens.sparsity.allocation import cost_tables
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, from_ranks
@@ -30,6 +32,17 @@ def fresh(name: str, scale: int | None = None, width: Fraction | None = None) ->
         raise UsageError(f"--scale {scale}: {name} does not enlarge images")
     config = entry.configured(**({} if scale is None else {"scale": scale}))
     return entry.build(entry.narrowed(config, width) if width is not None else config)
+
+
+def saved(source: str) -> Checkpoint:
+    """Load what `source` names, where it can also be a network; `UsageError` if it is neither."""
+    known = [*MODELS, *shipped()]
+    if not Path(source).exists() and source not in known:
+        raise UsageError(
+            f"{source} is neither a checkpoint nor a network: wanted a checkpoint "
+            f"folder or one of {', '.join(known)}"
+        )
+    return load(source)
 
 
 def start_from(checkpoint: str, name: str, module: nn.Module) -> None:

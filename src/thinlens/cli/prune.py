@@ -16,6 +16,12 @@ from thinlens.errors import UsageError
 if TYPE_CHECKING:
     from thinlens.report.price import Price
 
+PARTS = {
+    "prunable_macs": "prunable multiply-adds",
+    "base_flops": "network's FLOPs, an image on average",
+}
+"""What a budget that is no time is a part of, by `budget_base`."""
+
 LEARNING_RATE = 1e-3
 """A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
 
@@ -34,8 +40,9 @@ class Prune(Verb):
     is left, so that it needs no training; both train on for --steps if there are any. sls searches
     how many weights each layer keeps while it trains for --steps; classpruning trains several
     sparsities of one network and a classifier that picks one per image."""
-    budget: Annotated[str | None, tyro.conf.arg(metavar="1/8", help_behavior_hint="")] = None
-    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
+    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%; or the time that
+    one input may take in the native engine on this machine: 40ms."""
     target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
     """classpruning in place of --budget: the mean cost of an image, classifier included, as a
     part of the network's FLOPs."""
@@ -51,6 +58,10 @@ class Prune(Verb):
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
     """Steps of fine-tuning with the mask fixed, or of search and fine-tuning (sls)."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")] = None
+    """Input that a budget in milliseconds is for (default: the one of a 1280x720 output)."""
+    threads: int = 2
+    """Threads of the engine that a budget in milliseconds is for."""
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
@@ -66,13 +77,14 @@ class Prune(Verb):
         from thinlens.cli.values import size
         from thinlens.report.price import BUDGET_BASE, price
         from thinlens.report.tables import count, giga
-        from thinlens.sparsity.budget import Budget
+        from thinlens.sparsity.budget import Budget, milliseconds
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
         asked = self._asked()
-        budget = Budget.of(asked)
+        time = milliseconds(asked)
+        part = Budget.of(asked) if time is None else None
         network = load(self.checkpoint)
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -87,20 +99,21 @@ class Prune(Verb):
                 m=self.m,
                 data=data,
                 task=task,
-                size=shape[1:],
+                size=size(self.size) if self.size else shape[1:],
+                threads=self.threads,
                 trainer=trainer,
                 preset=self.preset,
                 **({} if self.branches is None else {"branches": self.branches}),
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
-        routed = thin.record["budget_base"] != BUDGET_BASE
-        achieved = thin.record["achieved"] if routed else priced.budget
-        base = "network's FLOPs an image" if routed else "prunable multiply-adds"
+        base = thin.record["budget_base"]
+        achieved = priced.budget if base == BUDGET_BASE else thin.record["achieved"]
+        kept = f"{achieved:.2%} of the {PARTS[base]}" if base in PARTS else f"{achieved:.2f} ms"
         content = {
             "method": self.method,
-            "budget": float(budget.kept),
-            "budget_base": thin.record["budget_base"],
+            "budget": float(part.kept if part else time or 0),
+            "budget_base": base,
             "achieved": achieved,
             "macs": priced.total.macs,
             "params": priced.total.params,
@@ -109,8 +122,8 @@ class Prune(Verb):
             "layers": priced.entries(),
         }
         sentence = (
-            f"{self.out}: {self.method} kept {achieved:.2%} of the {base} "
-            f"(budget {budget}): {giga(priced.total.macs)} GMACs, "
+            f"{self.out}: {self.method} kept {kept} (budget {asked}): "
+            f"{giga(priced.total.macs)} GMACs, "
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
         )

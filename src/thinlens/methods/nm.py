@@ -12,11 +12,18 @@ from torch.nn.utils import parametrize
 
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
-from thinlens.sparsity.allocation import Allocation, allocate, cost_tables, rank_energies
+from thinlens.sparsity.allocation import (
+    Allocation,
+    Tables,
+    allocate,
+    cost_tables,
+    rank_energies,
+)
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern
-from thinlens.sparsity.prunable import find_layers
+from thinlens.sparsity.prices import Prices
+from thinlens.sparsity.prunable import Layer, find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Plain, TrainingData
 
@@ -44,7 +51,7 @@ class NMMethod(ABC):
     DEFAULT_PRESET: ClassVar[str | None] = None
 
     budget: Budget
-    """The part of the prunable layers' multiply-adds that is kept."""
+    """The part of the prunable layers' cost that is kept."""
     example: tuple[int, ...]
     """The shape of an input on which layers are priced, such as (1, 3, 180, 320)."""
     m: int = 32
@@ -53,6 +60,8 @@ class NMMethod(ABC):
     """skip, pad or smaller_m: what to do where M does not divide the input channels."""
     keep_dense: tuple[str, ...] | None = None
     """Layers that stay dense; None: the first convolution and those that make the image."""
+    prices: Prices | None = None
+    """Measured times that the budget is a part of; None: of multiply-adds."""
 
     @classmethod
     def preset(cls, name: str | None, **settings: Any) -> Self:
@@ -69,8 +78,14 @@ class NMMethod(ABC):
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return a thin network; `model` is never changed."""
 
-    def tables(self, model: nn.Module) -> dict[str, list[int]]:
+    def tables(self, model: nn.Module) -> Tables:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
+        if self.prices is not None:
+            return self.prices.tables
+        return cost_tables(self.layers(model), self.m)
+
+    def layers(self, model: nn.Module) -> list[Layer]:
+        """List the layers of `model`; `UsageError` if none can be pruned."""
         layers = find_layers(
             model, self.example, m=self.m, policy=self.policy, keep_dense=self.keep_dense
         )
@@ -81,7 +96,7 @@ class NMMethod(ABC):
                     f"the weight of layer {name!r} is parametrized, so it cannot be set: take it "
                     "off with torch.nn.utils.parametrize.remove_parametrizations before pruning"
                 )
-        return tables
+        return layers
 
     def plan(self, model: nn.Module) -> Plan:
         """Choose the same part N / M for every prunable layer; `UsageError` if none fits."""
@@ -112,9 +127,19 @@ class NMMethod(ABC):
 
     def record(self, plan: Plan) -> dict[str, Any]:
         """Return what is remembered of a plan."""
+        layers = {name: [n, plan.m[name]] for name, n in plan.n.items()}
+        if self.prices is None:
+            achieved = float(plan.allocation.achieved)
+            return {
+                "budget": str(self.budget),
+                "budget_base": "prunable_macs",
+                "achieved": achieved,
+                "layers": layers,
+            }
         return {
-            "budget": str(self.budget),
-            "budget_base": "prunable_macs",
-            "achieved": float(plan.allocation.achieved),
-            "layers": {name: [n, plan.m[name]] for name, n in plan.n.items()},
+            "budget": self.prices.milliseconds(int(self.budget.kept * self.prices.dense)),
+            "budget_base": "milliseconds",
+            "measured": self.prices.measured,
+            "achieved": self.prices.milliseconds(plan.allocation.cost),
+            "layers": layers,
         }

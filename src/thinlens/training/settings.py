@@ -26,7 +26,7 @@ class Settings:
     optimizer: str = "muon"
     """muon or adam."""
     schedule: str = "trapezoid"
-    """cosine, trapezoid, step or constant."""
+    """cosine, trapezoid, step, halvings or constant."""
     warmup: int = 50
     """Steps over which the learning rate rises from 0."""
     epoch_steps: int = 1000

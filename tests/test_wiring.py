@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
+from small_networks import RandomData
 from thinlens.models import MODELS, create
+from thinlens.training.loop import Settings, Trainer
+from thinlens.training.objective import Plain
 
 
 def tiny(name: str, **options: int) -> nn.Module:
@@ -152,6 +156,29 @@ def literal_dmphn(state: dict[str, Tensor], image: Tensor) -> Tensor:
     f2 = encoder(1, x)
     f1 = encoder(0, x + decoder(1, f2)) + f2
     return (decoder(0, f1) + 127.5) / 255
+
+
+class Counted(nn.Module):
+    """A parametrization that counts how often it is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.times += 1
+        return weight * 1
+
+
+def test_what_srn_shares_over_three_scales_is_masked_once_a_step() -> None:
+    model = tiny("srn")
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    masks = [Counted() for _ in layers]
+    for layer, mask in zip(layers, masks, strict=True):
+        parametrize.register_parametrization(layer, "weight", mask)
+        mask.times = 0
+    Trainer(Settings(steps=1, save_every=2)).fit(Plain(model), RandomData())
+    assert {mask.times for mask in masks} == {1}
 
 
 DEBLURRERS = {"unet": literal_unet, "srn": literal_srn, "dmphn": literal_dmphn}

@@ -26,7 +26,7 @@ class Settings:
     optimizer: str = "muon"
     """muon or adam."""
     schedule: str = "trapezoid"
-    """cosine, trapezoid, step or constant."""
+    """cosine, trapezoid, step, halvings or constant."""
     floor: float = 0.0
     """The part of the learning rate that the schedule ends at instead of 0."""
     warmup: int = 50

@@ -22,7 +22,7 @@ FLAGS = {
         "--steps",
     ],
     "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
-    "restore": ["--engine", "--json", "--model", "--out"],
+    "restore": ["--engine", "--json", "--max-pixels", "--model", "--out", "--tile"],
 }
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]

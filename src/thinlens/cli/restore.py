@@ -10,6 +10,7 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
+from thinlens.images.reading import MOST_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,26 @@ class Restore(Verb):
     """Gets <relative path>.png and manifest.jsonl."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
+    tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Longest side, in input pixels, of the tiles that images are cut into; by default images
+    stay whole while they fit into memory."""
+    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = MOST_PIXELS
+    """Inputs with more are refused before they are decoded."""
 
     def run(self) -> Answer:
         from thinlens.api import load, restore
 
         network = load(self.model)
         with progress("restoring") as report:
-            outcome = restore(network, self.source, self.out, engine=self.engine, progress=report)
+            outcome = restore(
+                network,
+                self.source,
+                self.out,
+                engine=self.engine,
+                progress=report,
+                tile=self.tile,
+                max_pixels=self.max_pixels,
+            )
         failures = [f"{name}: {reason}" for name, reason in outcome.failures.items()]
         sentence = (
             f"{self.out}: {outcome.done} done, {len(failures)} failed, {outcome.skipped} skipped "

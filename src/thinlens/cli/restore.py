@@ -10,7 +10,6 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
-from thinlens.images.reading import MOST_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,9 @@ class Restore(Verb):
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = MOST_PIXELS
-    """Inputs with more are refused before they are decoded."""
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Inputs with more are refused before they are decoded; by default Pillow's limit against
+    decompression bombs, 178956970."""
 
     def run(self) -> Answer:
         from thinlens.api import load, restore
@@ -46,7 +46,7 @@ class Restore(Verb):
                 engine=self.engine,
                 progress=report,
                 tile=self.tile,
-                max_pixels=self.max_pixels,
+                **({} if self.max_pixels is None else {"max_pixels": self.max_pixels}),
             )
         failures = [f"{name}: {reason}" for name, reason in outcome.failures.items()]
         sentence = (

@@ -27,8 +27,8 @@ class Joiner:
         rows = (min(self._height, bottom + self._blend) - self._top) * scale
         old, weight = self._sum, self._weight
         self._sum = like.new_zeros(len(like), rows, self._width * scale)
-        self._weight = torch.zeros(rows, self._width * scale if self._blend else 0)
-        if old is not None:
+        self._weight = torch.zeros(self._sum.shape[1:]) if self._blend else weight
+        if old is not None and self._blend:
             self._sum[:, : old.shape[1]] = old
             self._weight[: len(weight)] = weight
 

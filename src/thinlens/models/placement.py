@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thinlens.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -57,8 +59,8 @@ class LowMap:
     def resized(self, low: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize `low` `[B, C, h, w]` bilinearly to `size`, the height and width of the input.
 
-        A tile that begins at a multiple of the stride gets what the whole image would give it, but
-        where that reads samples that lie outside of the tile.
+        A tile gets what the whole image would give it, but where that reads samples that lie
+        outside of the tile. One that begins at no multiple of the stride is a `UsageError`.
         """
         places = current_places()
         if not places:
@@ -72,6 +74,8 @@ class LowMap:
         """Return `[pixels, samples]`: how much of each sample is in each pixel of a tile."""
         whole = max(whole, start + pixels)  # of an image that the network has padded
         total = self.side(whole)
+        if start % self.stride:
+            raise UsageError(f"a tile begins at {start}: wanted a multiple of {self.stride}")
         # As torch does for align_corners=False: pixels and samples have centres at one half.
         places = (torch.arange(start, start + pixels).double() + 0.5) * (total / whole) - 0.5
         places = places.clamp(0, total - 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thinlens.errors import UsageError
 from thinlens.models.placement import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
 
@@ -28,14 +29,15 @@ nearly all of the field has no weight, and the margin is what was felt."""
 WIDE_MARGIN = 32
 """For networks that look at the whole image, so that no margin is enough."""
 
-LENGTHS = (192, 384, 768)
+LENGTHS = (240, 432, 816)
 """Of the strips; the next is taken while a network sees from the middle to an end."""
 
 STRIP = 16
 """Pixels across a strip."""
 
-BAND = 24
-"""Pixels in the middle of a strip that get another content."""
+BAND = 48
+"""Pixels in the middle of a strip that get another content. It and what is beside it are multiples
+of nearly every grid."""
 
 GRIDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Where tiles may begin: multiples of the first at which a window gives what the whole gives."""
@@ -52,8 +54,8 @@ class Reach:
     grid: int
     """Tiles begin at its multiples."""
     error: float
-    """The largest difference between a tile with `margin` and the whole image, of results in
-    [0, 1], on noise: real images differ less."""
+    """The largest difference between a tile with `margin` and the whole image on noise, for results
+    up to 1: real images differ less."""
 
     @property
     def exact(self) -> bool:
@@ -95,7 +97,7 @@ def measure(network: Network, channels: int) -> Reach:
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
     """Return the smallest grid on which windows are as good as on any, and their error."""
     strips = _strips(network, channels, 2 * _up(margin, GRIDS[-1]) + 4 * GRIDS[-1])
-    wholes = [network(strip).clamp(0, 1) for strip in strips]
+    wholes = [network(strip) for strip in strips]
     errors: dict[int, float] = {}
     for grid in GRIDS:
         compared = (
@@ -149,12 +151,16 @@ def _error(network: Network, strip: Tensor, whole: Tensor, cut: tuple[int, int])
     axis, length = (2, strip.shape[2]) if strip.shape[2] > STRIP else (3, strip.shape[3])
     start, stop = grid, (length - grid - 1) // grid * grid
     place = Place(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
-    with placed([place]):
-        tile = network(strip.narrow(axis, start, stop - start).contiguous()).clamp(0, 1)
+    try:
+        with placed([place]):
+            tile = network(strip.narrow(axis, start, stop - start).contiguous())
+    except UsageError:
+        return math.inf  # the network itself refuses this grid
     scale = whole.shape[axis] // length
     first, size = margin * scale, (stop - start - 2 * margin) * scale
     there = whole.narrow(axis, start * scale + first, size)
-    difference = (tile.narrow(axis, first, size) - there).abs().max()
+    largest = whole.abs().max().clamp(min=1)
+    difference = (tile.narrow(axis, first, size) - there).abs().max() / largest
     return float(difference.nan_to_num(math.inf))
 
 

@@ -27,9 +27,11 @@ from thinlens.images.seams import seam_ratio
 from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create
 from thinlens.restoration import tiled
+from thinlens.restoration.folder import Handling, restore_folder
 from thinlens.restoration.reach import Reach, measure
 from thinlens.restoration.tiled import Tiler
 from thinlens.restoration.whole import restore_image
+from thinlens.tasks import make_task
 
 
 @functools.cache
@@ -276,6 +278,16 @@ def test_fading_changes_nothing_where_tiles_agree(
     made = Tiler(Identity(), 3, tile=tile, blend=blend)
     made.__dict__["reach"] = Reach(0, 0, 1, 0.0)
     torch.testing.assert_close(joined(made, image), image, rtol=0, atol=1e-6)
+
+
+def test_a_folder_is_restored_with_fading_tiles(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 1, 64, 56)
+    task = make_task("denoise", channels=3)
+    handling = Handling(tile=24, blend=30)  # wider than a band is high
+    outcome = restore_folder(Identity(), task, source, tmp_path / "out", handling=handling)
+    assert outcome.failures == {}
+    one, other = (_pixels(folder / "image0.png") for folder in (source, tmp_path / "out"))
+    assert (one == other).all()
 
 
 def test_fading_hides_what_the_metric_sees() -> None:

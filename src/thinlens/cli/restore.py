@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -38,6 +38,7 @@ class Restore(Verb):
         from thinlens.api import load, restore
 
         network = load(self.model)
+        limit: dict[str, Any] = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
         with progress("restoring") as report:
             outcome = restore(
                 network,
@@ -46,7 +47,7 @@ class Restore(Verb):
                 engine=self.engine,
                 progress=report,
                 tile=self.tile,
-                **({} if self.max_pixels is None else {"max_pixels": self.max_pixels}),
+                **limit,
             )
         failures = [f"{name}: {reason}" for name, reason in outcome.failures.items()]
         sentence = (

@@ -14,7 +14,8 @@ from torch import Tensor
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths
-from thinlens.images.rows import open_rows, write_rows
+from thinlens.images.rows import open_rows
+from thinlens.images.writing import write_rows
 from thinlens.interrupts import deferred_signals
 from thinlens.restoration.manifest import Manifest, Record, file_hash, fingerprint
 from thinlens.restoration.network import Network

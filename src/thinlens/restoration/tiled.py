@@ -66,9 +66,9 @@ class Tiler:
         finish: Callable[[Tensor], Tensor],
         check: Callable[[], None] | None = None,
     ) -> Iterator[Tensor]:
-        """Yield an image's result from top to bottom as `[C, rows, W]`, each tile `finish`ed.
+        """Yield an image's result from top to bottom as `[C, rows, W]`, each part `finish`ed.
 
-        `finish` gets float results in [0, 1]. `check` is called between tiles; what it raises
+        `finish` gets float results in [0, 1], tiles or, after fading, rows. `check` is called between tiles; what it raises
         ends the work. A tile that does not fit into memory is halved, and so are all after it;
         where not even the smallest fits, that is a `RunError`, as is NaN in a result.
         """
@@ -82,14 +82,16 @@ class Tiler:
             opened = False
             for tile, pixels in self._restored(band, there, (height, width)):
                 scale = pixels.shape[-1] // tile.outer.width
-                finished = finish(pixels)
+                finished = pixels if self._blend else finish(pixels)
                 if not opened:
                     joiner.open(bottom, finished, scale)
                     opened = True
                 joiner.add(tile, finished, scale)
                 if check and tile.core.bottom * tile.core.right < height * width:
                     check()
-            yield joiner.take(bottom, scale)
+            done = joiner.take(bottom, scale)
+            if done.shape[1]:
+                yield finish(done) if self._blend else done
 
     def _tiling(self, shape: tuple[int, int, int]) -> Tiling:
         """Choose how an image of `[C, height, width]` is cut."""

@@ -68,9 +68,10 @@ class Tiler:
     ) -> Iterator[Tensor]:
         """Yield an image's result from top to bottom as `[C, rows, W]`, each part `finish`ed.
 
-        `finish` gets float results in [0, 1], tiles or, after fading, rows. `check` is called between tiles; what it raises
-        ends the work. A tile that does not fit into memory is halved, and so are all after it;
-        where not even the smallest fits, that is a `RunError`, as is NaN in a result.
+        `finish` gets float results in [0, 1], tiles or, after fading, rows. `check` is called
+        between tiles; what it raises ends the work. A tile that does not fit into memory is halved,
+        and so are all after it; where not even the smallest fits, that is a `RunError`, as is NaN
+        in a result.
         """
         _, height, width = image.shape
         tiling = self._tiling(image.shape)

@@ -22,7 +22,7 @@ FLAGS = {
         *("--seed", "--size", "--steps", "--target-cost", "--threads"),
     ],
     "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
-    "restore": ["--engine", "--json", "--model", "--out"],
+    "restore": ["--engine", "--json", "--max-pixels", "--model", "--out", "--tile"],
     "bench": [
         *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
     ],

@@ -27,9 +27,9 @@ from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
-from thinlens.restoration.folder import Outcome, restore_folder
+from thinlens.restoration.folder import Handling, Outcome, restore_folder
+from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
-from thinlens.restoration.whole import Network as Runner
 from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
@@ -181,14 +181,22 @@ def restore(
     task: Task | None = None,
     engine: str = "auto",
     progress: Progress | None = None,
+    **handling: Any,
 ) -> Outcome:
     """Restore an image, or all images below a folder, to `out`/<relative path>.png.
 
     The same call again does what is left. A bad image is listed and the others go on.
-    `engine` is as for `evaluate`.
+    `engine` is as for `evaluate`, `handling` are fields of `Handling`: `tile`, `blend` and
+    `max_pixels`.
     """
     restored, runner = _task(network, task), _runner(network, engine)
-    return restore_folder(runner, restored, Path(source), Path(out), progress=progress)
+    known = {field.name for field in fields(Handling)}
+    for key in handling:
+        if key not in known:
+            raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(known))}")
+    chosen = Handling(**handling)
+    source, out = Path(source), Path(out)
+    return restore_folder(runner, restored, source, out, handling=chosen, progress=progress)
 
 
 def described(task: Task) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
-from thinlens.restoration.whole import Network, restore_image
+from thinlens.restoration.network import Network
+from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
 from thinlens.tasks.perception import Distance, lpips_distance

@@ -35,11 +35,12 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|classpruning")]
+    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning")]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
     is left, so that it needs no training; both train on for --steps if there are any. sls searches
-    how many weights each layer keeps while it trains for --steps; classpruning trains several
-    sparsities of one network and a classifier that picks one per image."""
+    how many weights each layer keeps while it trains for --steps; sr-ste lets weights come back
+    while it trains; classpruning trains several sparsities of one network and a classifier that
+    picks one per image."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
     """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%; or the time that
     one input may take in the native engine on this machine: 40ms."""
@@ -57,7 +58,7 @@ class Prune(Verb):
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
-    """Steps of fine-tuning with the mask fixed, or of search and fine-tuning (sls)."""
+    """Steps of fine-tuning with the mask fixed, or of search and training (sls, sr-ste)."""
     size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")] = None
     """Input that a budget in milliseconds is for (default: the one of a 1280x720 output)."""
     threads: int = 2
@@ -67,7 +68,7 @@ class Prune(Verb):
     preset: Annotated[
         str | None, tyro.conf.arg(metavar="paper|code|plus", help_behavior_hint="")
     ] = None
-    """Settings of sls: the paper's, its official code's or ours (default: ours)."""
+    """Settings of a method that trains: the paper's, its official code's or ours (default)."""
 
     def run(self) -> Answer:
         from thinlens.api import load, prune, save

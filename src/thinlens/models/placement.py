@@ -76,11 +76,11 @@ class LowMap:
         total = self.side(whole)
         if start % self.stride:
             raise UsageError(f"a tile begins at {start}: wanted a multiple of {self.stride}")
-        # As torch does for align_corners=False: pixels and samples have centres at one half.
-        places = (torch.arange(start, start + pixels).double() + 0.5) * (total / whole) - 0.5
+        # As torch does for align_corners=False, to the bit of float32: centres are at one half.
+        places = (torch.arange(start, start + pixels).float() + 0.5) * (total / whole) - 0.5
         places = places.clamp(0, total - 1)
         lower = places.floor()
-        share = (places - lower).float()
+        share = places - lower
         first = start // self.stride
         lower, upper = (
             (index - first).clamp(0, samples - 1).long()[:, None]

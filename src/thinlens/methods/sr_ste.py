@@ -154,8 +154,8 @@ class SparseRefined(Plain):
 
     def _masked(self) -> list[tuple[Tensor, MovingMask]]:
         """Return every masked weight as it is underneath, and its mask."""
-        worn = [
-            layer.parametrizations["weight"]  # type: ignore[union-attr, index]
+        worn: list[Any] = [
+            layer.parametrizations["weight"]  # type: ignore[index]
             for layer in self.module.modules()
             if parametrize.is_parametrized(layer, "weight")
         ]

@@ -7,11 +7,13 @@ from thinlens.methods.method import Method, Pruned
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.one_shot import OneShot
 from thinlens.methods.sls import Sls
+from thinlens.methods.sr_ste import SrSte
 
 METHODS: dict[str, type[NMMethod]] = {
     "one-shot": OneShot,
     "least-squares": LeastSquares,
     "sls": Sls,
+    "sr-ste": SrSte,
 }
 """The methods by the name that `--method` takes."""
 

@@ -18,8 +18,8 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        *("--budget", "--data", "--json", "--m", "--method", "--out", "--preset", "--seed"),
-        "--steps",
+        *("--budget", "--data", "--json", "--m", "--method", "--metric", "--out", "--preset"),
+        *("--seed", "--steps"),
     ],
     "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--model", "--out"],

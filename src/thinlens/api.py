@@ -76,7 +76,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
 ) -> Pruned:
     """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
 
-    `budget` is the part of the prunable multiply-adds that is kept: `"1/8"`, `0.125`, `"12.5%"`.
+    `budget` is the part that is kept: `"1/8"`, `0.125`, `"12.5%"` (of the prunable multiply-adds;
+    method filter: of the whole network's `metric`, macs or params).
     `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
     tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
     nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
@@ -98,7 +99,9 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         example = (1, image_channels(module), *size)
     else:
         example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
-    settings = {"budget": Budget.of(budget), "m": m, "example": example, **options}
+    settings = {"budget": Budget.of(budget), "example": example, **options}
+    if "m" in known:
+        settings["m"] = m
     chosen = METHODS[method].preset(preset, **settings)
     return chosen.run(module, fed, trainer)
 

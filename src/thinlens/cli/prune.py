@@ -15,6 +15,13 @@ from thinlens.errors import UsageError
 LEARNING_RATE = 1e-3
 """A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
 
+BASES = {
+    "prunable_macs": "the prunable multiply-adds",
+    "macs": "all multiply-adds",
+    "params": "all parameters",
+}
+"""What a budget is a part of, in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Verb):
@@ -25,12 +32,14 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls")]
+    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|filter")]
     """one-shot keeps the largest weights (and trains on for --steps); least-squares needs no
     training: it chooses by second order and solves for what is left; sls searches how many
-    weights each layer keeps while it trains for --steps."""
+    weights each layer keeps while it trains for --steps; sr-ste keeps the largest weights of every
+    step while it trains; filter removes whole channels (and trains on for --steps)."""
     budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
-    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%."""
+    """The part that is kept, of the prunable multiply-adds (filter: of --metric): 1/8, 0.125 or
+    12.5%."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -44,7 +53,12 @@ class Prune(Verb):
     preset: Annotated[
         str | None, tyro.conf.arg(metavar="paper|code|plus", help_behavior_hint="")
     ] = None
-    """Settings of sls: the paper's, its official code's or ours (default: ours)."""
+    """Settings of sls, sr-ste and filter: the paper's, its official code's (sls alone) or ours
+    (default: ours)."""
+    metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
+        None
+    )
+    """What the budget of filter is a part of, over the whole network (default: macs)."""
 
     def run(self) -> Answer:
         from thinlens.api import load, prune, save
@@ -52,7 +66,7 @@ class Prune(Verb):
         from thinlens.cli.networks import input_shape
         from thinlens.cli.photographs import calibration
         from thinlens.cli.values import size
-        from thinlens.report.price import BUDGET_BASE, price
+        from thinlens.report.price import price
         from thinlens.report.tables import count, giga
         from thinlens.sparsity.budget import Budget
         from thinlens.tasks import make_task
@@ -79,22 +93,24 @@ class Prune(Verb):
                 size=shape[1:],
                 trainer=trainer,
                 preset=self.preset,
+                **({} if self.metric is None else {"metric": self.metric}),
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
         content = {
             "method": self.method,
             "budget": float(budget.kept),
-            "budget_base": BUDGET_BASE,
-            "achieved": priced.budget,
+            "budget_base": thin.record["budget_base"],
+            "achieved": thin.record["achieved"],
             "macs": priced.total.macs,
             "params": priced.total.params,
             "bytes": size_in_bytes,
             "seconds": round(thin.record["seconds"], 3),
             "layers": priced.entries(),
         }
+        base = BASES[thin.record["budget_base"]]
         sentence = (
-            f"{self.out}: {self.method} kept {priced.budget:.2%} of the prunable multiply-adds "
+            f"{self.out}: {self.method} kept {thin.record['achieved']:.2%} of {base} "
             f"(budget {budget}): {giga(priced.total.macs)} GMACs, "
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
@@ -102,4 +118,4 @@ class Prune(Verb):
         return Answer(content, (sentence,))
 
     def _needs_data(self) -> bool:
-        return self.steps > 0 or self.method != "one-shot"
+        return self.steps > 0 or self.method not in ("one-shot", "filter")

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from torch import nn
-from torch.nn.utils import parametrize
 
-from thinlens.errors import UsageError
-from thinlens.methods.method import Pruned
+from thinlens.methods.method import BudgetMethod, refuse_parametrized
 from thinlens.sparsity.allocation import Allocation, allocate, cost_tables, rank_energies
-from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers
-from thinlens.training.loop import Trainer
-from thinlens.training.objective import TrainingData
 
 
 @dataclass(frozen=True)
@@ -35,17 +28,9 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NMMethod(ABC):
+class NMMethod(BudgetMethod):
     """An N:M method: a way to choose N and the weights of every prunable layer under a budget."""
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings by the name that `--preset` takes."""
-    DEFAULT_PRESET: ClassVar[str | None] = None
-
-    budget: Budget
-    """The part of the prunable layers' multiply-adds that is kept."""
-    example: tuple[int, ...]
-    """The shape of an input on which layers are priced, such as (1, 3, 180, 320)."""
     m: int = 32
     """Consecutive input channels in a group."""
     policy: str = "skip"
@@ -53,33 +38,13 @@ class NMMethod(ABC):
     keep_dense: tuple[str, ...] | None = None
     """Layers that stay dense; None: the first convolution and those that make the image."""
 
-    @classmethod
-    def preset(cls, name: str | None, **settings: Any) -> Self:
-        """Make the method with the settings of a preset; `settings` take precedence."""
-        name = name or cls.DEFAULT_PRESET
-        if name is None:
-            return cls(**settings)
-        if name not in cls.PRESETS:
-            known = ", ".join(cls.PRESETS) or "none: this method has no presets"
-            raise UsageError(f"preset {name!r}: wanted {known}")
-        return cls(**{**cls.PRESETS[name], **settings})
-
-    @abstractmethod
-    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed."""
-
     def tables(self, model: nn.Module) -> dict[str, list[int]]:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
         layers = find_layers(
             model, self.example, m=self.m, policy=self.policy, keep_dense=self.keep_dense
         )
         tables = cost_tables(layers, self.m)
-        for name in tables:
-            if parametrize.is_parametrized(prunable_layer(model, name), "weight"):
-                raise UsageError(
-                    f"the weight of layer {name!r} is parametrized, so it cannot be set: take it "
-                    "off with torch.nn.utils.parametrize.remove_parametrizations before pruning"
-                )
+        refuse_parametrized(model, tables)
         return tables
 
     def plan(self, model: nn.Module) -> Plan:

@@ -23,6 +23,7 @@ FLAGS = {
     ],
     "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--model", "--out"],
+    "compare": ["--json", "--out"],
 }
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 
+from thinlens.cli.compare import Compare
 from thinlens.cli.demo import Demo
 from thinlens.cli.evaluate import Evaluate
 from thinlens.cli.import_weights import Import
@@ -45,6 +46,7 @@ VERBS: dict[str, type[Verb]] = {
     "prune": Prune,
     "evaluate": Evaluate,
     "restore": Restore,
+    "compare": Compare,
 }
 
 SUMMARY = "Make image-restoration networks thin, and show that they still see."

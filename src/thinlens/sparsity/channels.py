@@ -383,7 +383,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(BY_CHANNEL, _by_channel),
     **dict.fromkeys(REDUCTIONS, _reduction),
     **dict.fromkeys(NORMS, _norm),
-    **dict.fromkeys(("copy", "fill", "clamp"), _pointwise),
+    **dict.fromkeys(("copy", "fill", "clamp", "_prelu_kernel"), _pointwise),
 }
 """How each ATen operation treats labels; pointwise ones say so themselves."""
 

@@ -28,11 +28,20 @@ from thinlens.training.settings import Settings
 HD = (1, 3, 180, 320)
 
 
+class Enlarged(RandomData):
+    """Targets four times as large as their inputs, for networks that enlarge images."""
+
+    def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        image, target = super().batch(seed, epoch, step)
+        return image, target.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+
+
 def pruned(model: nn.Module, budget: str, steps: int = 0, **options: object) -> Pruned:
     given = {"budget": Budget.of(budget), "example": (1, 3, 16, 16), **options}
     preset = given.pop("preset", None)
     settings = Settings(steps=steps, optimizer="adam", learning_rate=1e-2, warmup=0)
-    return Filter.preset(preset, **given).run(model, RandomData(), Trainer(settings))  # type: ignore[arg-type]
+    data = Enlarged() if hasattr(model, "config") else RandomData()
+    return Filter.preset(preset, **given).run(model, data, Trainer(settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

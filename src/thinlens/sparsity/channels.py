@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -113,14 +113,6 @@ Rule = Callable[["_Tracer", Mapping[str, Any], Any], bool | None]
 """Labels the result of an operation, given its arguments by name; False where it cannot."""
 
 
-@dataclass
-class _Use:
-    """What is known of a parameter or buffer."""
-
-    name: str
-    axes: list[Tensor | None] = field(default_factory=list)
-
-
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Carry labels through every operation."""
 
@@ -132,7 +124,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.transposed: dict[int, Tensor] = {}
         """The weight of which a tensor is the transpose."""
         self.own = own
-        self._uses: dict[int, _Use] = {}
+        self._axes: dict[int, list[Tensor | None]] = {}
         self._producers: dict[str, int] = {}
         self._obstacles: dict[str, None] = {}
         self._activations: list[Tensor] = []
@@ -177,8 +169,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def found(self) -> Channels:
         """Return the labels of all parameters and buffers, tied ones made equal."""
         axes = {
-            use.name: tuple(None if x is None else self.ties.roots(x) for x in use.axes)
-            for use in self._uses.values()
+            self.own[key][0]: tuple(None if x is None else self.ties.roots(x) for x in labels)
+            for key, labels in self._axes.items()
         }
         activations = [self.ties.roots(labels) for labels in self._activations]
         return Channels(axes, self._producers, activations, list(self._obstacles))
@@ -200,10 +192,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the labels along an axis of a parameter or buffer; None if it is neither."""
         if tensor is None or id(tensor) not in self.own:
             return None
-        use = self._uses.setdefault(id(tensor), _Use(self.own[id(tensor)][0], [None] * tensor.ndim))
-        labels = use.axes[axis]
+        axes = self._axes.setdefault(id(tensor), [None] * tensor.ndim)
+        labels = axes[axis]
         if labels is None:
-            labels = use.axes[axis] = self.ties.fresh(tensor.shape[axis])
+            labels = axes[axis] = self.ties.fresh(tensor.shape[axis])
         return labels
 
     def produces(self, weight: Tensor, axis: int) -> None:

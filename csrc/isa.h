@@ -7,10 +7,12 @@ constexpr int kVectors = THINLENS_VECTORS;
 constexpr int kBlock = THINLENS_BLOCK;
 }  // namespace
 
+#include "ceiling.h"
 #include "conv.h"
 
 namespace thinlens {
 const Kernels THINLENS_KERNELS = {
     THINLENS_NAME, kLanes,      kVectors, kRows,      kBlock,   kVectors,  run_sparse,
-    run_dense,     run_combine, run_pool, run_resize, run_pack, run_unpack};
+    run_dense,     run_combine, run_pool, run_resize, run_pack, run_unpack,
+    kFlopsAStep,   run_multiply_adds,     run_scale};
 }

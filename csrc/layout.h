@@ -77,6 +77,10 @@ struct Kernels {
   void (*resize)(const ResizeJob&, int begin, int end, float* scratch);
   void (*pack)(const PackJob&, int begin, int end, float* scratch);
   void (*unpack)(const PackJob&, int begin, int end, float* scratch);
+  // Yardsticks (see ceiling.h).
+  int64_t flops_a_step;
+  float (*multiply_adds)(int64_t steps, float value);
+  void (*scale)(const float* from, float* to, int64_t floats, float value);
 };
 
 extern const Kernels kernels_baseline;

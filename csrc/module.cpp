@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "dispatch.h"
+#include "limits.h"
 #include "program.h"
 
 namespace nb = nanobind;
@@ -60,6 +61,11 @@ NB_MODULE(_native, m) {
         return Program::size(k, channels, height, columns, halo);
       });
   m.def("kernels", &find, nb::rv_policy::reference);
+  m.def("limits", [](const Kernels& kernels, Pool& pool) {
+    const nb::gil_scoped_release release;
+    const Limits found = measure(kernels, pool);
+    return std::vector<double>{found.flops, found.bytes};
+  });
   nb::class_<Pool>(m, "Pool").def(nb::init<int>()).def_prop_ro("threads", &Pool::size);
   nb::class_<Table>(m, "Table")
       .def("__init__",

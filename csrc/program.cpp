@@ -2,11 +2,12 @@
 #include "program.h"
 
 #include <sys/mman.h>
-#include <time.h>
 
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+
+#include "clock.h"
 
 namespace thinlens {
 namespace {
@@ -46,13 +47,6 @@ std::shared_ptr<float> allocate(int64_t floats) {
 std::shared_ptr<float> aligned(int64_t floats) {
   return {static_cast<float*>(::operator new(size_t(floats) * sizeof(float), std::align_val_t(64))),
           [](float* p) { ::operator delete(p, std::align_val_t(64)); }};
-}
-
-// Time on the wall or, of one thread, time on the CPU: other programs then do not count.
-double now(bool one_thread) {
-  timespec t;
-  clock_gettime(one_thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
 void same_grid(const View& a, const View& b) {

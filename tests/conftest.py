@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ settings.load_profile("thinlens")
 torch.set_num_threads(1)
 
 DATA = os.environ.get("THINLENS_DATA")
+
+_CACHE = TemporaryDirectory(prefix="thinlens-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # what tests measure is not the user's
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,8 +40,3 @@ def test_a_part_outside_its_range_is_refused(text: str) -> None:
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"wanted the part that is kept, such as 1/8"):
         Budget.of(text)
-
-
-def test_milliseconds_wait_for_the_engine() -> None:
-    with pytest.raises(UsageError, match="milliseconds come with the engine"):
-        Budget.of("40ms")

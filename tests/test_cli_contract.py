@@ -18,11 +18,14 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        *("--budget", "--data", "--json", "--m", "--method", "--metric", "--out", "--preset"),
-        *("--seed", "--steps"),
+        *("--branches", "--budget", "--data", "--json", "--m", "--method", "--metric", "--out"),
+        *("--preset", "--seed", "--size", "--steps", "--target-cost", "--threads"),
     ],
-    "evaluate": ["--data", "--engine", "--json", "--seed", "--sigma"],
-    "restore": ["--engine", "--json", "--model", "--out"],
+    "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
+    "restore": ["--engine", "--json", "--max-pixels", "--model", "--out", "--tile"],
+    "bench": [
+        *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
+    ],
     "compare": ["--json", "--out"],
 }
 
@@ -38,6 +41,7 @@ KEYS = {
     "prune": "method budget budget_base achieved macs params bytes seconds layers",
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
     "restore": "done failed skipped seconds",
+    "bench": "machine rows best_dense speedup missing",
 }
 
 
@@ -81,6 +85,9 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
         "prune": run("prune", sr, *prune, "--json"),
         "evaluate": run("evaluate", thin, "--data", clean, "--json"),
         "restore": run("restore", clean, "--model", thin, "--out", tmp_path / "out", "--json"),
+        "bench": run(
+            "bench", thin, "--size", "24x16", "--rounds", 2, "--against", "none", "--json"
+        ),
     }
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err

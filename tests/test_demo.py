@@ -11,8 +11,11 @@ from PIL import Image
 
 from cli_cases import run, sr_checkpoint
 from thinlens.cli import photographs
+from thinlens.cli.demo_rows import VARIANTS
+from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.tasks import make_task
+from thinlens.training.settings import Settings
 
 
 def test_no_scene_both_calibrates_and_judges() -> None:
@@ -33,23 +36,30 @@ def test_the_demo_on_scikit_images_photographs(
     pytest.importorskip("matplotlib")
     sr = sr_checkpoint(tmp_path / "sr", scale=4, width=32, attention_width=16)
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
+    short = Settings(steps=12, learning_rate=1e-3, warmup=2)
+    monkeypatch.setattr("thinlens.cli.demo_rows.SEARCH", short)
     monkeypatch.setattr(photographs, "TO_TEST", ("chelsea.png",))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     out = tmp_path / "out"
     ran = run("demo", "--out", out, "--json")
     assert ran.status == 0, ran.err
     rows = ran.json["rows"]
-    assert [row["method"] for row in rows] == ["bicubic", "dense"] + [
-        "one-shot",
-        "least-squares",
-    ] * 2
-    assert [row["achieved"] for row in rows] == [None, 1.0, 0.5, 0.5, 0.25, 0.25]
-    for earlier, later in itertools.pairwise(rows[1:]):
-        assert later["bytes"] <= earlier["bytes"]
-        assert later["macs"] <= earlier["macs"]
+    kept = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
+    assert [row["method"] for row in rows] == ["bicubic", "dense", *(name for name, _ in VARIANTS)]
+    assert [row["achieved"] for row in rows[:2]] == [None, 1.0]
+    for row, (method, budget) in zip(rows[2:], VARIANTS, strict=True):
+        if method == "sls":  # a unit of one layer may not fit any more
+            assert 0.9 * kept[budget] <= row["achieved"] <= kept[budget]
+        else:
+            assert row["achieved"] == kept[budget]
+    assert [row["ms"] is None for row in rows] == [True, *[native() is None] * 8]
+    uniform = [row for row in rows if row["method"] == "least-squares"]
+    for earlier, later in itertools.pairwise(uniform):
+        assert later["bytes"] < earlier["bytes"]
+        assert later["macs"] < earlier["macs"]
     page = (out / "report.html").read_text()
     links = re.findall('src="([^"]*)"', page)
-    assert len(links) == 1 + 2
+    assert len(links) == 1 + 2 + 1  # side by side, N of two searches, their courses
     for link in links:
         with Image.open(out / link) as picture:
             assert picture.format == "PNG"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,6 +85,56 @@ def test_a_tiny_image_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "a", side=10)
     with pytest.raises(UsageError, match=r"a\.png: .*SSIM wants at least 11"):
         evaluate(nn.Identity(), GREY, tmp_path)
+
+
+def test_synthetic_blur_is_called_so_and_real_blur_is_not(tmp_path: Path) -> None:
+    fill(tmp_path / "clean", "a")
+    fill(tmp_path / "pairs" / "blur", "a")
+    fill(tmp_path / "pairs" / "sharp", "a")
+    deblur = make_task("deblur")
+    made = evaluate(nn.Identity(), deblur, tmp_path / "clean").as_json()
+    assert made["protocol"]["input"] == "synthetic motion blur"
+    assert made["psnr"] is not None
+    given = evaluate(nn.Identity(), deblur, tmp_path / "pairs").as_json()
+    assert list(given["protocol"]) == ["channel", "crop", "rounding", "range"]
+    assert given["psnr"] is None
+
+
+def test_lpips_says_what_it_misses_where_its_papers_print_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "a")
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    result = evaluate(nn.Identity(), make_task("deblur"), tmp_path)
+    assert result.lpips is None
+    assert "wants the package lpips" in result.without_lpips
+    monkeypatch.setitem(sys.modules, "lpips", types.ModuleType("lpips"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    result = evaluate(nn.Identity(), make_task("deblur"), tmp_path)
+    assert "wants AlexNet's weights" in result.without_lpips
+    assert not evaluate(nn.Identity(), GREY, tmp_path).without_lpips
+
+
+def test_lpips_sees_rgb_from_minus_1_to_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(nn.Module):
+        def __init__(self, net: str, version: str, verbose: bool) -> None:
+            super().__init__()
+            assert (net, version, verbose) == ("alex", "0.1", False)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            assert x.shape == y.shape == (1, 3, 64, 64)
+            return (y.mean() + 1).view(1, 1, 1, 1)
+
+    package = types.ModuleType("lpips")
+    package.LPIPS = Seen  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", package)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    write_png(tmp_path / "data" / "a.png", torch.full((3, 64, 64), 51, dtype=torch.uint8))
+    weights = tmp_path / "torch" / "hub" / "checkpoints" / "alexnet-owt-0.pth"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    result = evaluate(nn.Identity(), make_task("deblur"), tmp_path / "data")
+    assert result.as_json()["lpips"] == pytest.approx(2 * 51 / 255)
 
 
 @pytest.mark.needs_data

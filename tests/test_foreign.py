@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from thinlens.checkpoints.foreign import import_weights
 from thinlens.errors import UsageError
-from thinlens.models import create
+from thinlens.models import MODELS, create
 
 SMALL = {"depth": 3, "width": 4}
 
@@ -117,6 +117,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path: Path, suffix: str) -> N
         ("DnCNN_SaoYan/DnCNN-S-50.pth", "dncnn-17"),
         ("DnCNN_SaoYan/DnCNN-B.pth", "dncnn-20"),
         ("RFDN_AIM/RFDN_AIM.pth", "rfdn-aim"),
+        ("GCANet/wacv_gcanet_dehaze.pth", "gcanet-edge"),
     ],
 )
 def test_published_weights_load(data: Path, file: str, model: str) -> None:
@@ -124,7 +125,7 @@ def test_published_weights_load(data: Path, file: str, model: str) -> None:
     path = data / "weights" / file
     module = import_weights(path, model)
     published = torch.load(path, weights_only=True, map_location="cpu")
-    image = torch.rand(1, 3 if model == "rfdn-aim" else 1, 20, 20)
+    image = torch.rand(1, MODELS[model].channels, 20, 20)
     with torch.no_grad():
         change = module(image)[..., :20, :20] - image
     assert torch.isfinite(change).all()

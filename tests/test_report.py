@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -17,7 +20,8 @@ from thinlens.errors import UsageError
 from thinlens.report.comparison import MARGIN, Panel, detail, side_by_side
 from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.plots import layers_picture
-from thinlens.report.price import price
+from thinlens.report.price import Price, price
+from thinlens.report.search import course_picture, rank_correlation
 from thinlens.report.tables import Table, count, giga
 from thinlens.sparsity.pattern import from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -123,15 +127,64 @@ def test_a_price_counts_only_what_lives() -> None:
 
 def test_the_layer_picture_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    entries = price(small(), {}, (3, 16, 16), m=4).entries()
-    layers_picture(tmp_path / "layers.png", entries, "title")
+    thin = searched([1, 3])
+    layers_picture(tmp_path / "layers.png", thin, "title")
     with Image.open(tmp_path / "layers.png") as picture:
         assert picture.format == "PNG"
-    with pytest.raises(UsageError, match="no prunable layer"):
-        layers_picture(tmp_path / "none.png", entries[:1], "title")
+    with pytest.raises(UsageError, match="nothing to draw"):
+        layers_picture(tmp_path / "none.png", price(small(), {}, (3, 16, 16), m=4), "title")
 
 
 def test_without_matplotlib_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install 'thinlens\[plots\]'"):
-        layers_picture(tmp_path / "layers.png", [], "title")
+        layers_picture(tmp_path / "layers.png", searched([1, 3]), "title")
+
+
+def searched(n: Sequence[int], widths: Sequence[int] = ()) -> Price:
+    """Price a chain of 3x3 convolutions that keep `n` of 4; the last feeds a pixel shuffle."""
+    widths = widths or [4 * (index + 1) for index in range(len(n))]
+    sizes = [*widths, 12]
+    chain = [nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(sizes)]
+    module = nn.Sequential(nn.Conv2d(3, widths[0], 3), *chain, nn.PixelShuffle(2))
+    patterns = {
+        str(i): from_ranks(magnitude_ranks(layer.weight, layer, 4), keep, 4)
+        for i, (layer, keep) in enumerate(zip(chain, n, strict=True), start=1)
+    }
+    return price(module, patterns, (3, 32, 32), m=4)
+
+
+def test_layers_before_a_pixel_shuffle_are_known() -> None:
+    assert [layer.enlarges for layer in searched([1, 1, 1]).layers] == [False, False, False, True]
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.randoms())
+def test_the_rank_correlation_is_scipys(n: list[int], random: Random) -> None:
+    """Ties included: widths repeat. The last layer is left out where it is said so."""
+    stats = pytest.importorskip("scipy.stats")
+    thin = searched(n, [random.choice([4, 8, 12]) for _ in n])
+    for enlarging in (True, False):
+        layers = thin.patterned if enlarging else thin.patterned[:-1]
+        macs, kept = [x.macs for x in layers], [thin.n[x.name] for x in layers]
+        found = rank_correlation(thin, enlarging=enlarging)
+        if len(layers) < 3 or len(set(macs)) == 1 or len(set(kept)) == 1:
+            assert found is None
+        else:
+            assert found == pytest.approx(stats.spearmanr(macs, kept).statistic)
+
+
+def test_the_course_of_searches_is_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    history = [
+        {"step": i, "cost": 1 / i, "lambda": 0.1 * i, "task_loss": 1.0 / i, "flips": 5 - i}
+        for i in range(1, 5)
+    ]
+    runs = {"annealed": {"history": history, "frozen_step": 3}}
+    runs["constant"] = {"history": history[:2], "frozen_step": None}
+    course_picture(tmp_path / "course.png", runs, "title")
+    with Image.open(tmp_path / "course.png") as picture:
+        assert picture.format == "PNG"
+    for bad in ({}, {"one-shot": {"history": []}}):
+        with pytest.raises(UsageError, match="wanted records of sls"):
+            course_picture(tmp_path / "none.png", bad, "title")
+    assert not (tmp_path / "none.png").exists()

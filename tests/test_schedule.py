@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinlens.training.schedule import FLAT_SHARE, SCHEDULES, cosine, step, trapezoid
+from thinlens.training.schedule import FLAT_SHARE, SCHEDULES, cosine, halvings, step, trapezoid
 from thinlens.training.settings import Settings
 
 PROGRESS = st.floats(0, 1, exclude_max=True)
@@ -27,6 +27,10 @@ def test_every_schedule_never_rises_and_stays_above_zero(name: str, a: float, b:
 def test_cosine_is_half_way_in_the_middle() -> None:
     assert cosine(0.5) == pytest.approx(0.5)
     assert cosine(1 / 3) == pytest.approx(0.75)
+
+
+def test_halvings_are_three() -> None:
+    assert [halvings(x) for x in (0.49, 0.5, 0.75, 0.9)] == [1, 0.5, 0.25, 0.125]
 
 
 @given(st.floats(0, FLAT_SHARE))

@@ -137,10 +137,9 @@ def test_the_record_tells_how_the_search_went() -> None:
     result = sls(penalty=0.1, finish="greedy", search_until=0.5).run(network(), Smooth(), trainer())
     history = result.record["history"]
     assert [row["step"] for row in history] == list(range(1, 31))  # an epoch is 1/300, at least 1
-    assert set(history[0]) == {"step", "cost", "lambda", "task_loss", "flips", "n"}
+    assert set(history[0]) == {"step", "cost", "lambda", "task_loss", "flips"}
     costs = [row["cost"] for row in history]
     assert costs[result.record["frozen_step"] - 1 :] == [0.5] * (31 - result.record["frozen_step"])
-    assert history[-1]["n"] == {name: n for name, (n, _) in result.record["layers"].items()}
     assert history[-1]["task_loss"] < history[0]["task_loss"]
     assert all(row["flips"] == 0 for row in history[-3:])  # ranks stay in the last tenth
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +231,44 @@ def test_12_the_same_seed_gives_the_same_network(preset: str) -> None:
     assert first.record["history"] == second.record["history"]
     for name, value in first.module.state_dict().items():
         assert torch.equal(value, second.module.state_dict()[name])
+
+
+@pytest.mark.slow
+def test_12_two_processes_that_train_as_one_find_the_same_network(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import os, torch, test_sls_invariants as t\n"
+        "found = t.sls().run(t.network(), t.Noise(), t.trainer())\n"
+        "found.record.pop('seconds')\n"
+        f"path = f'{tmp_path}/found-{{os.environ[\"RANK\"]}}.pt'\n"
+        "torch.save((found.record, found.module.state_dict()), path)\n"
+    )
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, timeout=240)
+    (record, weights), (other, others) = (
+        torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    for row in (*record["history"], *other["history"]):
+        del row["task_loss"]  # each process tells that of its half of the batch
+    assert record == other
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert record["achieved"] <= 0.25
+
+
+def test_9_a_held_run_differs_only_by_what_momentum_did_to_the_dead() -> None:
+    """`hold_pruned` from the outside: the budget is met, and no mask entry comes back by drift."""
+    free, still = (
+        sls(hold_pruned=hold, saliency="magnitude").run(network(), Noise(), trainer())
+        for hold in (False, True)
+    )
+    assert free.record["achieved"] <= 0.25
+    assert still.record["achieved"] <= 0.25
+    held_flips = sum(row["flips"] for row in still.record["history"])
+    assert held_flips <= sum(row["flips"] for row in free.record["history"])
+    names = still.module.state_dict()
+    assert any(not torch.equal(names[k], v) for k, v in free.module.state_dict().items())
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,9 @@ def test_a_task_is_made_again_from_its_fields(name: str) -> None:
         ("denoise", {"sigma": 0.0}, "--sigma 0.0"),
         ("denoise", {"sigma": float("nan")}, "--sigma nan"),
         ("denoise", {"channels": 2}, "2 channels"),
+        ("deblur", {"channels": 2}, "2 channels"),
+        ("deblur", {"reach": 0}, "reach 0: wanted 1 pixel"),
+        ("deblur", {"gamma": float("inf")}, "gamma inf"),
     ],
 )
 def test_a_wrong_task_is_refused(name: str, options: dict[str, object], reason: str) -> None:
@@ -58,6 +61,7 @@ def test_each_task_states_its_protocol() -> None:
     assert make_task("sr", scale=3).judgement == Judgement("Y", crop=3)
     assert GREY.judgement == Judgement("grey", crop=0)
     assert make_task("denoise", channels=3).judgement == Judgement("RGB", crop=0)
+    assert make_task("deblur").judgement == Judgement("RGB", crop=0)
 
 
 @given(st.integers(2, 4), st.integers(8, 30), st.integers(8, 30))

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
+from small_networks import RandomData
 from thinlens.models import MODELS, create
+from thinlens.training.loop import Settings, Trainer
+from thinlens.training.objective import Plain
 
 
 def tiny(name: str, **options: int) -> nn.Module:
@@ -88,6 +92,105 @@ def literal_rfdn(state: dict[str, Tensor], image: Tensor, scale: int, times: flo
         outputs.append(x)
     x = conv(state, "LR_conv", act(conv(state, "c.0", torch.cat(outputs, 1)))) + features
     return F.pixel_shuffle(conv(state, "upsampler.0", x), scale) / times
+
+
+def padded(image: Tensor, side: int) -> Tensor:
+    height, width = image.shape[2:]
+    rows = torch.arange(-(-height // side) * side).clamp(max=height - 1)
+    columns = torch.arange(-(-width // side) * side).clamp(max=width - 1)
+    return image[:, :, rows][:, :, :, columns] * 255 - 127.5
+
+
+def residual(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return x + conv(state, f"{name}.body.2", F.relu(conv(state, f"{name}.body.0", x)))
+
+
+def shuffled(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return F.pixel_shuffle(conv(state, f"{name}.0", x), 2)
+
+
+def literal_unet(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    x = padded(image, 4)
+    full = conv(state, "head", x)
+    half = conv(state, "down1", full, stride=2, padding=1)
+    y = conv(state, "down2", half, stride=2, padding=1)
+    for block in (0, 1):
+        y = residual(state, f"body.{block}", y)
+    y = shuffled(state, "up1", shuffled(state, "up2", y) + half) + full
+    return (conv(state, "tail", y) + x + 127.5) / 255
+
+
+def literal_srn(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    x = padded(image, 16)
+    y = None
+    for factor in (0.25, 0.5, 1.0):
+        how = {"mode": "bilinear", "align_corners": False}
+        small = F.interpolate(x, scale_factor=factor, **how)
+        before = small if y is None else F.interpolate(y, scale_factor=2, **how)
+        e1 = F.relu(conv(state, "encoder1.0", torch.cat([small, before], 1)))
+        e1 = residual(state, "encoder1.2", e1)
+        e2 = F.relu(conv(state, "encoder2.0", e1, stride=2, padding=2))
+        e2 = residual(state, "encoder2.2", e2)
+        e3 = F.relu(conv(state, "encoder3.0", e2, stride=2, padding=2))
+        d3 = residual(state, "decoder3.0", residual(state, "encoder3.2", e3))
+        d2 = F.relu(shuffled(state, "decoder3.1", d3)) + e2
+        d1 = F.relu(shuffled(state, "decoder2.1", residual(state, "decoder2.0", d2))) + e1
+        y = conv(state, "decoder1.1", residual(state, "decoder1.0", d1))
+    return (y + 127.5) / 255
+
+
+def literal_dmphn(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    def encoder(level: int, y: Tensor) -> Tensor:
+        name = f"encoders.{level}"
+        y = residual(state, f"{name}.1", conv(state, f"{name}.0", y))
+        y = residual(state, f"{name}.3", conv(state, f"{name}.2", y, stride=2, padding=1))
+        return residual(state, f"{name}.5", conv(state, f"{name}.4", y, stride=2, padding=1))
+
+    def decoder(level: int, y: Tensor) -> Tensor:
+        name = f"decoders.{level}"
+        y = shuffled(state, f"{name}.1", residual(state, f"{name}.0", y))
+        y = shuffled(state, f"{name}.3", residual(state, f"{name}.2", y))
+        return conv(state, f"{name}.5", residual(state, f"{name}.4", y))
+
+    x = padded(image, 4)
+    f2 = encoder(1, x)
+    f1 = encoder(0, x + decoder(1, f2)) + f2
+    return (decoder(0, f1) + 127.5) / 255
+
+
+class Counted(nn.Module):
+    """A parametrization that counts how often it is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.times += 1
+        return weight * 1
+
+
+def test_what_srn_shares_over_three_scales_is_masked_once_a_step() -> None:
+    model = tiny("srn")
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    masks = [Counted() for _ in layers]
+    for layer, mask in zip(layers, masks, strict=True):
+        parametrize.register_parametrization(layer, "weight", mask)
+        mask.times = 0
+    Trainer(Settings(steps=1, save_every=2)).fit(Plain(model), RandomData())
+    assert {mask.times for mask in masks} == {1}
+
+
+DEBLURRERS = {"unet": literal_unet, "srn": literal_srn, "dmphn": literal_dmphn}
+
+
+@pytest.mark.parametrize("name", DEBLURRERS)
+@pytest.mark.parametrize("size", [(32, 16), (19, 21)])
+def test_deblurring_is_wired_as_described(name: str, size: tuple[int, int]) -> None:
+    model = tiny(name).double()
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    expected = DEBLURRERS[name](model.state_dict(), image)[..., : size[0], : size[1]]
+    torch.testing.assert_close(model(image), expected, rtol=0, atol=1e-9)
 
 
 def literal_dncnn(state: dict[str, Tensor], image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Everywhere a network is a plain module, what `prune` gave or what `load` read; s
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,29 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
+from thinlens.checkpoints.tensors import Structures
+from thinlens.engine.pricing import price_layers
 from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
+from thinlens.methods.nm import NMMethod
+from thinlens.models.class_pruned import NAME as CLASS_PRUNED
+from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
-from thinlens.restoration.folder import Outcome, restore_folder
-from thinlens.restoration.whole import Network as Runner
-from thinlens.sparsity.budget import Budget
+from thinlens.restoration.folder import Handling, Outcome, restore_folder
+from thinlens.restoration.network import Network as Runner
+from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
+from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
+
+THREADS = 2
+"""That a time is measured with, where no other number is given; performance.md's figures too."""
 
 ENGINES = ("auto", "torch", "native")
 
@@ -51,12 +60,17 @@ def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
     The folder changes whole or not at all. A full disk is a `RunError`.
     """
     module, patterns = _parts(network)
+    structures: Structures = patterns
+    if isinstance(module, ClassPruned):
+        if model != CLASS_PRUNED:
+            module.name(model)
+        model, structures = CLASS_PRUNED, module.structures()
     return save_folder(
         Path(path),
         module,
         model=model,
         task=described(task),
-        patterns=patterns,
+        patterns=structures,
         provenance=network.record if isinstance(network, Pruned) else {},
     )
 
@@ -72,12 +86,14 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     size: tuple[int, int] | None = None,
     trainer: Trainer | None = None,
     preset: str | None = None,
+    threads: int = THREADS,
     **options: Any,
 ) -> Pruned:
     """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
 
     `budget` is the part that is kept: `"1/8"`, `0.125`, `"12.5%"` (of the prunable multiply-adds;
-    method filter: of the whole network's `metric`, macs or params).
+    method filter: of the whole network's `metric`, macs or params); or, for N:M, the milliseconds
+    that one input of `size` takes in the engine on `threads` threads: `"40ms"`.
     `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
     tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
     nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
@@ -99,10 +115,16 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         example = (1, image_channels(module), *size)
     else:
         example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
-    settings = {"budget": Budget.of(budget), "example": example, **options}
+    time = milliseconds(budget)
+    settings = {"budget": Budget.of(budget if time is None else 1), "example": example, **options}
     if "m" in known:
         settings["m"] = m
     chosen = METHODS[method].preset(preset, **settings)
+    if time is not None:
+        if not isinstance(chosen, NMMethod):
+            raise UsageError(f"budget {budget}: {method} takes a part, such as 1/8, and no time")
+        prices = price_layers(module, chosen.layers(module), example, threads)
+        chosen = replace(chosen, budget=prices.budget(time), prices=prices)
     return chosen.run(module, fed, trainer)
 
 
@@ -112,22 +134,49 @@ def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") ->
     return price(module, patterns, (image_channels(module), *size), convention=convention)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network,
     folder: str | Path,
     *,
     task: Task | None = None,
     seed: int = 0,
     engine: str = "auto",
+    router: str = "learned",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Restore every input of a test folder and judge it by the task's protocol.
 
     `task` is a checkpoint's own unless given; `seed` draws random degradation;
     `engine` is what runs the network: torch, native, or auto (torch in this version).
+    `router` is who picks the branches of a class-pruned network: its classifier (learned), the
+    true noise level (oracle), chance with the classifier's own shares (random), or a branch's
+    number, 0 for the thinnest.
     """
     judged, runner = _task(network, task), _runner(network, engine)
-    return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    module, _ = _parts(network)
+    if not isinstance(module, ClassPruned):
+        if router != "learned":
+            raise UsageError(f"router {router!r}: this network has one branch")
+        return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+    routed = Router(module)
+    levels = make_task(**network.task) if isinstance(network, Checkpoint) else judged
+    if router == "random":
+        evaluate_folder(routed, judged, Path(folder), seed=seed)
+        routed = Router(module, dealt(routed.classes, seed))
+    elif router != "learned":
+        routed = Router(module, _fixed(router, module, judged, levels))
+    found = evaluate_folder(routed, judged, Path(folder), seed=seed, progress=progress)
+    return replace(found, routing={"router": router, **routed.bill()})
+
+
+def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choice:
+    """Read a router that does not look at the image."""
+    if router == "oracle":
+        return oracle(getattr(judged, "sigma", 0.0), getattr(levels, "sigmas", ()))
+    known = [str(index) for index in range(len(module.branches.kept))]
+    if router not in known:
+        raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
+    return always(int(router))
 
 
 def restore(
@@ -138,14 +187,22 @@ def restore(
     task: Task | None = None,
     engine: str = "auto",
     progress: Progress | None = None,
+    **handling: Any,
 ) -> Outcome:
     """Restore an image, or all images below a folder, to `out`/<relative path>.png.
 
     The same call again does what is left. A bad image is listed and the others go on.
-    `engine` is as for `evaluate`.
+    `engine` is as for `evaluate`, `handling` are fields of `Handling`: `tile`, `blend` and
+    `max_pixels`.
     """
     restored, runner = _task(network, task), _runner(network, engine)
-    return restore_folder(runner, restored, Path(source), Path(out), progress=progress)
+    known = {field.name for field in fields(Handling)}
+    for key in handling:
+        if key not in known:
+            raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(known))}")
+    chosen = Handling(**handling)
+    source, out = Path(source), Path(out)
+    return restore_folder(runner, restored, source, out, handling=chosen, progress=progress)
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -174,6 +231,8 @@ def _runner(network: Network, engine: str) -> Runner:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
     if engine != "native":
         return module
+    if isinstance(module, ClassPruned):
+        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
     from thinlens.engine import compile as compiled
     from thinlens.engine.native import native
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,7 +18,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
 from thinlens.checkpoints.tensors import own_tensors
 from thinlens.errors import UsageError
-from thinlens.models import MODELS
+from thinlens.models import MODELS, WRAPPERS
+from thinlens.models.network import Network
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.narrowing import narrow
 
@@ -34,6 +36,10 @@ PROBE = 64
 REGISTRATIONS_PER_TENSOR = 4
 """A tensor that several layers share is registered more than once; more often than this is not
 a network but an attempt to build without end."""
+
+
+BUILDABLE: ChainMap[str, Network] = ChainMap(MODELS, WRAPPERS)
+"""All that a checkpoint may hold."""
 
 
 def sketch(manifest: Manifest) -> nn.Module:
@@ -102,10 +108,10 @@ def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, E
 
 def config_of(manifest: Manifest) -> Any:
     """Return the network's config, made of options that are all known and of the right type."""
-    if manifest.model not in MODELS:
+    if manifest.model not in BUILDABLE:
         known = ", ".join(MODELS)
         raise UsageError(f"unknown network {shown(manifest.model)}: wanted one of {known}")
-    entry = MODELS[manifest.model]
+    entry = BUILDABLE[manifest.model]
     defaults = {field.name: getattr(entry.config, field.name) for field in fields(entry.config)}
     options = {}
     for key, value in manifest.config.items():
@@ -133,7 +139,7 @@ def _built(name: str, config: Any) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op"
-            return MODELS[name].build(config)
+            return BUILDABLE[name].build(config)
     except UsageError:
         raise
     except Exception as error:  # a constructor given strange numbers may raise anything

@@ -17,7 +17,7 @@ NETWORK = "rfdn-x4"
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Verb):
-    """Prune the shipped RFDN by two methods at two budgets, restore photographs, write a report.
+    """Prune the shipped RFDN by three methods, restore photographs, write a report.
 
     Example: thinlens demo --out demo-out
     """
@@ -31,7 +31,7 @@ class Demo(Verb):
     def run(self) -> Answer:
         from thinlens.api import load
         from thinlens.cli.demo_report import write_report
-        from thinlens.cli.demo_rows import make_rows
+        from thinlens.cli.demo_rows import make_rows, timed
         from thinlens.cli.photographs import own_sources, standard_sources
         from thinlens.restoration.folder import restore_folder
         from thinlens.tasks import make_task
@@ -45,9 +45,10 @@ class Demo(Verb):
             sources = own_sources(task, self.out / "photographs")
         with progress("demo") as report:
             rows = make_rows(network, task, sources, self.out / "checkpoints", report)
+        rows, torch_ms = timed(rows, task.channels)
         inputs = next(iter(sources.tests.values())) / "LR"
         restored = restore_folder(rows[-1].run, task, inputs, self.out / "restored")
-        table = write_report(self.out, task, rows, sources)
+        table = write_report(self.out, task, rows, sources, torch_ms)
         content = {
             "report": str(self.out / "report.html"),
             "restored": restored.done + restored.skipped,

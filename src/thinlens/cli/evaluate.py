@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -22,13 +23,19 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, or clean images alone."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, GoPro's or
+    REDS's folders, or clean images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
+    crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Pixels to cut from every side of a dehazing task's targets: 10 for RESIDE's SOTS."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
+    router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
+    """Who picks the branch of a class-pruned network: its classifier, the true noise level,
+    chance with the classifier's shares, or one branch for all."""
 
     def run(self) -> Answer:
         from thinlens.api import evaluate, load
@@ -40,7 +47,10 @@ class Evaluate(Verb):
         from thinlens.tasks import make_task
 
         network = load(self.checkpoint)
-        changed = {} if self.sigma is None else {"sigma": self.sigma}
+        given: dict[str, Any] = {"sigma": self.sigma, "crop_target": self.crop_target}
+        if self.sigma is not None and network.task.get("sigmas"):
+            given["sigmas"] = ()
+        changed = {key: value for key, value in given.items() if value is not None}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         with progress(f"evaluating {self.checkpoint}") as report:
@@ -50,6 +60,7 @@ class Evaluate(Verb):
                 task=task,
                 seed=self.seed,
                 engine=self.engine,
+                router=self.router,
                 progress=report,
             )
         total = price(network.module, network.patterns, shape).total
@@ -65,4 +76,21 @@ class Evaluate(Verb):
             f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
             f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
         )
-        return Answer(content, (table.rich(), protocol))
+        about = [protocol]
+        about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
+        about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
+        about += [found.without_lpips] if found.without_lpips else []
+        return Answer(content, (table.rich(), "\n".join([*about, *_routing(found.routing)])))
+
+
+def _routing(bill: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where images went, if there was a choice."""
+    if not bill:
+        return ()
+    shares = ", ".join(f"{share:.1%}" for share in bill["shares"])
+    return (
+        f"routed by {bill['router']}, thinnest branch first: {shares}; "
+        f"{bill['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
+        f"{bill['classifier_flops'] / 1e9:.2f} of the classifier, {bill['of_base']:.1%} of the "
+        "base network's",
+    )

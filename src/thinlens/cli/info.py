@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -97,20 +96,13 @@ class Info(Verb):
         return unsaved(self.source, module, uniform(module, image_channels(module), n, m)), m
 
     def _checkpoint(self) -> Checkpoint:
-        from thinlens.api import load
-        from thinlens.checkpoints.shipped import shipped
-        from thinlens.models import MODELS
+        from thinlens.cli.networks import saved
 
-        known = [*MODELS, *shipped()]
-        if not Path(self.source).exists() and self.source not in known:
-            raise UsageError(
-                f"{self.source} is neither a checkpoint nor a network: wanted a checkpoint "
-                f"folder or one of {', '.join(known)}"
-            )
+        found = saved(self.source)
         for flag in ("scale", "pattern", "width"):
             if getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for networks by name; {self.source} is a checkpoint")
-        return load(self.source)
+        return found
 
 
 def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 
+from thinlens.cli.bench import Bench
 from thinlens.cli.compare import Compare
 from thinlens.cli.demo import Demo
 from thinlens.cli.evaluate import Evaluate
@@ -46,6 +47,7 @@ VERBS: dict[str, type[Verb]] = {
     "prune": Prune,
     "evaluate": Evaluate,
     "restore": Restore,
+    "bench": Bench,
     "compare": Compare,
 }
 

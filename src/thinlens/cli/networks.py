@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from thinlens.api import described, load
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
+from thinlens.checkpoints.shipped import shipped
 from thinlens.errors import UsageError
-from thinlens.models import network
+from thinlens.models import MODELS, network
 from thinlens.sparsity.allocation import cost_tables
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, from_ranks
@@ -32,6 +34,17 @@ def fresh(name: str, scale: int | None = None, width: Fraction | None = None) ->
     return entry.build(entry.narrowed(config, width) if width is not None else config)
 
 
+def saved(source: str) -> Checkpoint:
+    """Load what `source` names, where it can also be a network; `UsageError` if it is neither."""
+    known = [*MODELS, *shipped()]
+    if not Path(source).exists() and source not in known:
+        raise UsageError(
+            f"{source} is neither a checkpoint nor a network: wanted a checkpoint "
+            f"folder or one of {', '.join(known)}"
+        )
+    return load(source)
+
+
 def start_from(checkpoint: str, name: str, module: nn.Module) -> None:
     """Give `module`, the network called `name`, the weights of a dense checkpoint of it."""
     found = load(checkpoint)
@@ -49,7 +62,11 @@ def task_of(name: str, module: nn.Module, **options: Any) -> Task:
     """Make the task that the network called `name` was made for; `options` change it."""
     entry = network(name)
     config: Any = module.config
-    own = {"scale": config.scale} if entry.task == "sr" else {"channels": entry.channels}
+    own: dict[str, Any] = {}  # the other tasks are RGB, at one size
+    if entry.task == "sr":
+        own = {"scale": config.scale}
+    elif entry.task == "denoise":
+        own = {"channels": entry.channels}
     return make_task(entry.task, **{**own, **options})
 
 

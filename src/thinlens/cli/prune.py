@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,15 +13,19 @@ from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
 
+if TYPE_CHECKING:
+    from thinlens.report.price import Price
+
+PARTS = {
+    "prunable_macs": "prunable multiply-adds",
+    "macs": "whole network's multiply-adds",
+    "params": "whole network's parameters",
+    "base_flops": "network's FLOPs, an image on average",
+}
+"""What a budget that is no time is a part of, by `budget_base`."""
+
 LEARNING_RATE = 1e-3
 """A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
-
-BASES = {
-    "prunable_macs": "the prunable multiply-adds",
-    "macs": "all multiply-adds",
-    "params": "all parameters",
-}
-"""What a budget is a part of, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +37,28 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|filter")]
-    """one-shot keeps the largest weights (and trains on for --steps); least-squares needs no
-    training: it chooses by second order and solves for what is left; sls searches how many
-    weights each layer keeps while it trains for --steps; sr-ste keeps the largest weights of every
-    step while it trains; filter removes whole channels (and trains on for --steps)."""
-    budget: Annotated[str, tyro.conf.arg(metavar="1/8")]
-    """The part that is kept, of the prunable multiply-adds (filter: of --metric): 1/8, 0.125 or
-    12.5%."""
+    method: Annotated[
+        str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter")
+    ]
+    """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
+    is left, so that it needs no training; filter removes whole channels; all three train on for
+    --steps if there are any. sls searches how many weights each layer keeps while it trains for
+    --steps; sr-ste lets weights come back while it trains; classpruning trains several sparsities
+    of one network and a classifier that picks one per image."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
+    """The part of the prunable multiply-adds (filter: of --metric) that is kept: 1/8, 0.125 or
+    12.5%; or the time that one input may take in the native engine on this machine: 40ms."""
+    target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
+    """classpruning in place of --budget: the mean cost of an image, classifier included, as a
+    part of the network's FLOPs."""
+    branches: Annotated[str | None, tyro.conf.arg(metavar="1:4,2:4,4:4", help_behavior_hint="")] = (
+        None
+    )
+    """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4)."""
+    metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
+        None
+    )
+    """What the budget of filter is a part of, over the whole network (default: macs)."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -47,18 +66,17 @@ class Prune(Verb):
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
     steps: int = 0
-    """Steps of fine-tuning with the mask fixed (one-shot), or of search and fine-tuning (sls)."""
+    """Steps of fine-tuning with the mask fixed, or of search and training (sls, sr-ste)."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")] = None
+    """Input that a budget in milliseconds is for (default: the one of a 1280x720 output)."""
+    threads: int = 2
+    """Threads of the engine that a budget in milliseconds is for."""
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
         str | None, tyro.conf.arg(metavar="paper|code|plus", help_behavior_hint="")
     ] = None
-    """Settings of sls, sr-ste and filter: the paper's, its official code's (sls alone) or ours
-    (default: ours)."""
-    metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
-        None
-    )
-    """What the budget of filter is a part of, over the whole network (default: macs)."""
+    """Settings of a method that trains: the paper's, its official code's or ours (default)."""
 
     def run(self) -> Answer:
         from thinlens.api import load, prune, save
@@ -66,16 +84,16 @@ class Prune(Verb):
         from thinlens.cli.networks import input_shape
         from thinlens.cli.photographs import calibration
         from thinlens.cli.values import size
-        from thinlens.report.price import price
+        from thinlens.report.price import BUDGET_BASE, price
         from thinlens.report.tables import count, giga
-        from thinlens.sparsity.budget import Budget
+        from thinlens.sparsity.budget import Budget, milliseconds
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
-        if self.steps and self.method == "least-squares":
-            raise UsageError(f"--steps {self.steps}: {self.method} does not train")
-        budget = Budget.of(self.budget)
+        asked, own = self._asked(), self._own()
+        time = milliseconds(asked)
+        part = Budget.of(asked) if time is None else None
         network = load(self.checkpoint)
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -85,37 +103,79 @@ class Prune(Verb):
             trainer = Trainer(settings, self.out, report)
             thin = prune(
                 network.module,
-                budget=self.budget,
+                budget=asked,
                 method=self.method,
                 m=self.m,
                 data=data,
                 task=task,
-                size=shape[1:],
+                size=size(self.size) if self.size else shape[1:],
+                threads=self.threads,
                 trainer=trainer,
                 preset=self.preset,
-                **({} if self.metric is None else {"metric": self.metric}),
+                **own,
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
+        base = thin.record["budget_base"]
+        achieved = priced.budget if base == BUDGET_BASE else thin.record["achieved"]
+        kept = f"{achieved:.2%} of the {PARTS[base]}" if base in PARTS else f"{achieved:.2f} ms"
         content = {
             "method": self.method,
-            "budget": float(budget.kept),
-            "budget_base": thin.record["budget_base"],
-            "achieved": thin.record["achieved"],
+            "budget": float(part.kept if part else time or 0),
+            "budget_base": base,
+            "achieved": achieved,
             "macs": priced.total.macs,
             "params": priced.total.params,
             "bytes": size_in_bytes,
             "seconds": round(thin.record["seconds"], 3),
             "layers": priced.entries(),
         }
-        base = BASES[thin.record["budget_base"]]
         sentence = (
-            f"{self.out}: {self.method} kept {thin.record['achieved']:.2%} of {base} "
-            f"(budget {budget}): {giga(priced.total.macs)} GMACs, "
+            f"{self.out}: {self.method} kept {kept} (budget {asked}): "
+            f"{giga(priced.total.macs)} GMACs, "
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
         )
-        return Answer(content, (sentence,))
+        return Answer(content, (sentence, *self._drawn(priced, thin.record)))
+
+    def _drawn(self, priced: Price, record: Mapping[str, Any]) -> list[str]:
+        """Draw a search into the folder, and say so; other methods have nothing to draw."""
+        from thinlens.report.plots import layers_picture
+        from thinlens.report.search import course_picture, rank_correlation
+
+        if not record.get("history"):
+            return []
+        title = f"{self.method} {self.budget}, {self.steps} steps"
+        try:
+            layers_picture(self.out / "layers.png", priced, title)
+            course_picture(self.out / "search.png", {self.method: record}, title)
+        except UsageError as missing:
+            return [f"no pictures: {missing}"]
+        found = rank_correlation(priced)
+        trend = "" if found is None else f"; rank correlation of N and multiply-adds {found:+.2f}"
+        return [f"{self.out / 'layers.png'}: N of every layer; search.png: the search{trend}"]
+
+    def _asked(self) -> str:
+        """Return the budget, under the name that the method calls it by."""
+        routed = self.method == "classpruning"
+        asked, other = self.budget, self.target_cost
+        if routed:
+            asked, other = other, asked
+        wanted, unwanted = ("--target-cost", "--budget")[:: 1 if routed else -1]
+        if asked is None:
+            raise UsageError(f"{self.method} wants {wanted}, such as 58%")
+        if other is not None:
+            raise UsageError(f"{unwanted} {other}: {self.method} takes {wanted}")
+        return asked
+
+    def _own(self) -> dict[str, str]:
+        """Return the settings that only one method has; `UsageError` for another's."""
+        owners = {"branches": "classpruning", "metric": "filter"}
+        given = {key: getattr(self, key) for key in owners if getattr(self, key) is not None}
+        for key, value in given.items():
+            if self.method != owners[key]:
+                raise UsageError(f"--{key} {value}: only {owners[key]} has {key}")
+        return given
 
     def _needs_data(self) -> bool:
         return self.steps > 0 or self.method not in ("one-shot", "filter")

@@ -13,6 +13,7 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
+from thinlens.errors import UsageError
 
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
@@ -29,7 +30,7 @@ class Train(Verb):
     """The network, such as rfdn or dncnn-17."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Clean images, from which the task makes its inputs, or a folder of pairs (HR and LR, input
-    and target)."""
+    and target, blur and sharp, GoPro's or REDS's train)."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the run: training.pt, metrics.jsonl and, once finished, the checkpoint."""
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
@@ -48,10 +49,13 @@ class Train(Verb):
         from thinlens.checkpoints.format import save
         from thinlens.cli.networks import fresh, start_from, task_of
         from thinlens.cli.recipe import read_recipe
+        from thinlens.models import network
         from thinlens.tasks.folders import training_crops
         from thinlens.training.loop import Trainer
         from thinlens.training.objective import Plain
 
+        if network(self.name).answers != "image":
+            raise UsageError(f"{self.name} makes no images: prune --method classpruning trains it")
         recipe = read_recipe(self.recipe)
         given = {"steps": self.steps, "seed": self.seed}
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -71,6 +75,7 @@ class Train(Verb):
             **asdict(settings),
             "crops": dict(recipe.crops),
             "images": len(crops.targets),
+            "synthetic": crops.synthetic,
             "start": dict(recipe.start),
         }
         size = 0
@@ -93,7 +98,8 @@ class Train(Verb):
             "seconds": seconds,
             "out": str(self.out),
         }
-        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps, {size:,} bytes"
+        on = f" on {crops.synthetic}" if crops.synthetic else ""
+        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps{on}, {size:,} bytes"
         return Answer(content, (sentence,))
 
 

@@ -34,6 +34,7 @@ def _capture(module: nn.Module, size: Size) -> Node:
     constants = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     stand_ins = {name: torch.empty_like(t, device="meta") for name, t in constants.items()}
     recorder = Recorder({id(stand_ins[name]): t.detach() for name, t in constants.items()})
+    recorder.names = {id(stand_in): name for name, stand_in in stand_ins.items()}
     image = torch.empty(1, size.channels, size.height, size.width, device="meta")
     recorder.nodes[id(image)] = Node("input", [], size)
     with recorder:
@@ -49,6 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, constants: Mapping[int, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.constants = constants
+        self.names: dict[int, str] = {}
         self.nodes: dict[int, Node] = {}
         self.alive: list[Any] = []
         """Keeps every tensor, so that no identity is used twice."""
@@ -130,7 +132,8 @@ def _conv(recorder: Recorder, a: Arguments, size: Size) -> Node | None:
         return None
     weight = recorder.weights(a["weight"], 0)
     bias = recorder.weights(a["bias"], size.channels)
-    kernel = Kernel(weight, bias, padding, stride, dilation)
+    layer = recorder.names.get(id(a["weight"]), "").rpartition(".")[0]
+    kernel = Kernel(weight, bias, padding, stride, dilation, layer)
     return Node("conv", [recorder.node(a["input"])], size, kernel)
 
 

@@ -11,9 +11,11 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.choice import Choose
 from thinlens.engine.graph import Size
-from thinlens.engine.native import native
-from thinlens.engine.plan import Plan
+from thinlens.engine.native import fastest, native
+from thinlens.engine.plan import Means, Plan
+from thinlens.engine.tuning import tuner
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
 
@@ -34,8 +36,8 @@ def compile(model: nn.Module | Pruned, threads: int | None = None) -> Callable[[
     one warning. A `UsageError` says what the engine does not know, wrong input included.
     """
     module = model.module if isinstance(model, Pruned) else model
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"threads = {threads}: wanted 1 to {MOST_THREADS}")
+    if threads is not None:
+        _check_threads(threads)
     frozen = copy.deepcopy(module).eval().requires_grad_(False)
     if native() is None:
         return torch.inference_mode()(frozen)
@@ -46,13 +48,22 @@ class Compiled:
     """A module, its plans by input size, and the threads that run them. Safe to call from
     several threads: calls of one size take turns."""
 
-    def __init__(self, module: nn.Module, threads: int, kernels: str | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        threads: int,
+        kernels: str | None = None,
+        choose: Choose | None = None,
+    ) -> None:
         core = native()
         if core is None:
             raise UsageError("the native engine was not built")
-        self._core, self.module = core, module
-        self._kernels = core.kernels(kernels or core.offered()[-1])
-        self._pool = core.Pool(threads)
+        _check_threads(threads)
+        self.module = module
+        name = kernels or fastest()
+        chosen = core.kernels(name)
+        self._means = Means(core, chosen, choose or tuner(name), int(MEMORY_SHARE * _memory()))
+        self.pool = core.Pool(threads)
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
         self._lock = Lock()
 
@@ -61,16 +72,15 @@ class Compiled:
         plan = self.plan(Size(*image.shape[1:]))
         out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
-        plan.program.run(self._pool, source, out.numpy())
+        plan.program.run(self.pool, source, out.numpy())
         return out
 
     def plan(self, size: Size) -> Plan:
         """The plan for one image of `size`, made now or remembered."""
         with self._lock:
             if size not in self._plans:
-                limit = int(MEMORY_SHARE * _memory())
                 try:
-                    plan = Plan(self._core, self._kernels, self.module, size, limit)
+                    plan = Plan(self._means, self.module, size)
                 except UsageError:
                     raise
                 except (ValueError, RuntimeError) as error:
@@ -82,6 +92,11 @@ class Compiled:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(size)
             return self._plans[size]
+
+
+def _check_threads(threads: int) -> None:
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads = {threads}: wanted 1 to {MOST_THREADS}")
 
 
 def _check(image: Tensor) -> None:

@@ -31,6 +31,8 @@ class Kernel:
     padding: int
     stride: int
     dilation: int
+    layer: str = ""
+    """The name of the module whose weights these are."""
 
     def scaled(self, scale: Array, shift: Array) -> Kernel:
         """Fold `scale y + shift`, by output channel, into the weights."""

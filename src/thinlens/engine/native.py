@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 
@@ -24,3 +25,9 @@ def fastest() -> str:
     """Name the fastest kernels that this CPU offers."""
     core = native()
     return "torch" if core is None else str(core.offered()[-1])
+
+
+def build() -> str:
+    """Tell this build of the C++ core from others."""
+    core = native()
+    return "none" if core is None else f"{Path(str(core.__file__)).stat().st_mtime_ns:x}"

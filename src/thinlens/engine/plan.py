@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,28 +10,35 @@ from torch import nn
 
 from thinlens.engine.arena import Lifetime, place
 from thinlens.engine.capture import capture
+from thinlens.engine.choice import Choose, table
 from thinlens.engine.fusion import fuse
-from thinlens.engine.graph import Kernel, Node, Size
+from thinlens.engine.graph import Node, Size
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.errors import UsageError
 
 NONE = [-1, 0, 0]
 """No tensor."""
 
-DENSE_FROM = 0.45
-"""Share of living weights from which the dense kernel is taken; a guess until kernels are timed."""
 
-MANY_ENTRIES = 64
-"""Living weights an output channel from which input channels are walked in groups."""
+@dataclass(frozen=True)
+class Means:
+    """What plans are made with."""
 
-GROUP = 16
-"""Input channels whose rows, for one tile, stay in the first-level cache."""
+    core: Any
+    """The C++ core."""
+    kernels: Any
+    """Its kernels for one set of instructions."""
+    choose: Choose
+    limit: int
+    """Bytes that the activations of a plan may take."""
 
 
 class Plan:
     """A program for images of one size."""
 
-    def __init__(self, core: Any, kernels: Any, module: nn.Module, size: Size, limit: int) -> None:
+    def __init__(self, means: Means, module: nn.Module, size: Size) -> None:
+        core, kernels, limit = means.core, means.kernels, means.limit
+        self._choose = means.choose
         output = fuse(capture(module, size.channels, size.height, size.width))
         self.size = output.size
         while output.kind == "crop":
@@ -51,10 +59,16 @@ class Plan:
             for b, o in zip(buffers, offsets, strict=True)
         }
         self.steps: list[str] = []
+        self.layers: list[str] = []
+        """By step, the module whose weights it uses; empty where it uses none."""
+        self.multiply_adds = 0
+        """Of living weights."""
+        self.traffic = 0
+        """Bytes that the steps read and write, a tensor that is read twice counted twice."""
         for node in self._layout.order:
             self._emit(node)
         self.program.unpack(self._slice(output))
-        self.steps.append("unpack")
+        self._note("unpack", [output.size, output.size])
 
     def _lifetimes(self, kernels: Any) -> tuple[list[Buffer], list[Lifetime]]:
         first: dict[Buffer, int] = {}
@@ -97,47 +111,42 @@ class Plan:
             case "resize":
                 self.program.resize(ins[0], out)
             case "concat":
-                self._copies(out, ins)
+                self._copies(out, node.inputs)
                 return
             case _:
                 return
-        self.steps.append(node.kind)
+        layer = node.kernel.layer if node.kernel is not None else ""
+        first = node.inputs or [node]  # packing reads an image of the tensor's own size
+        self._note(node.kind, [node.size, *(source.size for source in first)], layer)
+
+    def _note(self, kind: str, touched: list[Size], layer: str = "") -> None:
+        self.steps.append(kind)
+        self.layers.append(layer)
+        self.traffic += sum(4 * s.channels * s.height * s.width for s in touched)
 
     @staticmethod
     def _read_unpadded(layout: Layout, node: Node) -> bool:
         readers = [other for other in layout.order if node in other.inputs]
         return not readers or any(other.kind != "pad" for other in readers)
 
-    def _copies(self, out: list[int], ins: list[list[int]]) -> None:
+    def _copies(self, out: list[int], parts: list[Node]) -> None:
         """Bring in the parts that do not lie in the concatenation's buffer already."""
         first = out[1]
-        for part in ins:
-            to = [out[0], first, part[2]]
-            if to != part:
-                self.program.combine(part, NONE, to, 1.0, 0.0, [0.0] * part[2], 1.0)
-                self.steps.append("copy")
-            first += part[2]
+        for part in parts:
+            channels, source = part.size.channels, self._slice(part)
+            to = [out[0], first, channels]
+            if to != source:
+                self.program.combine(source, NONE, to, 1.0, 0.0, [0.0] * channels, 1.0)
+                self._note("copy", [part.size, part.size])
+            first += part.size.channels
 
     def _conv(self, node: Node, out: list[int], ins: list[list[int]]) -> None:
         if node.kernel is None:
             raise TypeError("a convolution has a kernel")
-        living = np.count_nonzero(node.kernel.weight)
-        channels = node.kernel.weight.shape[1]
-        group = GROUP if living > MANY_ENTRIES * node.kernel.weight.shape[0] else channels
-        if living > DENSE_FROM * node.kernel.weight.size:
-            group = 0
+        columns = self._layout.columns[node.inputs[0]]
+        group = self._choose(node.kernel, columns, node.size.height // node.shuffle)
+        positions = node.size.height * node.size.width // node.shuffle**2
+        self.multiply_adds += int(np.count_nonzero(node.kernel.weight)) * positions
         residual = ins[1] if len(ins) > 1 else NONE
         made = table(self._core, node.kernel)
         self.program.conv(made, ins[0], out, residual, node.slope, node.shuffle, group)
-
-
-def table(core: Any, kernel: Kernel) -> Any:
-    """List a kernel's living weights for the C++ core, which checks them."""
-    c_out, c_in, height, width = kernel.weight.shape
-    rows = np.ascontiguousarray(kernel.weight.transpose(0, 2, 3, 1), np.float32).reshape(c_out, -1)
-    living = rows != 0
-    starts = np.concatenate([[0], np.cumsum(living.sum(1))]).astype(np.int32)
-    positions = np.nonzero(living)[1].astype(np.int32)
-    shape = [c_in, c_out, height, width, kernel.padding, kernel.stride, kernel.dilation]
-    bias = np.ascontiguousarray(kernel.bias, np.float32)
-    return core.Table(shape, starts, positions, rows[living], bias)

@@ -72,6 +72,24 @@ def image_size(path: Path) -> tuple[int, int]:
         return (width, height) if sideways else (height, width)
 
 
+def is_plain(path: Path, least: int, max_pixels: int = MOST_PIXELS) -> bool:
+    """Tell whether a file has `least` pixels and holds them as they are shown: any reader will do.
+
+    That is a PNG or JPEG in RGB or grey, upright, without alpha and not interlaced. What
+    `read_image` refuses by its header is refused here.
+    """
+    with _opened(path, max_pixels) as image:
+        return (
+            image.width * image.height >= least
+            and image.format in ("PNG", "JPEG")
+            and image.mode in ("L", "RGB")
+            and not image.has_transparency_data
+            and image.getexif().get(_ORIENTATION_TAG, 1) == 1
+            and not image.info.get("interlace")
+            and not image.info.get("progressive")
+        )
+
+
 def colour_profile(path: Path, channels: int) -> bytes | None:
     """Return the file's ICC profile if it fits an image of `channels`, so that a copy keeps it."""
     with _opened(path) as image:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from thinlens.files import atomic_write
+
+WHOLE_UP_TO = 4_000_000
+"""Pixels of an image that Pillow encodes, which holds it twice but packs it better."""
+
+_UP = 2
+"""The PNG filter that stores each value less the one above it (PNG, third edition, 9.2)."""
 
 
 def write_png(path: Path, image: Tensor, profile: bytes | None = None) -> None:
@@ -19,3 +31,50 @@ def write_png(path: Path, image: Tensor, profile: bytes | None = None) -> None:
     picture = Image.fromarray(pixels.contiguous().cpu().numpy())
     with atomic_write(path) as file:
         picture.save(file, format="PNG", icc_profile=profile)
+
+
+def write_rows(
+    path: Path, shape: tuple[int, int, int], bands: Iterable[Tensor], profile: bytes | None = None
+) -> None:
+    """Write uint8 `bands` `[C, rows, W]` of an image of `shape`, as `write_png` does.
+
+    Of a large image only the band at hand is in memory. What `bands` raises comes through, and
+    nothing is written then.
+    """
+    if shape[1] * shape[2] <= WHOLE_UP_TO:
+        image = torch.empty(shape, dtype=torch.uint8)
+        top = 0
+        for band in bands:
+            image[:, top : top + band.shape[1]] = band
+            top += band.shape[1]
+        write_png(path, image, profile)
+        return
+    with atomic_write(path) as file:
+        _encode(file, shape, bands, profile)
+
+
+def _encode(
+    file: BinaryIO, shape: tuple[int, int, int], bands: Iterable[Tensor], profile: bytes | None
+) -> None:
+    """Write a PNG as its rows come in; neither Pillow nor pyvips takes rows that are made late."""
+    channels, height, width = shape
+    file.write(b"\x89PNG\r\n\x1a\n")
+    colours = 2 if channels == 3 else 0
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colours, 0, 0, 0))
+    if profile is not None:
+        _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    packer = zlib.compressobj()
+    above = np.zeros((1, width * channels), np.uint8)
+    for band in bands:
+        values = band.permute(1, 2, 0).reshape(band.shape[1], -1).cpu().numpy()
+        lines = np.full((len(values), 1 + values.shape[1]), _UP, np.uint8)
+        lines[:, 1:] = values - np.concatenate([above, values[:-1]])
+        above = values[-1:].copy()
+        _chunk(file, b"IDAT", packer.compress(lines.tobytes()))
+    _chunk(file, b"IDAT", packer.flush())
+    _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I", len(content)) + kind + content)
+    file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thinlens.methods.classpruning import ClassPruning
 from thinlens.methods.filter import Filter
 from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import BudgetMethod, Method, Pruned
@@ -14,6 +15,7 @@ METHODS: dict[str, type[BudgetMethod]] = {
     "least-squares": LeastSquares,
     "sls": Sls,
     "sr-ste": SrSte,
+    "classpruning": ClassPruning,
     "filter": Filter,
 }
 """The methods by the name that `--method` takes."""

@@ -1,8 +1,9 @@
 """Least-squares pruning: choose what lives by second order, and solve for what it should be.
 
-No training and no gradients. Layer by layer, the pruned network's own inputs are regressed on
-the dense network's answers before the activation, so every layer, a dense one too, repairs what
-the layers before it broke (Hassibi & Stork 1993; Frantar & Alistarh's SparseGPT, 2023).
+No gradients, unless training follows. Layer by layer, the pruned network's own inputs are
+regressed on the dense network's answers before the activation, so every layer, a dense one too,
+repairs what the layers before it broke (Hassibi & Stork 1993; Frantar & Alistarh's SparseGPT,
+2023).
 """
 
 from __future__ import annotations
@@ -69,11 +70,22 @@ class LeastSquares(NMMethod):
         if self.ridge <= 0 or self.pixels < 1 or self.positions < 1:
             raise UsageError("ridge must be above 0, pixels and positions at least 1")
 
-    @torch.no_grad()
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network in evaluation mode; `model` is never changed.
+        """Return a thin network, fine-tuned for the trainer's steps; `model` is never changed."""
+        start = time.monotonic()
+        solved = self.solved(model, data)
+        steps = trainer.settings.steps
+        if not steps:
+            return solved
+        module, patterns = self.fine_tuned(solved.module, solved.patterns, data, trainer)
+        seconds = time.monotonic() - start
+        return Pruned(module, patterns, {**solved.record, "steps": steps, "seconds": seconds})
 
-        The same data and settings give the same network. `trainer` is left alone.
+    @torch.no_grad()
+    def solved(self, model: nn.Module, data: TrainingData) -> Pruned:
+        """Return a thin network in evaluation mode, without training; `model` is never changed.
+
+        The same data and settings give the same network.
         """
         start = time.monotonic()
         plan = self.plan(model)
@@ -100,7 +112,7 @@ class LeastSquares(NMMethod):
         settings = {"saliency": self.saliency, "ridge": self.ridge, "positions": self.positions}
         seconds = time.monotonic() - start
         record = {**self.record(plan), **settings, "seed": self.seed, "seconds": seconds}
-        return Pruned(thin, patterns, {**record, "layer_errors": errors})
+        return Pruned(thin, patterns, {**record, "steps": 0, "layer_errors": errors})
 
     def solve(
         self, layer: PrunableModule, moments: Moments, n: int | None, m: int | None

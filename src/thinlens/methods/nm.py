@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from thinlens.methods.method import BudgetMethod, refuse_parametrized
-from thinlens.sparsity.allocation import Allocation, allocate, cost_tables, rank_energies
-from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.prunable import find_layers
+from thinlens.sparsity.allocation import (
+    Allocation,
+    Tables,
+    allocate,
+    cost_tables,
+    rank_energies,
+)
+from thinlens.sparsity.masking import attach, prunable_layer, strip
+from thinlens.sparsity.pattern import Pattern
+from thinlens.sparsity.prices import Prices
+from thinlens.sparsity.prunable import Layer, find_layers
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import Plain, TrainingData
 
 
 @dataclass(frozen=True)
@@ -37,15 +48,22 @@ class NMMethod(BudgetMethod):
     """skip, pad or smaller_m: what to do where M does not divide the input channels."""
     keep_dense: tuple[str, ...] | None = None
     """Layers that stay dense; None: the first convolution and those that make the image."""
+    prices: Prices | None = None
+    """Measured times that the budget is a part of; None: of multiply-adds."""
 
-    def tables(self, model: nn.Module) -> dict[str, list[int]]:
+    def tables(self, model: nn.Module) -> Tables:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
+        if self.prices is not None:
+            return self.prices.tables
+        return cost_tables(self.layers(model), self.m)
+
+    def layers(self, model: nn.Module) -> list[Layer]:
+        """List the layers of `model`; `UsageError` if none can be pruned."""
         layers = find_layers(
             model, self.example, m=self.m, policy=self.policy, keep_dense=self.keep_dense
         )
-        tables = cost_tables(layers, self.m)
-        refuse_parametrized(model, tables)
-        return tables
+        refuse_parametrized(model, cost_tables(layers, self.m))
+        return layers
 
     def plan(self, model: nn.Module) -> Plan:
         """Choose the same part N / M for every prunable layer; `UsageError` if none fits."""
@@ -57,11 +75,38 @@ class NMMethod(BudgetMethod):
         }
         return Plan(allocate(tables, energies, self.budget), m)
 
+    def fine_tuned(
+        self,
+        module: nn.Module,
+        patterns: Mapping[str, Pattern],
+        data: TrainingData,
+        trainer: Trainer,
+    ) -> tuple[nn.Module, dict[str, Pattern]]:
+        """Train `module` for the trainer's steps under the chosen masks; it is plain again after.
+
+        Weight and gradient are multiplied by the mask, so a removed weight stays out and its
+        optimizer state stays 0.
+        """
+        attach(module, patterns)
+        if trainer.settings.steps:
+            trainer.fit(Plain(module), data)
+        return strip(module)
+
     def record(self, plan: Plan) -> dict[str, Any]:
         """Return what is remembered of a plan."""
+        layers = {name: [n, plan.m[name]] for name, n in plan.n.items()}
+        if self.prices is None:
+            achieved = float(plan.allocation.achieved)
+            return {
+                "budget": str(self.budget),
+                "budget_base": "prunable_macs",
+                "achieved": achieved,
+                "layers": layers,
+            }
         return {
-            "budget": str(self.budget),
-            "budget_base": "prunable_macs",
-            "achieved": float(plan.allocation.achieved),
-            "layers": {name: [n, plan.m[name]] for name, n in plan.n.items()},
+            "budget": self.prices.milliseconds(int(self.budget.kept * self.prices.dense)),
+            "budget_base": "milliseconds",
+            "measured": self.prices.measured,
+            "achieved": self.prices.milliseconds(plan.allocation.cost),
+            "layers": layers,
         }

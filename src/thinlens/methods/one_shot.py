@@ -13,11 +13,11 @@ from torch import nn
 
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod
-from thinlens.sparsity.masking import attach, prunable_layer, strip
+from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Plain, TrainingData
+from thinlens.training.objective import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,7 @@ class OneShot(NMMethod):
     """Keep the N largest of every M weights; fine-tune what is left for the trainer's steps."""
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed.
-
-        The mask is chosen once: training multiplies weight and gradient by it, so a removed
-        weight stays out and its optimizer state stays 0.
-        """
+        """Return a thin network; `model` is never changed. The mask is chosen once."""
         start = time.monotonic()
         plan = self.plan(model)
         thin = copy.deepcopy(model)
@@ -39,10 +35,7 @@ class OneShot(NMMethod):
             patterns[name] = from_ranks(
                 magnitude_ranks(layer.weight, layer, plan.m[name]), n, plan.m[name]
             )
-        attach(thin, patterns)
-        if trainer.settings.steps:
-            trainer.fit(Plain(thin), data)
-        module, patterns = strip(thin)
+        module, patterns = self.fine_tuned(thin, patterns, data, trainer)
         seconds = time.monotonic() - start
         steps = trainer.settings.steps
         return Pruned(module, patterns, {**self.record(plan), "steps": steps, "seconds": seconds})

@@ -161,7 +161,7 @@ class Sls(NMMethod):
         penalty = self.penalty
         if penalty is None:
             crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
-            penalty = paper_penalty(replace(self, example=crop).tables(model))
+            penalty = paper_penalty(replace(self, example=crop, prices=None).tables(model))
         return Search(copy.deepcopy(model), course, self._annealing(penalty), scores, restart)
 
     def course(self, model: nn.Module, steps: int) -> Course:

@@ -36,7 +36,7 @@ class LeastSquaresStart:
         """Return the least-squares network, or None where `searched` does better."""
         shared = {f.name: getattr(self.settings, f.name) for f in fields(NMMethod)}
         method = _Found(**shared, n=n, seed=self.trainer.settings.seed)
-        solved = method.run(self.dense, self.data, self.trainer).module
+        solved = method.solved(self.dense, self.data).module
         plain, _ = strip(searched)
         return solved if self._error(solved) < self._error(plain) else None
 

@@ -204,7 +204,7 @@ class Search:
             self._regroup(self._scores)
         row = {"step": step, "cost": float(self.cost), "lambda": self.annealing.penalty}
         loss = self._loss_sum / max(1, self._losses)
-        self.history.append({**row, "task_loss": loss, "flips": self._flips, "n": self.n})
+        self.history.append({**row, "task_loss": loss, "flips": self._flips})
         self._loss_sum, self._losses, self._flips = 0.0, 0, 0
         if self.frozen_step is None:
             left = (self.course.deadline - step) / self.course.epoch_steps

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn.utils import parametrize
 
 from thinlens.errors import UsageError
@@ -26,6 +25,7 @@ from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.sparsity.straight_through import masked
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Plain, TrainingData
 from thinlens.training.settings import Settings
@@ -111,29 +111,11 @@ class MovingMask(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         self.move(weight)
-        masked: Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-            weight, self.mask.clone(), self.decay
-        )
-        return masked
+        return masked(weight, self.mask.clone(), self.decay)
 
     def pattern(self) -> Pattern:
         """The pattern of the newest forward pass."""
         return Pattern(self.mask.clone(), self.n, self.m)
-
-
-class _StraightThrough(Function):
-    """`W m`, whose gradient is `dL/d(W m) + decay (1 - m) W`."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
-        ctx.save_for_backward(weight, mask)
-        ctx.decay = decay
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, mask = ctx.saved_tensors
-        return (gradient + ctx.decay * ~mask * weight if ctx.decay else gradient), None, None
 
 
 class SparseRefined(Plain):

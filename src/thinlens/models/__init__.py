@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import carn, dncnn, edsr, rfdn
+from thinlens.models import (
+    carn,
+    classifier,
+    dmphn,
+    dncnn,
+    edsr,
+    gcanet,
+    rescan,
+    rfdn,
+    srn,
+    srn_lstm,
+    unet,
+)
+from thinlens.models.class_pruned import NAME as CLASS_PRUNED
+from thinlens.models.class_pruned import ClassPruned
+from thinlens.models.class_pruned import Config as ClassPrunedConfig
 from thinlens.models.network import Network
 
 MODELS: dict[str, Network] = {
@@ -15,8 +32,34 @@ MODELS: dict[str, Network] = {
     **carn.NETWORKS,
     **rfdn.NETWORKS,
     **dncnn.NETWORKS,
+    **unet.NETWORKS,
+    **srn.NETWORKS,
+    **dmphn.NETWORKS,
+    **rescan.NETWORKS,
+    **srn_lstm.NETWORKS,
+    **gcanet.NETWORKS,
+    **classifier.NETWORKS,
 }
 """The networks by the name that the command line and checkpoints use."""
+
+
+def _class_pruned(config: ClassPrunedConfig) -> nn.Module:
+    entry = network(config.network)
+    try:
+        options = json.loads(config.options)
+        types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
+        fits = all(type(value) is types.get(key) for key, value in options.items())
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"the options of {config.network} are no JSON object") from error
+    if not fits:
+        raise UsageError(f"the options of {config.network} are not of its kinds: {options}")
+    return ClassPruned(config, entry.build(entry.configured(**options)))
+
+
+WRAPPERS: dict[str, Network] = {
+    CLASS_PRUNED: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
+}
+"""What checkpoints hold beside `MODELS`: networks around a network, made by methods."""
 
 
 def network(name: str) -> Network:

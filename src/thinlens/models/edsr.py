@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from thinlens.models.layers import Colours, check_positive, check_scale, conv, upsampler
+from thinlens.models.layers import (
+    Colours,
+    ResidualBlock,
+    check_positive,
+    check_scale,
+    conv,
+    upsampler,
+)
 from thinlens.models.network import Network, State
 
 
@@ -26,20 +33,6 @@ class Config:
     def __post_init__(self) -> None:
         check_scale(self.scale)
         check_positive(width=self.width, blocks=self.blocks, input_range=self.input_range)
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions around a ReLU, added to what came in."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv(channels, channels, 3), nn.ReLU(), conv(channels, channels, 3)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(x)
-        return x + y
 
 
 class EDSR(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,10 +16,37 @@ SCALES = (2, 3, 4)
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training images, from EDSR."""
 
+MID_GREY = (0.5, 0.5, 0.5)
+"""What the authors' deblurring framework takes away: 127.5 on the 0..255 range."""
+
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
     """Make a convolution that keeps the size (at stride 1) by zero padding."""
     return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions around a ReLU, added to what came in."""
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv(channels, channels, kernel), nn.ReLU(), conv(channels, channels, kernel)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y
+
+
+def residual_blocks(channels: int, count: int, kernel: int = 3) -> list[nn.Module]:
+    """Make `count` residual blocks to be run one after the other."""
+    return [ResidualBlock(channels, kernel) for _ in range(count)]
+
+
+def doubler(c_in: int, c_out: int) -> nn.Sequential:
+    """Double height and width: one 3x3 convolution to `4 c_out` channels and a pixel shuffle."""
+    return nn.Sequential(conv(c_in, 4 * c_out, 3), nn.PixelShuffle(2))
 
 
 def upsampler_tail(channels: int, scale: int) -> nn.Sequential:
@@ -29,6 +58,13 @@ def pad_to_minimum(image: Tensor, smallest: int) -> Tensor:
     """Repeat the right and bottom edges until height and width are at least `smallest`."""
     height, width = image.shape[-2:]
     down, right = max(0, smallest - height), max(0, smallest - width)
+    return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the right and bottom edges until height and width are multiples of `multiple`."""
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
 
@@ -52,10 +88,10 @@ class Colours(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, input_range: float) -> None:
+    def __init__(self, input_range: float, mean: Sequence[float] = DIV2K_MEAN) -> None:
         super().__init__()
         self.input_range = input_range
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
 
     def centre(self, image: Tensor) -> Tensor:
         """Take the mean away and widen the range."""

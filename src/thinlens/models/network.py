@@ -30,6 +30,8 @@ class Network:
     """Config fields that make the network small enough for a unit test."""
     widths: tuple[str, ...] = ("width",)
     """Config fields that `--width` multiplies."""
+    answers: str = "image"
+    """What it makes of an image: an image, or logits `[B, classes]` of a classifier."""
     adopt: Callable[[State], State] = dict
     """Renames a published state dict to the module's own names."""
 

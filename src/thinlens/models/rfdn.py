@@ -22,6 +22,7 @@ from thinlens.models.layers import (
     upsampler_tail,
 )
 from thinlens.models.network import Network
+from thinlens.models.placement import LowMap
 
 SLOPE = 0.05
 """Slope of every LeakyReLU."""
@@ -30,6 +31,12 @@ SMALLEST_INPUT = 15
 """Below this the strided convolution and the 7x7 pooling of the attention leave no pixel."""
 
 SMALLEST_WIDTH = 2
+
+ATTENTION_STRIDE = 6
+"""Of the strided convolution (2) and the pooling (3) together."""
+
+LOW = LowMap(ATTENTION_STRIDE, lambda side: (side - SMALLEST_INPUT) // ATTENTION_STRIDE + 1)
+"""Where the attention looks: each of its samples sees 15 pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class SpatialAttention(nn.Module):
         low = F.relu(self.conv_max(low))
         low = F.relu(self.conv3(low))
         low = self.conv3_(low)
-        low = F.interpolate(low, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        gate: Tensor = self.conv4(low + self.conv_f(full))
+        height, width = x.shape[-2:]
+        gate: Tensor = self.conv4(LOW.resized(low, (height, width)) + self.conv_f(full))
         return x * torch.sigmoid(gate)
 
 

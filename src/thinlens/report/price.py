@@ -31,6 +31,15 @@ class Price:
         """The part of the prunable multiply-adds that is kept."""
         return self.total.kept_macs / self.total.prunable_macs if self.total.prunable_macs else 1.0
 
+    @property
+    def patterned(self) -> list[Layer]:
+        """The layers that have a pattern, in the order they run."""
+        return [layer for layer in self.layers if layer.name in self.n]
+
+    def part(self, layer: Layer) -> float:
+        """Return the part of a layer's weights that its pattern keeps."""
+        return kept_weights(layer, self.n[layer.name]) / layer.weights
+
     def entries(self) -> list[dict[str, Any]]:
         """Return a line a layer, as `thinlens info --json` prints them."""
         return [self._entry(layer) for layer in self.layers]

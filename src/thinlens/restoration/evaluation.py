@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
-from thinlens.restoration.whole import Network, restore_image
+from thinlens.restoration.network import Network
+from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
+from thinlens.tasks.perception import Distance, lpips_distance
 from thinlens.tasks.task import Judgement, Task
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -27,6 +29,7 @@ class Score:
     psnr: float
     """In dB; infinite where the image equals its target, which JSON shows as null."""
     ssim: float
+    lpips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Evaluation:
 
     per_image: tuple[Score, ...]
     protocol: Judgement
+    synthetic: str = ""
+    """What the inputs are called if the task made what a camera usually makes."""
+    without_lpips: str = ""
+    """Why there is no LPIPS, where the task is one whose papers print it."""
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    """Where a class-pruned network sent the images, and what that cost."""
 
     @property
     def images(self) -> int:
@@ -51,15 +60,28 @@ class Evaluation:
         """The mean of the images' SSIM."""
         return sum(score.ssim for score in self.per_image) / self.images
 
+    @property
+    def lpips(self) -> float | None:
+        """The mean of the images' LPIPS, or None if it was not measured."""
+        known = [score.lpips for score in self.per_image if score.lpips is not None]
+        return sum(known) / self.images if len(known) == self.images else None
+
     def as_json(self) -> dict[str, Any]:
-        """Return what `evaluate --json` prints but for `macs` and `params`."""
+        """Return what `evaluate --json` prints but for `macs` and `params`.
+
+        The protocol says `"input"` where inputs are synthetic.
+        """
+        made = {"input": self.synthetic} if self.synthetic else {}
         return {
             "images": self.images,
             "psnr": _finite(self.psnr),
             "ssim": self.ssim,
-            "lpips": None,
-            "protocol": asdict(self.protocol),
-            "per_image": [{**asdict(s), "psnr": _finite(s.psnr)} for s in self.per_image],
+            "lpips": self.lpips,
+            "protocol": {**asdict(self.protocol), **made},
+            "per_image": [
+                {"name": s.name, "psnr": _finite(s.psnr), "ssim": s.ssim} for s in self.per_image
+            ],
+            **({"routing": dict(self.routing)} if self.routing else {}),
         }
 
 
@@ -72,6 +94,7 @@ def evaluate(
     that cannot be read or restored ends it: a score over a part of a set is not its score.
     """
     pairs = open_pairs(folder, task)
+    distance, without_lpips = _perception(task)
     scores: list[Score] = []
     for index, pair in enumerate(pairs):
         image, target = read_pair(pair, task, index, seed)
@@ -80,10 +103,22 @@ def evaluate(
             figures = [metric(restored, target, task.judgement) for metric in (psnr, ssim)]
         except UsageError as error:
             raise UsageError(f"{pair.target}: {error}") from error
-        scores.append(Score(pair.name, *figures))
+        seen = distance(restored, target) if distance else None
+        scores.append(Score(pair.name, figures[0], figures[1], seen))
         if progress:
             progress(len(scores), len(pairs), {"psnr": scores[-1].psnr})
-    return Evaluation(tuple(scores), task.judgement)
+    made = task.synthetic if any(pair.input is None for pair in pairs) else ""
+    return Evaluation(tuple(scores), task.judgement, made, without_lpips)
+
+
+def _perception(task: Task) -> tuple[Distance | None, str]:
+    """Return LPIPS for deblurring in colour, or why there is none; other papers print none."""
+    if task.name != "deblur" or task.channels != 3:
+        return None, ""
+    try:
+        return lpips_distance(), ""
+    except UsageError as missing:
+        return None, str(missing)
 
 
 def _finite(value: float) -> float | None:

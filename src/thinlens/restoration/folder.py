@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from torch import Tensor
+
 from thinlens.errors import RunError, UsageError
-from thinlens.images.pixels import to_float, to_uint8
-from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths, read_image
-from thinlens.images.writing import write_png
+from thinlens.images.pixels import to_uint8
+from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths
+from thinlens.images.rows import open_rows
+from thinlens.images.writing import write_rows
 from thinlens.interrupts import deferred_signals
 from thinlens.restoration.manifest import Manifest, Record, file_hash, fingerprint
-from thinlens.restoration.whole import Network, restore_image
+from thinlens.restoration.network import Network
+from thinlens.restoration.tiled import Tiler
 from thinlens.tasks.task import Task
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (images done, images in all, nothing yet)."""
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How the images are handled."""
+
+    tile: int | None = None
+    """Longest side of the tiles that large images are cut into; None: as memory allows."""
+    blend: int = 0
+    """Input pixels on either side of the borders of tiles over which they fade into another."""
+    max_pixels: int = MOST_PIXELS
+    """Larger inputs are refused before they are decoded."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +65,23 @@ def restore_folder(
     source: Path,
     out: Path,
     *,
-    max_pixels: int = MOST_PIXELS,
+    handling: Handling | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Restore the images below `source`, or the one that it is, to `out`/<relative path>.png.
 
     `out`/manifest.jsonl holds a line for each (`Record`); the same call again does what it does
     not hold. An image that cannot be read or restored is noted there and the others go on. Results
-    appear whole or not at all. Raises `Interrupted` after Ctrl-C or SIGTERM once the image at hand
+    appear whole or not at all. Raises `Interrupted` after Ctrl-C or SIGTERM once the tile at hand
     is done, `RunError` where nothing can be written, `UsageError` where there is nothing to do.
     """
     started = time.monotonic()
     root, paths = _inputs(source, out)
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
     manifest, identity = Manifest(out), fingerprint(network)
+    handling = handling or Handling()
+    tiler = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
+    work = _Work(tiler, task, handling.max_pixels)
     skipped, failures = 0, {}
     with deferred_signals() as stop:
         for count, (path, (name, output)) in enumerate(zip(paths, outputs.items(), strict=True)):
@@ -70,11 +90,12 @@ def restore_folder(
             if manifest.holds(wanted):
                 skipped += 1
             else:
-                error = _restore_file(network, task, path, out / output, max_pixels)
+                error = work.restore(path, out / output, stop.check)
                 if error:
                     failures[name] = error
                 seconds = round(time.monotonic() - begun, 3)
-                manifest.add(replace(wanted, seconds=seconds, error=error))
+                tile = None if error else tiler.used
+                manifest.add(replace(wanted, seconds=seconds, error=error, tile=tile))
             if progress:
                 progress(count + 1, len(paths), {})
             stop.check()
@@ -117,19 +138,50 @@ def _inputs(source: Path, out: Path) -> tuple[Path, list[Path]]:
     return root, [source]
 
 
-def _restore_file(
-    network: Network, task: Task, path: Path, target: Path, max_pixels: int
-) -> str | None:
-    """Restore one image; return why it was not possible, or None."""
+@dataclass(frozen=True)
+class _Work:
+    """What is done with every image."""
+
+    tiler: Tiler
+    task: Task
+    max_pixels: int
+
+    def restore(self, path: Path, target: Path, check: Callable[[], None]) -> str | None:
+        """Restore one image; return why it was not possible, or None."""
+        try:
+            with _noticed():
+                # Colours survive a grey network, channel by channel; an RGB one sees grey as RGB.
+                channels = 3 if self.task.channels == 3 else None
+                image = open_rows(path, channels=channels, max_pixels=self.max_pixels)
+                profile = colour_profile(path, image.shape[0])
+                bands = self.tiler.bands(image, to_uint8, check)
+                first = next(bands)
+            _, height, width = image.shape
+            scale = first.shape[-1] // width
+            write_rows(
+                target, (len(first), height * scale, width * scale), _all(first, bands), profile
+            )
+        except _NoResultError as error:
+            return str(error)
+        return None
+
+
+class _NoResultError(Exception):
+    """An image could not be read or restored: the others go on, unlike after a failed write."""
+
+
+@contextmanager
+def _noticed() -> Iterator[None]:
     try:
-        # Colours survive a grey network, channel by channel; an RGB network sees grey as RGB.
-        image = read_image(path, channels=3 if task.channels == 3 else None, max_pixels=max_pixels)
-        restored = to_uint8(restore_image(network, to_float(image), task.channels))
-        profile = colour_profile(path, len(restored))
+        yield
     except (UsageError, RunError) as error:
-        return str(error)
-    write_png(target, restored, profile)
-    return None
+        raise _NoResultError(str(error)) from error
+
+
+def _all(first: Tensor, bands: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield first
+    with _noticed():
+        yield from bands
 
 
 def _contents(path: Path) -> tuple[int | None, str | None]:

@@ -33,6 +33,8 @@ class Record:
     seconds: float
     error: str | None = None
     """Why there is no result."""
+    tile: int | None = None
+    """The longest side of the tiles that the input was cut into; None: it went through whole."""
 
 
 class Manifest:
@@ -94,6 +96,7 @@ def _record(line: str) -> Record | None:
     """Read a line; None for what a kill left half written or another program wrote."""
     try:
         content = json.loads(line)
+        content.setdefault("tile", None)  # which the lines of older versions lack
         return Record(**{f.name: content[f.name] for f in fields(Record)})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

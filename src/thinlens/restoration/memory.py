@@ -1,7 +1,8 @@
-"""Will a whole image go through a network on this machine?"""
+"""How large a piece of an image goes through a network on this machine?"""
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
+from thinlens.restoration.network import Network, device_of
 
 WORKSPACE = 1.6
 """Peak memory over the modules' outputs alive: functions leave some too, and convolutions copy to
@@ -21,6 +25,9 @@ rfdn-aim 1.53."""
 PROBE = 32
 """Side of the image whose memory is counted; a convolutional network's grows with the area."""
 
+ENGINE_PROBE = 256
+"""The same for the native engine, which rounds rows up to whole vectors."""
+
 SMALL = 256
 """Images up to this side squared are not probed: even EDSR's 256 channels at x4 take 1 GiB."""
 
@@ -28,29 +35,49 @@ _MEMORY_INFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def check_fits(network: Callable[[Tensor], Tensor], image: Tensor) -> None:
-    """Raise a `UsageError` if `image` `[B, C, h, w]` needs more memory than there is.
+TILE_BYTES = 2**30
+"""The most memory that a tile is given: larger ones are hardly faster."""
 
-    Where the system does not say what is free, or the network computes outside torch, all pass.
+STEP = 16
+"""Sides of tiles are multiples of it, so that they do not follow every free byte."""
+
+
+def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int]) -> int | None:
+    """Return the side of the largest cores for a batch of `shape` `[B, C, h, w]`; None: no cut.
+
+    A tile and its margin, asked for only if the image must be cut, take half of what is free and
+    at most `TILE_BYTES`. Raises a `UsageError` if that is no room for a tile as large as the
+    margin. Where the system does not say what is free, `TILE_BYTES` counts alone.
     """
-    height, width = image.shape[-2:]
-    if height * width <= SMALL**2:
-        return
-    needed, there = peak_bytes(network, image), available_bytes(image.device)
-    if there is not None and needed > there:
+    area = shape[-2] * shape[-1]
+    if area <= SMALL**2:
+        return None
+    needed, there = peak_bytes(network, shape), available_bytes(device_of(network))
+    room = TILE_BYTES if there is None else min(TILE_BYTES, there // 2)
+    if needed <= room:
+        return None
+    around = margin()
+    edge = (math.isqrt(int(room * area / needed)) - 2 * around) // STEP * STEP
+    if edge < max(STEP, around):
         raise UsageError(
-            f"an image of {width}x{height} needs about {needed / 2**30:.1f} GiB as a whole and "
-            f"{there / 2**30:.1f} GiB are free: wanted a smaller image or more memory"
+            f"an image of {shape[-1]}x{shape[-2]} needs about {needed / 2**30:.1f} GiB as a whole, "
+            f"and the {room / 2**30:.1f} GiB that are free leave no room for tiles with a margin "
+            f"of {around} pixels: wanted more memory"
         )
+    return edge
 
 
-def peak_bytes(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    """Estimate the most memory that a forward on `image` `[B, C, h, w]` holds at once.
+def peak_bytes(network: Network, shape: torch.Size) -> int:
+    """Estimate the most memory that a forward on a batch of `shape` `[B, C, h, w]` holds at once.
 
-    The modules' outputs alive during a small forward are added up and scaled by the area.
+    The modules' outputs alive during a small forward are added up and scaled by the area; an
+    engine says itself what it takes. 0 for what computes outside both.
     """
-    height, width = image.shape[-2:]
-    probe = image.new_zeros(*image.shape[:2], PROBE, PROBE)
+    area = shape[-2] * shape[-1]
+    if isinstance(network, Compiled):
+        taken = network.plan(Size(shape[1], ENGINE_PROBE, ENGINE_PROBE)).bytes
+        return taken * area // ENGINE_PROBE**2
+    probe = torch.zeros(*shape[:2], PROBE, PROBE, device=device_of(network))
     live = _LiveBytes()
     hook = register_module_forward_hook(live.note)
     try:
@@ -58,7 +85,7 @@ def peak_bytes(network: Callable[[Tensor], Tensor], image: Tensor) -> int:
             network(probe)
     finally:
         hook.remove()
-    return int(live.peak * WORKSPACE * height * width / PROBE**2)
+    return int(live.peak * WORKSPACE * area / PROBE**2)
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -29,11 +29,6 @@ class Budget:
         if isinstance(value, Budget):
             return value
         text = str(value).strip()
-        if text.endswith("ms"):
-            raise UsageError(
-                f"budget {text!r}: milliseconds come with the engine; "
-                "wanted a part such as 1/8, 0.125 or 12.5%"
-            )
         try:
             part = Fraction(text.removesuffix("%").rstrip())
         except (ValueError, ZeroDivisionError):
@@ -41,3 +36,20 @@ class Budget:
                 f"budget {text!r}: wanted the part that is kept, such as 1/8, 0.125 or 12.5%"
             ) from None
         return cls(part / 100 if text.endswith("%") else part)
+
+
+def milliseconds(value: str | float | Fraction | Budget) -> Fraction | None:
+    """Read a budget that is a time, such as `40ms`; None where it is a part.
+
+    Raises `UsageError` for a time that is none.
+    """
+    text = str(value).strip()
+    if not text.endswith("ms"):
+        return None
+    try:
+        time = Fraction(text.removesuffix("ms").rstrip())
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"budget {text!r}: wanted milliseconds such as 40ms") from None
+    if time <= 0:
+        raise UsageError(f"budget {text!r}: wanted milliseconds above 0")
+    return time

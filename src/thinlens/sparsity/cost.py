@@ -2,7 +2,8 @@
 
 Every count is an exact integer. The papers count differently (which they say only through the
 numbers in their tables), so a total is always in a named convention; the part that pruning can
-remove, the weight multiply-adds of prunable layers, is the same in all.
+remove, the weight multiply-adds of prunable layers, is the same in all but ClassPruning's, which
+charges transposed layers by their output and linear ones not at all.
 """
 
 from __future__ import annotations

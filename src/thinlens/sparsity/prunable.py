@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -54,6 +55,8 @@ class Layer:
     """Why it is not prunable; empty if it is."""
     output_positions: int = 0
     """Output pixels (rows of a linear layer), which ClassPruning charges transposed layers by."""
+    enlarges: bool = False
+    """Whether a pixel shuffle makes a larger image of its output."""
 
     @property
     def prunable(self) -> bool:
@@ -96,6 +99,9 @@ def find_layers(
         if isinstance(module, PRUNABLE_TYPES) and is_leaf(name, module):
             modules.setdefault(name, module)
     image_channels = {shape[1] for shape in run.outputs if len(shape) > 1}
+    before_a_shuffle = {
+        call.name for call, then in pairwise(run.calls) if isinstance(then.module, nn.PixelShuffle)
+    }
     if keep_dense is None:
         dense = _ends(modules, list(calls), image_channels)
     else:
@@ -104,7 +110,8 @@ def find_layers(
     for name, module in modules.items():
         why = dense.get(name, "") if name in calls else "the network never calls it"
         measured = _measure(name, module, calls.get(name, []), images=example[0])
-        layers.append(_grouped(measured, m, policy, why))
+        enlarges = name in before_a_shuffle
+        layers.append(replace(_grouped(measured, m, policy, why), enlarges=enlarges))
     return layers
 
 

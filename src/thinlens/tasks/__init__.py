@@ -1,4 +1,4 @@
-"""What does restoring mean: super-resolution, denoising, and how each is judged?"""
+"""What does restoring mean, task by task, and how is each judged?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from dataclasses import fields
 from torch import Tensor
 
 from thinlens.errors import UsageError
+from thinlens.tasks.deblurring import Deblurring
+from thinlens.tasks.dehazing import Dehazing
 from thinlens.tasks.denoising import Denoising
+from thinlens.tasks.deraining import Deraining
 from thinlens.tasks.metrics import psnr, ssim
 from thinlens.tasks.super_resolution import SuperResolution
 from thinlens.tasks.task import Judgement, Task
 
-TASKS: dict[str, type[Task]] = {"sr": SuperResolution, "denoise": Denoising}
+TASKS: dict[str, type[Task]] = {
+    "sr": SuperResolution,
+    "denoise": Denoising,
+    "derain": Deraining,
+    "deblur": Deblurring,
+    "dehaze": Dehazing,
+}
 
 METRICS: dict[str, Callable[[Tensor, Tensor, Judgement], float]] = {"psnr": psnr, "ssim": ssim}
 
@@ -25,6 +34,8 @@ def make_task(name: str, **options: object) -> Task:
     """
     if name not in TASKS:
         raise UsageError(f"unknown task {name!r}: wanted {' or '.join(TASKS)}")
+    # JSON and TOML have no tuples
+    options = {key: tuple(x) if type(x) is list else x for key, x in options.items()}
     known = {f.name: f.default for f in fields(TASKS[name])}  # type: ignore[arg-type]
     for key, value in options.items():
         if key not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,12 @@ class Crops:
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
             raise UsageError("patch, batch_size and candidates are at least 1")
-        small = [index for index, x in enumerate(self.inputs) if min(x.shape[-2:]) < self.patch]
+        small = [index for index, x in enumerate(self.inputs) if min(x.shape[-2:]) < self._side]
         if small:
+            around = f" and {self._margin} around it" if self._margin else ""
             raise UsageError(
                 f"{len(small)} of {len(self.inputs)} training images are smaller than the patch of "
-                f"{self.patch} input pixels (the first has {self._size(small[0])})"
+                f"{self.patch} input pixels{around} (the first has {self._size(small[0])})"
             )
         if not self.inputs:
             raise UsageError("there are no training images")
@@ -52,24 +56,39 @@ class Crops:
         pairs = [self._pair(generator) for _ in range(self.batch_size)]
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
+    @property
+    def synthetic(self) -> str:
+        """What inputs are called that the task made and a camera usually makes; else empty."""
+        return "" if self.degraded else self.task.synthetic
+
+    @property
+    def _margin(self) -> int:
+        """Pixels around a crop that its degradation draws upon."""
+        return 0 if self.degraded else self.task.margin
+
+    @property
+    def _side(self) -> int:
+        return self.patch + 2 * self._margin
+
     def _pair(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         places = [self._place(generator) for _ in range(self.candidates)]
         best = max(places, key=lambda place: _detail(self._cut(self.inputs, place, 1)))
         turn = int(generator.integers(8))
         x = _turned(self._cut(self.inputs, best, 1), turn).float() / 255
         y = _turned(self._cut(self.targets, best, self.task.scale), turn).float() / 255
-        return (x if self.degraded else self.task.corrupt(x, generator)), y
+        x = x if self.degraded else self.task.corrupt(x, generator)
+        return _within(x, self._margin), _within(y, self._margin * self.task.scale)
 
     def _place(self, generator: np.random.Generator) -> tuple[int, int, int]:
         index = int(generator.integers(len(self.inputs)))
         height, width = self.inputs[index].shape[-2:]
-        top = int(generator.integers(height - self.patch + 1))
-        left = int(generator.integers(width - self.patch + 1))
+        top = int(generator.integers(height - self._side + 1))
+        left = int(generator.integers(width - self._side + 1))
         return index, top, left
 
     def _cut(self, images: Sequence[Tensor], place: tuple[int, int, int], scale: int) -> Tensor:
         index, top, left = place
-        side, top, left = self.patch * scale, top * scale, left * scale
+        side, top, left = self._side * scale, top * scale, left * scale
         return images[index][:, top : top + side, left : left + side]
 
     def _size(self, index: int) -> str:
@@ -80,6 +99,8 @@ class Crops:
 def crops_of_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Crops:
     """Make training crops from clean uint8 images; the task makes each input once."""
     targets = [task.align(image) for image in clean]
+    if task.synthetic:
+        log.info("no pairs at hand: training on %s of %d clean images", task.synthetic, len(clean))
     return Crops(task, [task.reduce(image) for image in targets], targets, **settings)
 
 
@@ -87,6 +108,12 @@ def _detail(crop: Tensor) -> float:
     """Return the mean absolute difference of neighbouring pixels."""
     x = crop.float()
     return float((x[:, 1:] - x[:, :-1]).abs().mean() + (x[:, :, 1:] - x[:, :, :-1]).abs().mean())
+
+
+def _within(crop: Tensor, margin: int) -> Tensor:
+    """Cut `margin` pixels off on every side."""
+    height, width = crop.shape[-2:]
+    return crop[..., margin : height - margin, margin : width - margin]
 
 
 def _turned(crop: Tensor, turn: int) -> Tensor:

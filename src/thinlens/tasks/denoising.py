@@ -20,14 +20,19 @@ class Denoising:
     channels: int = 1
     sigma: float = 25.0
     """Standard deviation on the 0..255 range."""
+    sigmas: tuple[float, ...] = ()
+    """Where given, each image has one of these instead, drawn by chance."""
     name: ClassVar[str] = "denoise"
     scale: ClassVar[int] = 1
+    synthetic: ClassVar[str] = ""
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UsageError(f"{self.channels} channels: images have 1 (grey) or 3 (RGB)")
-        if not 0 < self.sigma <= 255:
-            raise UsageError(f"--sigma {self.sigma}: wanted a noise level above 0 and up to 255")
+        for sigma in (self.sigma, *self.sigmas):
+            if not isinstance(sigma, float | int) or not 0 < sigma <= 255:
+                raise UsageError(f"--sigma {sigma}: wanted a noise level above 0 and up to 255")
 
     @property
     def judgement(self) -> Judgement:
@@ -40,5 +45,6 @@ class Denoising:
         return clean
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        sigma = float(generator.choice(self.sigmas)) if self.sigmas else self.sigma
         noise = generator.standard_normal(image.shape)
-        return (image.double() + torch.from_numpy(noise) * (self.sigma / 255)).float()
+        return (image.double() + torch.from_numpy(noise) * (sigma / 255)).float()

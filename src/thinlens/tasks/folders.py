@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_float
 from thinlens.images.reading import image_paths, image_size, read_image
 from thinlens.tasks.crops import Crops, crops_of_clean
+from thinlens.tasks.layouts import PairFolders, pair_folders
 from thinlens.tasks.task import Task
 
 MOST_NAMED = 5
@@ -31,44 +33,24 @@ class PairFiles:
     target: Path
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Two folders side by side whose files belong together by name."""
-
-    input: str
-    target: str
-    target_name: Callable[[str, Task], str] = lambda name, task: name
-    """The target's name, given an input's."""
-
-
-LAYOUTS = (
-    # DIV2K calls the input of 0001 0001x4.
-    Layout("LR", "HR", lambda name, task: name.removesuffix(f"x{task.scale}")),
-    Layout("input", "target"),
-    Layout("blur", "sharp"),
-    # RESIDE makes several hazy images of one: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
-    Layout("hazy", "gt", lambda name, task: name.split("_")[0]),
-)
-
-
-def open_pairs(folder: Path, task: Task) -> list[PairFiles]:
+def open_pairs(folder: Path, task: Task, split: str = "test") -> list[PairFiles]:
     """List the pairs of `folder`, sorted by name; a `UsageError` lists all that do not fit.
 
-    Pairs are two folders of `LAYOUTS`, in `folder` or in its `x<scale>`; else every image below
-    `folder` is a clean target. No pixel is decoded.
+    Where a data set is parted, `split` ("train" or "test") chooses. Layouts are those of
+    `tasks.layouts`; in none of them, every image below `folder` is a clean target. No pixel is
+    decoded.
     """
-    for place in (folder, folder / f"x{task.scale}"):
-        for layout in LAYOUTS:
-            if (place / layout.input).is_dir() and (place / layout.target).is_dir():
-                return _paired(place, layout, task)
+    places = pair_folders(folder, task, split)
+    if places:
+        return _paired(folder, places, task)
     return [PairFiles(_name(path, folder), None, path) for path in image_paths(folder)]
 
 
 def read_pair(pair: PairFiles, task: Task, index: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the input, float `[C, h, w]`, and the target, uint8 `[C, scale h, scale w]`.
 
-    An input that the task makes is degraded with the noise of `default_rng([seed, index])`, so
-    the same numbers give the same input on every machine.
+    An input that the task makes is degraded by what `default_rng([seed, index])` draws, so the
+    same numbers give the same input on every machine.
     """
     target = task.align(read_image(pair.target, channels=task.channels))
     if pair.input is not None:
@@ -85,7 +67,7 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
     `settings` are `Crops`' patch, batch_size and candidates. A `UsageError` lists every file that
     cannot be read.
     """
-    pairs = open_pairs(folder, task)
+    pairs = open_pairs(folder, task, "train")
     targets = _read_all((pair.target for pair in pairs), task)
     inputs = [pair.input for pair in pairs if pair.input]
     if not inputs:
@@ -94,38 +76,45 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
     return Crops(task, _read_all(inputs, task), aligned, degraded=True, **settings)
 
 
-def _paired(place: Path, layout: Layout, task: Task) -> list[PairFiles]:
-    targets = {
-        _name(path, place / layout.target): path for path in image_paths(place / layout.target)
-    }
-    pairs, without_target = [], []
-    for path in image_paths(place / layout.input):
-        name = _name(path, place / layout.input)
-        target = targets.get(layout.target_name(name, task))
-        if target is None:
-            without_target.append(name)
-        else:
-            pairs.append(PairFiles(name, path, target))
-    used = {pair.target for pair in pairs}
-    without_input = [name for name, path in targets.items() if path not in used]
-    wrong = _listed(without_target, f"{layout.input} has no {layout.target} for")
-    wrong += _listed(without_input, f"{layout.target} has no {layout.input} for")
-    wrong += _listed([p.name for p in pairs if not _sizes_fit(p, task)], _size_rule(layout, task))
+def _paired(folder: Path, places: Sequence[PairFolders], task: Task) -> list[PairFiles]:
+    """Pair the files of all `places` by name, or list in one sentence what has no like."""
+    pairs: list[PairFiles] = []
+    without_target: list[str] = []
+    without_input: list[str] = []
+    for place in places:
+        targets = {_name(path, place.targets): path for path in image_paths(place.targets)}
+        used = set()
+        for path in image_paths(place.inputs):
+            name = _name(path, place.inputs)
+            target = targets.get(place.target_name(name, task))
+            if target is None:
+                without_target.append(_in_video(place, name))
+            else:
+                used.add(target)
+                pairs.append(PairFiles(_in_video(place, name), path, target))
+        without_input += [_in_video(place, name) for name, p in targets.items() if p not in used]
+    inputs, target_side = places[0].inputs.name, places[0].targets.name
+    times = f"{task.scale} times" if task.scale > 1 else "exactly"
+    wrong = _listed(without_target, f"{inputs} has no {target_side} for")
+    wrong += _listed(without_input, f"{target_side} has no {inputs} for")
+    unlike = [pair.name for pair in pairs if not _sizes_fit(pair, task)]
+    wrong += _listed(unlike, f"{target_side} is not {times} as large as {inputs} for")
     if wrong:
-        raise UsageError(f"{place} holds images that do not pair: {'; '.join(wrong)}")
+        within = folder if len(places) > 1 else places[0].inputs.parent
+        raise UsageError(f"{within} holds images that do not pair: {'; '.join(wrong)}")
     return pairs
+
+
+def _in_video(place: PairFolders, name: str) -> str:
+    return f"{place.video}/{name}" if place.video else name
 
 
 def _sizes_fit(pair: PairFiles, task: Task) -> bool:
     if pair.input is None:
         return True
-    target = image_size(pair.target)
-    return image_size(pair.input) == (target[0] // task.scale, target[1] // task.scale)
-
-
-def _size_rule(layout: Layout, task: Task) -> str:
-    times = f"{task.scale} times" if task.scale > 1 else "exactly"
-    return f"{layout.target} is not {times} as large as {layout.input} for"
+    width, height = image_size(pair.target)
+    height, width = task.align(torch.empty(0, height, width)).shape[-2:]
+    return image_size(pair.input) == (width // task.scale, height // task.scale)
 
 
 def _read_all(paths: Iterable[Path], task: Task) -> list[Tensor]:

@@ -20,6 +20,8 @@ class SuperResolution:
     scale: int = 4
     channels: ClassVar[int] = 3
     name: ClassVar[str] = "sr"
+    synthetic: ClassVar[str] = ""
+    margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):

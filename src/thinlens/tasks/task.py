@@ -40,12 +40,25 @@ class Task(Protocol):
         ...
 
     @property
+    def synthetic(self) -> str:
+        """What inputs are called that the task makes where a camera usually does; else empty.
+
+        Empty where making the input defines the task: bicubic reduction, Gaussian noise.
+        """
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Pixels around its own place from which `corrupt` may draw a pixel."""
+        ...
+
+    @property
     def judgement(self) -> Judgement:
         """How results are compared with targets."""
         ...
 
     def align(self, clean: Tensor) -> Tensor:
-        """Crop a clean image so that its input has whole pixels."""
+        """Crop a clean image so that its input has whole pixels, or to the size of its input."""
         ...
 
     def reduce(self, clean: Tensor) -> Tensor:
@@ -53,5 +66,5 @@ class Task(Protocol):
         ...
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
-        """Add what is random to a float input `[C, h, w]` (noise); not clipped."""
+        """Do what is random to a float input `[C, h, w]`: noise, which is not clipped, or blur."""
         ...

@@ -28,6 +28,11 @@ def step(progress: float) -> float:
     return 1.0 if progress < 2 / 3 else 0.5
 
 
+def halvings(progress: float) -> float:
+    """Halve at 50, 75 and 90 % of the run, as the deblurring framework of SLS's authors does."""
+    return 0.5 ** sum(progress >= mark for mark in (0.5, 0.75, 0.9))
+
+
 def constant(progress: float) -> float:
     """Stay at 1."""
     return 1.0
@@ -37,5 +42,6 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "trapezoid": trapezoid,
     "step": step,
+    "halvings": halvings,
     "constant": constant,
 }

@@ -26,7 +26,9 @@ class Settings:
     optimizer: str = "muon"
     """muon or adam."""
     schedule: str = "trapezoid"
-    """cosine, trapezoid, step or constant."""
+    """cosine, trapezoid, step, halvings or constant."""
+    floor: float = 0.0
+    """The part of the learning rate that the schedule ends at instead of 0."""
     warmup: int = 50
     """Steps over which the learning rate rises from 0."""
     epoch_steps: int = 1000
@@ -45,6 +47,8 @@ class Settings:
                 raise UsageError(f"{key} {getattr(self, key)}: wanted 1 or more")
         if not 0 < self.learning_rate < 1:
             raise UsageError(f"learning_rate {self.learning_rate}: wanted a rate in (0, 1)")
+        if not 0 <= self.floor <= 1:
+            raise UsageError(f"floor {self.floor}: wanted a part of the learning rate, 0 to 1")
         for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")
@@ -70,4 +74,4 @@ class Settings:
     def rate(self, step: int) -> float:
         """Return the learning-rate factor of step number `step`, counted from 0."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        return warm * SCHEDULES[self.schedule](step / self.steps)
+        return warm * (self.floor + (1 - self.floor) * SCHEDULES[self.schedule](step / self.steps))

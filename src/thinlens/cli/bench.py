@@ -1,0 +1,182 @@
+"""The verb `bench`: how fast a thin network is beside every engine that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from thinlens.cli import values
+from thinlens.cli.progress import progress
+from thinlens.cli.verb import Answer, Verb
+from thinlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thinlens.engine.contest import Row
+    from thinlens.engine.line_up import LineUp
+
+MOST_ROUNDS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Verb):
+    """Time a network in the native engine and in the engines of others, in turns, in one run.
+
+    Example: thinlens bench rfdn-x4 --pattern 8:32 --size 320x180
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|CHECKPOINT")]
+    """A network's name, which takes random weights, or a checkpoint: a folder or a shipped name."""
+    pattern: Annotated[str | None, tyro.conf.arg(metavar="N:M", help_behavior_hint="")] = None
+    """Keep the N largest of every M weights in every prunable layer, such as 8:32."""
+    size: Annotated[str, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = "320x180"
+    """Size of the input."""
+    threads: int = 2
+    """Threads of every engine."""
+    precision: Annotated[str, tyro.conf.arg(metavar="fp32,bf16")] = "fp32"
+    """Precisions, separated by commas."""
+    against: Annotated[str, tyro.conf.arg(metavar="ENGINES")] = "torch,onnxruntime,openvino,ncnn"
+    """Engines, separated by commas: torch (eager, torch-channels-last and torch-compile, which can
+    also be named alone), onnxruntime, openvino, ncnn; or none."""
+    rounds: int = 20
+    """Timed runs of each engine, of which medians are printed."""
+
+    def run(self) -> Answer:
+        import torch
+
+        from thinlens.api import image_channels
+        from thinlens.engine.contest import best_dense, compete, speedup
+        from thinlens.engine.line_up import engines, line_up, precisions, reference
+        from thinlens.engine.peers import Setting
+
+        self._check_numbers()
+        settings = [Setting(self.threads, name) for name in precisions(self.precision)]
+        against, size = engines(self.against), values.size(self.size)
+        module = self._network()
+        image = torch.rand(
+            1, image_channels(module), *size, generator=torch.Generator().manual_seed(0)
+        )
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with progress(f"benchmarking {self.source}") as report:
+                found = line_up(module, image, settings, against)
+                expected = reference(module, image)
+                rows = compete(found.entrants, expected, self.threads, self.rounds, report=report)
+            machine, sentence = self._machine(found, rows)
+        finally:
+            torch.set_num_threads(before)
+        best = best_dense(rows, ("fp32", "bf16", "int8"))
+        content = {
+            "machine": machine,
+            "rows": [row.as_json() for row in rows],
+            "best_dense": best,
+            "speedup": speedup(rows, best),
+            "missing": found.missing,
+        }
+        return Answer(content, _text(content, sentence))
+
+    def _check_numbers(self) -> None:
+        from thinlens.engine.compiled import MOST_THREADS
+
+        for flag, value, most in (
+            ("threads", self.threads, MOST_THREADS),
+            ("rounds", self.rounds, MOST_ROUNDS),
+        ):
+            if not 1 <= value <= most:
+                raise UsageError(f"--{flag} {value}: wanted 1 to {most}")
+
+    def _network(self) -> nn.Module:
+        """Return the module in evaluation mode with its zeros in place."""
+        from thinlens.api import image_channels
+        from thinlens.cli.networks import fresh, saved, uniform
+        from thinlens.models import MODELS
+        from thinlens.sparsity.masking import attach, strip
+
+        if self.source in MODELS:
+            module = fresh(self.source)
+        else:
+            checkpoint = saved(self.source)
+            module = checkpoint.module
+            if self.pattern and checkpoint.patterns:
+                raise UsageError(f"--pattern {self.pattern}: {self.source} is pruned already")
+        if self.pattern:
+            n, m = values.pattern(self.pattern)
+            attach(module, uniform(module, image_channels(module), n, m))
+            module, _ = strip(module)
+        return module.eval()
+
+    def _machine(self, found: LineUp, rows: Sequence[Row]) -> tuple[dict[str, Any], str]:
+        """Return what the numbers were measured on, and the roofline in a sentence."""
+        import os
+
+        import torch
+
+        from thinlens.api import image_channels
+        from thinlens.engine.graph import Size
+        from thinlens.engine.native import fastest
+        from thinlens.engine.roofline import limits, shares
+        from thinlens.engine.timings import cpu
+
+        machine: dict[str, Any] = {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "kernels": fastest(),
+            "torch": torch.__version__,
+            "size": self.size,
+            "roofline": None,
+        }
+        if found.thin is None:
+            return machine, "the native engine was not built, so there is no roofline"
+        height, width = values.size(self.size)
+        ours = [row for row in rows if row.entrant.engine == "thinlens"][-1]
+        most = limits(self.threads)
+        plan = found.thin.plan(Size(image_channels(found.thin.module), height, width))
+        part = shares(plan, ours.ms / 1e3, most)
+        machine["roofline"] = {
+            "gflops": part.flops / 1e9,
+            "peak_gflops": most.flops / 1e9,
+            "share_of_peak": part.of_flops,
+            "memory_gb_per_s": most.bytes / 1e9,
+            "share_of_memory": part.of_bytes,
+        }
+        return machine, (
+            f"thinlens: {part.flops / 1e9:.0f} GFLOP/s on non-zeros, {part.of_flops:.0%} of the "
+            f"{most.flops / 1e9:.0f} that multiply-adds reach here; its tensors are "
+            f"{part.of_bytes:.0%} of the {most.bytes / 1e9:.1f} GB/s that copying reaches"
+        )
+
+
+def _text(content: Mapping[str, Any], roofline: str) -> tuple[Any, ...]:
+    from thinlens.report.tables import Table
+
+    rows = sorted(content["rows"], key=lambda row: row["ms_median"])
+    table = Table(
+        ("engine", "precision", "weights", "ms", "p10", "p90", "max error"),
+        [
+            (
+                row["engine"],
+                row["precision"],
+                "sparse" if row["sparse"] else "dense",
+                *(f"{row[key]:.1f}" for key in ("ms_median", "ms_p10", "ms_p90")),
+                f"{row['max_abs_error']:.1e}",
+            )
+            for row in rows
+        ],
+    )
+    machine = content["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['kernels']} kernels, torch "
+        f"{machine['torch']}; input {machine['size']}, batch 1; medians, engines in turns",
+        roofline,
+    ]
+    for name, factor in content["speedup"].items():
+        if factor is not None:
+            best = content["best_dense"][name]
+            lines.append(f"{name}: {factor:.2f} x the best dense ({best['engine']})")
+    lines += [f"missing: {x['engine']} {x['precision']}: {x['why']}" for x in content["missing"]]
+    return table.rich(), "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Which engines take part in a comparison on one network, and why do the others not?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.engine.choice import dense
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.contest import Entrant
+from thinlens.engine.native import native
+from thinlens.engine.peers import PEERS, PRECISIONS, Setting, UnavailableError
+from thinlens.errors import UsageError
+
+OURS = "thinlens"
+
+FAMILIES = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
+"""Words that stand for several engines, or for none."""
+
+
+@dataclass
+class LineUp:
+    """Who takes part."""
+
+    entrants: list[Entrant] = field(default_factory=list)
+    missing: list[dict[str, str]] = field(default_factory=list)
+    """Engine, precision and the reason, in one sentence."""
+    thin: Compiled | None = None
+    """Our engine, for what it knows of its plan."""
+
+    def leave_out(self, engine: str, precision: str, why: str) -> None:
+        """Note an engine that does not take part."""
+        self.missing.append({"engine": engine, "precision": precision, "why": why})
+
+
+def engines(words: str) -> list[str]:
+    """Read `--against`: names, and `torch` for its three ways."""
+    names: list[str] = []
+    for word in words.split(","):
+        family = FAMILIES.get(word, (word,))
+        for name in family:
+            if name not in PEERS:
+                known = ", ".join(["none", *PEERS])
+                raise UsageError(f"--against {word!r}: wanted names among {known}")
+        names += [name for name in family if name not in names]
+    return names
+
+
+def precisions(words: str) -> list[str]:
+    """Read `--precision`."""
+    names = list(dict.fromkeys(words.split(",")))
+    for name in names:
+        if name not in PRECISIONS:
+            raise UsageError(f"--precision {name!r}: wanted names among {', '.join(PRECISIONS)}")
+    return names
+
+
+def line_up(
+    module: nn.Module, image: Tensor, setting: Sequence[Setting], against: Sequence[str]
+) -> LineUp:
+    """Prepare `module` for every engine and setting; what cannot run is missing with a reason.
+
+    Peers multiply by every zero that `module` has. Ours does so in a row of its own.
+    """
+    found = LineUp()
+    for one in setting:
+        _add_ours(found, module, image, one)
+        for name in against:
+            try:
+                run = PEERS[name](module, image, one)
+                run()
+            except UnavailableError as error:
+                found.leave_out(name, one.precision, str(error))
+            except Exception as error:  # other people's engines fail in ways of their own
+                reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
+                found.leave_out(name, one.precision, f"it failed: {reason}")
+            else:
+                found.entrants.append(Entrant(name, one.precision, False, run))
+    return found
+
+
+def reference(module: nn.Module, image: Tensor) -> Tensor:
+    """Run torch in float32, which all engines are compared with."""
+    with torch.inference_mode():
+        output: Tensor = module(image)
+    return output
+
+
+def _add_ours(found: LineUp, module: nn.Module, image: Tensor, setting: Setting) -> None:
+    if setting.precision != "fp32":
+        why = f"the engine computes in float32 and has no {setting.precision} yet"
+        found.leave_out(OURS, setting.precision, why)
+        return
+    if native() is None:
+        found.leave_out(OURS, setting.precision, "the native engine was not built")
+        return
+    thin = _is_thin(module)
+    variants: list[tuple[bool, Any]] = [(False, dense), *([(True, None)] if thin else [])]
+    for sparse, choose in variants:
+        engine = Compiled(module, setting.threads, choose=choose)
+        engine(image)
+        found.thin = engine
+        found.entrants.append(Entrant(OURS, setting.precision, sparse, _bound(engine, image)))
+
+
+def _bound(engine: Compiled, image: Tensor) -> Any:
+    return lambda: engine(image)
+
+
+def _is_thin(module: nn.Module) -> bool:
+    """Whether a tenth of the weights of some layer are zero, which training does not do."""
+    return any(p.dim() == 4 and int((p == 0).sum()) * 10 > p.numel() for p in module.parameters())

@@ -1,0 +1,134 @@
+"""SRN with a convolutional LSTM: deblurring from coarse to fine (Tao et al., CVPR 2018).
+
+The form that ClassPruning prunes: 5x5 transposed convolutions, and one ConvLSTM at the bottleneck
+whose state goes from scale to scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thinlens.models.layers import check_positive, conv, pad_to_multiple
+from thinlens.models.network import Network
+
+SCALES = (4, 2, 1)
+"""The image is restored at 1/4, 1/2 and its own resolution by the same weights."""
+
+STRIDE = 16
+"""Two halvings inside the network, at a quarter of the resolution."""
+
+KERNEL = 5
+
+State = tuple[Tensor, Tensor]
+"""Hidden and cell state of the LSTM, `[B, 4 width, h, w]` each."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which SRN with an LSTM."""
+
+    width: int = 32
+    """Channels at full resolution; twice and four times as many below."""
+    blocks: int = 3
+    """Residual blocks at every resolution, on the way down and on the way up."""
+
+    def __post_init__(self) -> None:
+        check_positive(width=self.width, blocks=self.blocks)
+
+
+class ResidualBlock(nn.Module):
+    """Add to a feature map what two convolutions make of it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = conv(width, width, KERNEL)
+        self.conv2 = conv(width, width, KERNEL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.conv2(F.relu(self.conv1(x)))
+        return x + change
+
+
+class ConvLSTM(nn.Module):
+    """One step of a convolutional LSTM: `c' = f c + i tanh(g)`, `h' = o tanh(c')`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv(2 * width, 4 * width, KERNEL)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        hidden, cell = state
+        gates = self.conv(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        keep_in, forget, out = (torch.sigmoid(gate) for gate in gates[:3])
+        cell = forget * cell + keep_in * torch.tanh(gates[3])
+        return out * torch.tanh(cell), cell
+
+
+class SRNLSTM(nn.Module):
+    """Sharpen an RGB image `[B, 3, H, W]` in [0, 1]; any H and W, edge-padded to multiples of 16.
+
+    Every scale sees the blurred image beside the result of the scale before (at the coarsest:
+    zeros); only the finest result is returned.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        c, blocks = config.width, config.blocks
+        self.encoder1 = _level(conv(6, c, KERNEL), c, blocks)
+        self.encoder2 = _level(conv(c, 2 * c, KERNEL, stride=2), 2 * c, blocks)
+        self.encoder3 = _level(conv(2 * c, 4 * c, KERNEL, stride=2), 4 * c, blocks)
+        self.lstm = ConvLSTM(4 * c)
+        self.decoder3 = _rise(4 * c, blocks)
+        self.decoder2 = _rise(2 * c, blocks)
+        self.decoder1 = nn.Sequential(
+            *(ResidualBlock(c) for _ in range(blocks)), conv(c, 3, KERNEL)
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        blurred = pad_to_multiple(image, STRIDE)
+        sharp, state = torch.zeros_like(blurred), None
+        for scale in SCALES:
+            size = (blurred.shape[-2] // scale, blurred.shape[-1] // scale)
+            seen, before = _resized(blurred, size), _resized(sharp, size)
+            sharp, state = self._at_scale(torch.cat([seen, before], dim=1), state)
+        return sharp[..., :height, :width]
+
+    def _at_scale(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        full = self.encoder1(x)
+        half = self.encoder2(full)
+        quarter = self.encoder3(half)
+        if state is None:
+            state = torch.zeros_like(quarter), torch.zeros_like(quarter)
+        hidden, cell = (_resized(part, quarter.shape[-2:]) for part in state)
+        hidden, cell = self.lstm(quarter, (hidden, cell))
+        x = self.decoder3(hidden) + half
+        x = self.decoder2(x) + full
+        return self.decoder1(x), (hidden, cell)
+
+
+def _level(first: nn.Conv2d, width: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(first, nn.ReLU(), *(ResidualBlock(width) for _ in range(blocks)))
+
+
+def _rise(width: int, blocks: int) -> nn.Sequential:
+    """Refine at one resolution, then double it and halve the channels."""
+    double = nn.ConvTranspose2d(width, width // 2, KERNEL, stride=2, padding=2, output_padding=1)
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)), double, nn.ReLU())
+
+
+def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+NETWORKS = {
+    "srn-lstm": Network(SRNLSTM, Config(), "deblur", tiny={"width": 1, "blocks": 1}),
+}

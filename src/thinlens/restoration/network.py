@@ -1,0 +1,32 @@
+"""What does restoration ask of a network?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Network = Callable[[Tensor], Tensor]
+"""Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or what an engine made."""
+
+
+@contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    """Put a module into evaluation mode and every part of it back into its own afterwards."""
+    parts = list(network.modules()) if isinstance(network, nn.Module) else []
+    training = [part for part in parts if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def device_of(network: Network) -> torch.device:
+    """Return where the network's weights lie, the CPU for what has none of torch's."""
+    weights = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))

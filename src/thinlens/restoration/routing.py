@@ -1,0 +1,94 @@
+"""Which branch did every image go to, what did that cost, and who decided?
+
+The learned classifier is compared with routers that need none: the true noise level, one branch
+for all, and the classifier's own decisions dealt out at random.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinlens.errors import UsageError
+from thinlens.models.class_pruned import ClassPruned
+from thinlens.sparsity.branches import branch_flops
+from thinlens.sparsity.cost import cost
+from thinlens.sparsity.prunable import find_layers
+
+PAPER_SIDE = 256
+"""Height and width of the image at which ClassPruning counts FLOPs."""
+
+Choice = Callable[[Tensor], Tensor]
+"""Maps images `[B, C, H, W]` to their classes `[B]`."""
+
+
+class Router:
+    """Restores as a class-pruned network does and remembers the class of every image."""
+
+    def __init__(self, module: ClassPruned, choose: Choice | None = None) -> None:
+        self.module = module.eval()
+        self.classes: list[int] = []
+        self._learned = choose is None
+        self._choose = choose or module.classify
+
+    def __call__(self, image: Tensor) -> Tensor:
+        chosen = self._choose(image)
+        self.classes += [int(index) for index in chosen]
+        return self.module.by_class(image, chosen)
+
+    def bill(self) -> dict[str, Any]:
+        """Return the shares of the classes and the mean FLOPs of an image of 256x256.
+
+        The classifier's are included where it was asked.
+        """
+        flops, extra, base = _flops(self.module)
+        extra = extra if self._learned else 0
+        counts = Counter(self.classes)
+        images = max(1, len(self.classes))
+        total = sum(counts[index] * (one + extra) for index, one in enumerate(flops))
+        return {
+            "shares": [counts[index] / images for index in range(len(flops))],
+            "branch_flops": flops,
+            "classifier_flops": extra,
+            "mean_flops": total / images,
+            "of_base": total / images / base,
+        }
+
+
+def always(index: int) -> Choice:
+    """Send every image to one branch: a static network, or the oracle at one noise level."""
+    return lambda image: torch.full((len(image),), index)
+
+
+def oracle(sigma: float, levels: Sequence[float]) -> Choice:
+    """Send images to the class of their true noise level among those of training, rising."""
+    if sigma not in levels:
+        raise UsageError(f"sigma {sigma}: the oracle knows {', '.join(map(str, levels)) or 'none'}")
+    return always(sorted(levels).index(sigma))
+
+
+def dealt(classes: Sequence[int], seed: int) -> Choice:
+    """Deal out the same classes in random order: as many images to every branch, by chance."""
+    order = np.random.default_rng(seed).permutation(np.asarray(classes, dtype=np.int64)).tolist()
+    place = iter(order)
+
+    def choose(image: Tensor) -> Tensor:
+        return torch.tensor([next(place) for _ in image])
+
+    return choose
+
+
+def _flops(module: ClassPruned) -> tuple[list[int], int, int]:
+    """Return the FLOPs of every branch, of the classifier and of the base network."""
+    example = (1, module.config.channels, PAPER_SIDE, PAPER_SIDE)
+
+    def dense(part: torch.nn.Module) -> int:
+        return cost(part, example, find_layers(part, example), {}, "classpruning").flops or 0
+
+    branches = branch_flops(module.network, example, module.branches, module.pruned)
+    return branches, dense(module.classifier), dense(module.network)

@@ -1,0 +1,59 @@
+"""Deblurring of motion: real pairs, or synthetic blur of clean images where there are none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from thinlens.errors import UsageError
+from thinlens.tasks.motion_blur import blurred, trajectory
+from thinlens.tasks.task import Judgement
+
+
+@dataclass(frozen=True)
+class Deblurring:
+    """Sharpen images that were blurred while the camera or the scene moved.
+
+    PSNR and SSIM are those of whole RGB frames, as in SLS's Tables 1 and S1.
+    """
+
+    channels: int = 3
+    reach: int = 16
+    """Farthest that synthetic blur moves a pixel from its place in the sharp image, in pixels."""
+    gamma: float = 2.2
+    """Synthetic blur is an average of light: of pixel values to this power."""
+    name: ClassVar[str] = "deblur"
+    scale: ClassVar[int] = 1
+    synthetic: ClassVar[str] = "synthetic motion blur"
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise UsageError(f"{self.channels} channels: images have 1 (grey) or 3 (RGB)")
+        if self.reach < 1:
+            raise UsageError(f"reach {self.reach}: wanted 1 pixel or more")
+        if not (self.gamma > 0 and math.isfinite(self.gamma)):
+            raise UsageError(f"gamma {self.gamma}: wanted a number above 0")
+
+    @property
+    def margin(self) -> int:
+        return self.reach
+
+    @property
+    def judgement(self) -> Judgement:
+        return Judgement(channel="grey" if self.channels == 1 else "RGB", crop=0)
+
+    def align(self, clean: Tensor) -> Tensor:
+        return clean
+
+    def reduce(self, clean: Tensor) -> Tensor:
+        return clean
+
+    def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        light = image.clamp(0, 1) ** self.gamma
+        mean = blurred(light, trajectory(generator, self.reach))
+        # a blurry photograph is stored as 8 bits
+        return (mean.clamp(0, 1) ** (1 / self.gamma) * 255).round() / 255

@@ -1,0 +1,240 @@
+"""Do the branches of one network nest, keep to themselves, and come back from a checkpoint?"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from thinlens.api import load, save
+from thinlens.errors import UsageError
+from thinlens.models import create
+from thinlens.models.class_pruned import ClassPruned, Config
+from thinlens.sparsity.branches import Branches, branch_flops
+from thinlens.sparsity.layout import canonical, in_groups
+from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.prunable import find_layers
+from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.sparsity.straight_through import masked
+from thinlens.tasks import make_task
+
+TINY = {"depth": 5, "width": 8}
+LAYERS = ("model.2", "model.5", "model.8")
+"""DnCNN's convolutions between the first and the last."""
+BRANCHES = ("1:4,2:4,4:4", "2:4,4:4", "1:8,3:8,4:8,8:8", "1:2,2:2")
+
+
+def base(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = create("dncnn-20", **TINY)
+        network.train()(torch.rand(4, 1, 12, 12))  # batch statistics that are not 0 and 1
+    return network.eval()
+
+
+def class_pruned(branches: str = "1:4,2:4,4:4", seed: int = 0) -> ClassPruned:
+    found = Branches.of(branches)
+    config = Config(kept=found.kept, m=found.m, classifier_width=4, classifier_features=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = ClassPruned(config, base(seed))
+    ranks = {}
+    for name in LAYERS:
+        layer = prunable_layer(module.network, name)
+        ranks[name] = magnitude_ranks(layer.weight, layer, found.m)
+    module.set_ranks(ranks)
+    return module.eval()
+
+
+def image(count: int = 2, seed: int = 5) -> Tensor:
+    return torch.rand(count, 1, 12, 14, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("branches", BRANCHES)
+def test_branches_nest_and_keep_n_of_m(branches: str) -> None:
+    module = class_pruned(branches)
+    found = module.branches
+    for name in LAYERS:
+        layer = prunable_layer(module.network, name)
+        before = torch.zeros_like(layer.weight, dtype=torch.bool)
+        for index, n in enumerate(found.kept):
+            weight = module.tensors(index).get(f"{name}.weight", layer.weight)
+            alive = weight != 0
+            assert (in_groups(canonical(alive, layer), found.m, fill=0).sum(1) == n).all()
+            assert torch.equal(weight[alive], layer.weight[alive])  # the same weights
+            assert (alive | ~before).all()
+            before = alive
+
+
+def test_the_full_branch_is_the_base_bit_for_bit() -> None:
+    module = class_pruned()
+    with torch.no_grad():
+        assert torch.equal(module.branch(image(), 2), base()(image()))
+        assert not torch.equal(module.branch(image(), 0), base()(image()))
+
+
+def trained(module: nn.Module, run: Any, steps: int = 5) -> dict[str, Tensor]:
+    module.train()
+    for step in range(steps):
+        module.zero_grad()
+        (run(image(seed=step)) - image(seed=step)).abs().mean().backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.sub_(1e-2 * parameter.grad)
+    return {name: tensor.clone() for name, tensor in module.eval().state_dict().items()}
+
+
+def test_training_the_full_branch_is_training_the_base_bit_for_bit() -> None:
+    module, dense = class_pruned(), base()
+    own = trained(module.network, lambda x: module.train().branch(x, 2))
+    alone = trained(dense, dense)
+    assert own.keys() == alone.keys()
+    assert all(torch.equal(own[name], alone[name]) for name in own)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_branch_leaves_the_statistics_of_the_others_alone(index: int) -> None:
+    module = class_pruned().train()
+    before = [copy.deepcopy([n.state_dict() for n in module.norms_of(i)]) for i in range(3)]
+    module.branch(image(), index).square().mean().backward()
+    for other in range(3):
+        after = [norm.state_dict() for norm in module.norms_of(other)]
+        for was, now, norm in zip(before[other], after, module.norms_of(other), strict=True):
+            same = all(torch.equal(was[key], now[key]) for key in was)
+            assert same == (other != index)
+            assert all((p.grad is None) == (other != index) for p in norm.parameters())
+
+
+def test_variable_norms_cost_what_the_paper_prints() -> None:
+    network = create("dncnn-20")
+    module = ClassPruned(Config(), network)
+    extra = sum(p.numel() for p in module.norms.parameters())
+    assert extra == 4608
+    assert round(sum(p.numel() for p in module.parameters()) / 1e6, 3) == 0.754
+
+
+@given(st.integers(0, 99), st.integers(0, 3), st.floats(0, 1))
+def test_the_gradient_goes_straight_through_and_decays_what_is_hidden(
+    seed: int, n: int, decay: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.rand(2, 4, generator=generator, dtype=torch.float64) - 0.5
+    mask = torch.rand(2, 4, generator=generator) < n / 3
+    upstream = torch.rand(2, 4, generator=generator, dtype=torch.float64)
+    free = weight.clone().requires_grad_()
+    product = masked(free, mask, decay)
+    assert torch.equal(product, weight * mask)
+    (product * upstream).sum().backward()
+    assert free.grad is not None
+    torch.testing.assert_close(free.grad, upstream + decay * (~mask) * weight)
+
+
+def test_every_image_goes_through_the_branch_of_its_class() -> None:
+    module, batch = class_pruned(), image(6)
+    classes = torch.tensor([2, 0, 1, 0, 2, 2])
+    with torch.no_grad():
+        together = module.by_class(batch, classes)
+        for index, which in enumerate(classes.tolist()):
+            alone = module.branch(batch[index : index + 1], which)
+            torch.testing.assert_close(together[index : index + 1], alone)
+        assert torch.equal(module(batch), module.by_class(batch, module.classify(batch)))
+
+
+def test_a_tie_goes_to_the_cheaper_branch() -> None:
+    module = class_pruned()
+    with torch.no_grad():
+        for parameter in module.classifier.decide.parameters():
+            parameter.zero_()
+        assert module.classify(image(3)).tolist() == [0, 0, 0]
+        module.classifier.decide.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
+        assert module.classify(image(3)).tolist() == [1, 1, 1]
+
+
+def test_a_checkpoint_holds_the_weights_once_and_all_branches(tmp_path: Path) -> None:
+    module = class_pruned()
+    save(tmp_path, module, model="dncnn-20", task=make_task("denoise"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    encodings = {entry["name"]: entry["encoding"] for entry in config["tensors"]}
+    for name in LAYERS:
+        assert encodings.pop(f"network.{name}.weight") == "ranks"
+    assert set(encodings.values()) == {"dense"}
+    back = load(tmp_path)
+    assert isinstance(back.module, ClassPruned)
+    assert set(back.ranks) == {f"network.{name}" for name in LAYERS}
+    with torch.no_grad():
+        for index in range(3):
+            assert torch.equal(back.module.branch(image(), index), module.branch(image(), index))
+        assert torch.equal(back.module(image()), module(image()))
+    assert save(tmp_path / "again", back, model=back.model, task=make_task("denoise")) == back.bytes
+
+
+def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:
+    found = {layer.name: layer for layer in find_layers(class_pruned(), (1, 1, 720, 1280))}
+    assert found["network.model.2"].calls == found["classifier.decide"].calls == 1
+
+
+def test_branch_costs_are_charged_by_layer() -> None:
+    network = create("dncnn-20")
+    pruned = [f"model.{2 + 3 * index}" for index in range(18)]
+    thin, half, full = branch_flops(network, (1, 1, 256, 256), Branches.of(BRANCHES[0]), pruned)
+    # golden/counts.json: 1:4, 2:4 and dense, whose ends stay dense
+    assert (thin, half, full) == (22_053_781_504, 43_797_053_440, 87_283_597_312)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1:4", "two or more that nest"),
+        ("2:4,1:4", "two or more that nest"),
+        ("2:4,2:4", "two or more that nest"),
+        ("1:4,2:8", "do not nest: wanted one M"),
+        ("0:4,4:4", "1 <= N <= M"),
+        ("1:4,5:4", "1 <= N <= M"),
+        ("1:4;4:4", "wanted N:M by N:M"),
+    ],
+)
+def test_wrong_branches_are_one_sentence(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        Branches.of(text)
+
+
+@given(st.sampled_from(BRANCHES))
+def test_branches_are_read_as_they_are_written(text: str) -> None:
+    assert str(Branches.of(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network", "class-pruned"),
+        ("options", "[]"),
+        ("options", "{"),
+        ("options", '{"depth": "20"}'),
+        ("options", '{"wings": 2}'),
+        ("kept", [2, 1]),
+    ],
+)
+def test_a_hostile_config_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    save(tmp_path, class_pruned(), model="dncnn-20", task=make_task("denoise"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["config"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="cannot be used"):
+        load(tmp_path)
+
+
+def test_functional_weights_do_not_outlive_a_call() -> None:
+    module = class_pruned()
+    before = module.network.state_dict()["model.2.weight"]
+    with torch.no_grad():
+        module.branch(image(), 0)
+    after = module.network.state_dict()["model.2.weight"]
+    assert after.data_ptr() == before.data_ptr()
+    assert torch.equal(after, base().state_dict()["model.2.weight"])

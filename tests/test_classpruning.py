@@ -1,0 +1,256 @@
+"""Does ClassPruning label, price, train and route as its equations say?"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from test_class_pruned import base, class_pruned, image
+from thinlens.errors import UsageError
+from thinlens.methods import METHODS
+from thinlens.methods.classpruning import ClassPruning
+from thinlens.methods.classpruning_stages import (
+    ALARM_STEPS,
+    Joint,
+    Labels,
+    Separate,
+    Weights,
+    branch_errors,
+    entropy,
+    recalibrate,
+)
+from thinlens.methods.exchange import best_branches, exchange_rate
+from thinlens.methods.pseudo_labels import Difficulty, measure, residual_variances
+from thinlens.models import create
+from thinlens.models.class_pruned import ClassPruned
+from thinlens.sparsity.budget import Budget
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
+
+SIGMAS = (15 / 255, 25 / 255, 50 / 255)
+
+
+class Noisy:
+    """Grey images under Gaussian noise of three levels; some are not degraded at all."""
+
+    def __init__(self, clean_every: int = 0) -> None:
+        self.clean_every = clean_every
+
+    def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1000 * seed + 100 * epoch + step)
+        clean = torch.rand(6, 1, 12, 12, generator=generator)
+        level = torch.tensor(SIGMAS).repeat(2)[:, None, None, None]
+        noise = torch.randn(clean.shape, generator=generator) * level
+        if self.clean_every:
+            noise[:: self.clean_every] = 0
+        return clean + noise, clean
+
+
+def method(**options: object) -> ClassPruning:
+    given_ = {"budget": Budget.of("58%"), "example": (1, 1, 12, 12), **options}
+    return ClassPruning(**given_)  # type: ignore[arg-type]
+
+
+def test_for_gaussian_noise_the_classes_are_the_noise_levels() -> None:
+    found = measure(Noisy(), seed=0, classes=3, batches=50)
+    for variance, sigma in zip(found.variances, SIGMAS, strict=True):
+        assert math.sqrt(variance) == pytest.approx(sigma, rel=0.03)
+
+
+@given(st.integers(0, 99))
+def test_a_labelled_image_has_the_variance_of_its_class(seed: int) -> None:
+    degraded, clean = Noisy().batch(seed, 0, 0)
+    levels = Difficulty((0.001, 0.01, 0.04))
+    images, classes = levels.labelled(degraded, clean)
+    assert classes.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    for index, label in enumerate(classes.tolist()):
+        target = clean[index % 6][None]
+        found = residual_variances(images[index][None], target)
+        assert float(found) == pytest.approx(levels.variances[label], rel=1e-3)
+        residual = (images[index] - target[0]).flatten()
+        original = (degraded - clean)[index % 6].flatten()
+        assert torch.corrcoef(torch.stack([residual, original]))[0, 1] == pytest.approx(1)
+
+
+def test_images_that_are_not_degraded_are_skipped_or_refused() -> None:
+    levels = Difficulty((0.001, 0.04))
+    images, classes = levels.labelled(*Noisy(clean_every=2).batch(0, 0, 0))
+    assert len(images) == len(classes) == 2 * 3
+    none, _ = levels.labelled(*Noisy(clean_every=1).batch(0, 0, 0))
+    assert len(none) == 0
+    with pytest.raises(UsageError, match="0 of 12 training images differ"):
+        measure(Noisy(clean_every=1), 0, 3, batches=2)
+    with pytest.raises(UsageError, match="it wants one size"):
+        residual_variances(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8))
+    loss = Labels(class_pruned().train(), levels).loss(
+        lambda x: x, Noisy(clean_every=1).batch(0, 0, 0)
+    )
+    assert loss.item() == 0
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@given(st.integers(0, 999), st.floats(0.26, 1.2))
+def test_the_exchange_rate_is_the_least_that_meets_the_target(seed: int, target: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    errors = torch.rand(20, 3, generator=generator)
+    prices, costs = [0.25, 0.5, 1.0], [0.26, 0.51, 1.01]
+    rate = exchange_rate(errors, prices, costs, target)
+
+    def mean_cost(at: float) -> float:
+        return float(torch.tensor(costs)[best_branches(errors, prices, at)].double().mean())
+
+    assert mean_cost(rate) <= target + 1e-6
+    if rate > 0:
+        assert mean_cost(rate * (1 - 1e-6)) > target - 1e-6
+
+
+def test_the_exchange_rate_of_a_worked_case() -> None:
+    # moving the image from the dear branch to the cheap costs 0.3 of error and saves 0.75
+    errors = torch.tensor([[0.5, 0.2]], dtype=torch.float64)
+    assert exchange_rate(errors, [0.25, 1.0], [0.25, 1.0], 0.5) == pytest.approx(0.4)
+    assert exchange_rate(errors, [0.25, 1.0], [0.25, 1.0], 1.0) == 0
+    with pytest.raises(UsageError, match=r"target cost 20.0%: .* cost 25.0%"):
+        exchange_rate(errors, [0.25, 1.0], [0.25, 1.0], 0.2)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=3, max_size=3))
+def test_entropy_is_between_0_and_log_l(logits: list[float]) -> None:
+    share = torch.tensor([logits], dtype=torch.float64).softmax(1)
+    found = float(entropy(share))
+    assert -1e-12 <= found <= math.log(3) + 1e-12
+    assert found == pytest.approx(float(-(share * share.log()).sum()), abs=1e-9)
+
+
+def test_the_joint_loss_is_equation_7() -> None:
+    module = class_pruned().eval()  # batch norms that do not depend on who looks first
+    weights = Weights(entropy=0.3, cost=0.2, prices=[0.25, 0.5, 1.0])
+    joint, batch = Joint(module, weights, steps=10, images=[]), Noisy().batch(0, 0, 0)
+    joint.after_step(5)
+    with torch.no_grad():
+        share = module.classifier(batch[0]).softmax(1)
+        errors = torch.stack(
+            [(module.branch(batch[0], i) - batch[1]).abs().mean((1, 2, 3)) for i in range(3)], 1
+        )
+        expected = (share * errors).sum(1)
+        expected += 0.5 * 0.3 * -(share * share.log()).sum(1)
+        expected += 0.2 * (share @ torch.tensor([0.25, 0.5, 1.0]))
+        found = joint.loss(module, batch)
+    torch.testing.assert_close(found, expected.mean())
+
+
+def test_stage_two_moves_no_part_of_the_classifier() -> None:
+    module = class_pruned().train()
+    before = copy.deepcopy(module.classifier.state_dict())
+    stage = Separate(module)
+    stage.loss(module, Noisy().batch(0, 0, 0)).backward()  # type: ignore[no-untyped-call]
+    assert all(torch.equal(before[k], v) for k, v in module.classifier.state_dict().items())
+    assert all(p.grad is None for p in module.classifier.parameters())
+    trained = {id(p) for group in stage.param_groups(1.0) for p in group["params"]}
+    own = {id(p) for p in [*module.network.parameters(), *module.norms.parameters()]}
+    assert trained == own
+
+
+def test_a_collapse_rings_and_lowers_the_price() -> None:
+    weights = Weights(0.0, 1.0, [0.25, 0.5, 1.0])
+    joint = Joint(class_pruned(), weights, 5 * ALARM_STEPS, [])
+    joint._counts += torch.tensor([50, 30, 20])
+    joint.after_step(ALARM_STEPS)
+    assert (joint.alarms, joint.relief) == ([], 1.0)
+    joint._counts += torch.tensor([97, 2, 1])
+    joint.after_step(2 * ALARM_STEPS)
+    assert [alarm[0] for alarm in joint.alarms] == [2 * ALARM_STEPS]
+    assert joint.relief == 0.5
+    joint._counts += torch.tensor([0, 0, 100])  # all hard: no cheaper price would help
+    joint.after_step(3 * ALARM_STEPS)
+    assert (len(joint.alarms), joint.relief) == (2, 0.5)
+    other = Joint(class_pruned(), weights, 5 * ALARM_STEPS, [])
+    other.load_state_dict(json.loads(json.dumps(joint.state_dict())))
+    assert other.state_dict() == joint.state_dict()
+
+
+def test_recalibrated_norms_hold_the_statistics_of_their_own_images() -> None:
+    module, images = class_pruned(), [image(8, seed) for seed in range(3)]
+    classes = torch.tensor([0, 0, 1, 2, 2, 2, 1, 0])
+    module.classify = lambda batch: classes  # type: ignore[method-assign]
+    assert recalibrate(module, images) == [9, 6, 9]
+    seen: list[Tensor] = []
+    layer = module.network.get_submodule("model.2")
+    handle = layer.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        for index in range(3):
+            seen.clear()
+            for batch in images:
+                module.branch(batch[classes == index], index)
+            mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+            norm = module.norms_of(index)[0]
+            torch.testing.assert_close(norm.running_mean, mean)
+    handle.remove()
+    assert not module.network.training
+
+
+def test_a_branch_without_images_keeps_its_statistics() -> None:
+    module = class_pruned()
+    before = copy.deepcopy(module.state_dict())
+    module.classify = lambda batch: torch.zeros(len(batch), dtype=torch.long)  # type: ignore[method-assign]
+    assert recalibrate(module, [image(4)]) == [4, 0, 0]
+    changed = {k for k, v in module.state_dict().items() if not torch.equal(before[k], v)}
+    assert changed
+    assert all(name.startswith("norms.0.") for name in changed)
+
+
+@pytest.mark.slow
+def test_three_stages_end_to_end() -> None:
+    model = create("dncnn-20", depth=4, width=32)  # dearer than its classifier
+    before = copy.deepcopy(model.state_dict())
+    result = method().run(model, Noisy(), Trainer(Settings(steps=12)))
+    assert isinstance(result.module, ClassPruned)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    record = json.loads(json.dumps(result.record))
+    assert record["budget_base"] == "base_flops"
+    assert sum(record["shares"]) == pytest.approx(1)
+    bill = sum(s * c for s, c in zip(record["shares"], record["branch_costs"], strict=True))
+    assert record["achieved"] == pytest.approx(bill)
+    for name, ranked in result.module.structures().items():
+        ranked.check(result.module.get_submodule(name))  # type: ignore[arg-type]
+    again = method().run(model, Noisy(), Trainer(Settings(steps=12)))
+    ours, theirs = result.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_branch_errors_are_mean_absolute_errors() -> None:
+    module, (degraded, clean) = class_pruned(), Noisy().batch(0, 0, 0)
+    with torch.no_grad():
+        found = branch_errors(module, degraded, clean)
+        assert found.shape == (6, 3)
+        expected = (module.branch(degraded, 1) - clean)[4].abs().mean()
+    torch.testing.assert_close(found[4, 1], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"branches": "2:4,1:4"}, "that nest"),
+        ({"branches": "1:3,3:3"}, "M = 3 prunes no layer"),
+        ({"decay": 1.0}, "decay 1.0"),
+        ({"budget": Budget.of("1%")}, "target cost 1.0%"),
+    ],
+)
+def test_wrong_use_is_one_sentence(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        method(**options).run(base(), Noisy(), Trainer(Settings(steps=6)))
+
+
+def test_it_is_in_the_table_and_wants_steps() -> None:
+    assert METHODS["classpruning"] is ClassPruning
+    with pytest.raises(UsageError, match="wanted a number of --steps"):
+        method().run(base(), Noisy(), Trainer(Settings(steps=0)))
+    scratch = METHODS["classpruning"].preset("paper", budget=Budget.of("58%"), example=(1, 1, 8, 8))
+    assert isinstance(scratch, ClassPruning)
+    assert scratch.scratch

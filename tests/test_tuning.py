@@ -1,0 +1,163 @@
+"""Does the planner take what was measured as the fastest, once, whatever became of its notes?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from thinlens.engine import timings as notes
+from thinlens.engine.choice import DENSE, candidates, guess
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Kernel
+from thinlens.engine.native import fastest, native
+from thinlens.engine.timings import Timings
+from thinlens.engine.tuning import Tuner, strip_seconds
+
+built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
+ROWS = 200
+
+
+def kernel(part: float = 0.5, channels: int = 32, stride: int = 1) -> Kernel:
+    drawn = np.random.default_rng(0)
+    weight = drawn.standard_normal((32, channels, 3, 3)).astype(np.float32)
+    weight[drawn.random(weight.shape) >= part] = 0
+    return Kernel(weight, np.zeros(32, np.float32), 1, stride, 1)
+
+
+class Stopwatch:
+    """Says what it was told to, and counts how often it was asked."""
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self.seconds, self.asked = seconds, 0
+
+    def __call__(self, kernel: Kernel, columns: int, choices: Sequence[int]) -> list[float]:
+        self.asked += 1
+        return list(self.seconds[: len(choices)])
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=3, max_size=3, unique=True))
+def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notes, "write_json", lambda path, content: None)
+        watch = Stopwatch(seconds)
+        choose = Tuner("cpu", watch, Timings(Path("/nowhere/kernels.json")))
+        chosen = {choose(kernel(), 40, ROWS) for _ in range(3)}
+    assert chosen == {candidates(kernel())[int(np.argmin(seconds))]}
+    assert watch.asked == 1
+
+
+def test_another_process_reads_what_the_first_measured(tmp_path: Path) -> None:
+    first, second = Stopwatch([3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0])
+    path = tmp_path / "thinlens" / "kernels.json"
+    one = Tuner("cpu", first, Timings(path))(kernel(), 40, ROWS)
+    two = Tuner("cpu", second, Timings(path))(kernel(), 40, ROWS)
+    assert one == two and (first.asked, second.asked) == (1, 0)
+    Tuner("other cpu", second, Timings(path))(kernel(), 40, ROWS)
+    Tuner("cpu", second, Timings(path))(kernel(0.1), 40, ROWS)
+    assert second.asked == 2
+
+
+def test_two_processes_do_not_forget_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    one, two = Timings(path), Timings(path)
+    assert one.get("a", [0]) is None and two.get("b", [0]) is None
+    one.add("a", {0: 1.0})
+    two.add("b", {0: 2.0})
+    assert set(json.loads(path.read_text())) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[1]",
+        b"null",
+        b"[" * 100_000,
+        b'{"a": 3}',
+        b'{"a": {"0": "fast"}}',
+        b'{"a": {"0": NaN}}',
+        b'{"a": {"0": -1.0}}',
+        b'{"a": {"x": 1.0}}',
+        b'{"a": {"' + b"9" * 5000 + b'": 1.0}}',
+        b'{"a": {"7": 1.0}}',
+    ],
+)
+def test_damaged_notes_are_measured_again(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    path.write_bytes(content)
+    timings = Timings(path)
+    assert timings.get("a", [0]) is None
+    timings.add("a", {0: 1.0})
+    assert Timings(path).get("a", [0]) == {0: 1.0}
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    timings = Timings(tmp_path / "file" / "kernels.json")
+    timings.add("a", {0: 1.0})
+    assert timings.get("a", [0]) == {0: 1.0}
+
+
+def test_the_oldest_notes_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "MOST_ENTRIES", 3)
+    timings = Timings(tmp_path / "kernels.json")
+    for name in "abcde":
+        timings.add(name, {0: 1.0})
+    assert list(json.loads((tmp_path / "kernels.json").read_text())) == ["c", "d", "e"]
+
+
+def test_notes_lie_in_the_users_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert notes.folder() == tmp_path / "thinlens"
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert notes.folder() == Path.home() / ".cache" / "thinlens"
+
+
+def test_small_convolutions_are_not_measured() -> None:
+    watch = Stopwatch([1.0])
+    choose = Tuner("cpu", watch, Timings(Path("/nowhere/kernels.json")))
+    assert choose(kernel(0.9), 5, 1) == guess(kernel(0.9), 5, 1) == DENSE
+    assert watch.asked == 0
+
+
+@built
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_candidate_is_really_timed(stride: int) -> None:
+    for isa in native().offered() if (native() is not None) else []:  # type: ignore[union-attr]
+        one = kernel(channels=20, stride=stride)
+        seconds = strip_seconds(isa, one, 8, candidates(one))
+        assert len(seconds) == 3 and all(0 < s < 10 for s in seconds)
+
+
+@built
+def test_a_plan_takes_the_choice_and_its_result_does_not_change() -> None:
+    """Whatever is measured, a thin network's plan is at most its dense plan's time."""
+    torch.manual_seed(0)
+    module = nn.Conv2d(32, 32, 3, padding=1).eval()
+    with torch.no_grad():
+        module.weight[torch.rand_like(module.weight) < 0.5] = 0
+    image = torch.rand(1, 32, 9, 11)
+    outputs, asked = [], []
+    for choice in (DENSE, 16, 32):
+
+        def choose(kernel: Kernel, columns: int, rows: int, choice: int = choice) -> int:
+            asked.append((kernel.layer, rows))
+            return choice
+
+        outputs.append(Compiled(module, 1, fastest(), choose)(image))
+    assert asked == [("", 9)] * 3
+    for output in outputs:
+        torch.testing.assert_close(output, module(image).detach(), rtol=1e-5, atol=1e-5)

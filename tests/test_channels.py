@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from small_networks import crossed
+from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.filter import masked, without
+from thinlens.methods.filter import Filter, masked, without
 from thinlens.methods.leaving import leaving_order
-from thinlens.models import MODELS, create
+from thinlens.models import MODELS, create, image_channels
+from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import find_channels
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
 
 EXAMPLE = (1, 3, 24, 24)
 
@@ -41,6 +44,12 @@ def gated(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([x[:, :4] * torch.sigmoid(one), x[:, 4:] + other], dim=1)
 
 
+def by_halves(x: Tensor, y: Tensor) -> Tensor:
+    """NAFNet's gate: one half of the channels times the other."""
+    one, other = (x + y).chunk(2, dim=1)
+    return one * other
+
+
 def shuffled(x: Tensor, y: Tensor) -> Tensor:
     """ShuffleNet's exchange between two groups, by a view."""
     return (x * y).view(1, 2, 4, *x.shape[-2:]).transpose(1, 2).flatten(1, 2)
@@ -52,6 +61,7 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int, nn.Module, list[
     "residual": (lambda x, y: F.relu(x) + y, 8, nn.Identity(), [[i] for i in range(8)]),
     "concat": (lambda x, y: torch.cat([x, y], 1), 16, nn.Identity(), [[]] * 8),
     "gate": (gated, 8, nn.Identity(), [[i] for i in range(8)]),
+    "halves": (by_halves, 4, nn.Identity(), [[i % 4, i % 4 + 4] for i in range(8)]),
     "exchange": (shuffled, 8, nn.Identity(), [[i] for i in range(8)]),
     "pixel shuffle": (
         lambda x, y: F.pixel_shuffle(y + x, 2),
@@ -84,8 +94,16 @@ CASES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int, nn.Module, list[
         nn.Identity(),
         [[i] for i in range(8)],
     ),
+    "state": (  # as an LSTM's first, it has the channels of what it is made like
+        lambda x, y: torch.tanh(torch.zeros_like(x) * y + y),
+        *(8, nn.Identity(), [[i] for i in range(8)]),
+    ),
     "attention map": (lambda x, y: x * y[:, :1], 8, nn.Identity(), [[]] * 8),
 }
+
+
+COUNTED = ("gate", "exchange")
+"""Cases whose code names the number 4, which is wrong as soon as a channel has left."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -122,11 +140,10 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         name: lambda name=name, net=net: create(name, **{**net.tiny, "width": 12})
         for name, net in MODELS.items()
     }
-    counted = ("gate", "exchange", "attention map")  # their code counts channels, or keeps them
     ours = {
         name: lambda case=case: Net(*case[:3])
         for name, case in CASES.items()
-        if name not in counted
+        if name not in COUNTED
     }
     return {"crossed": crossed, **own, **ours}
 
@@ -138,8 +155,7 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
     for tensor in model.buffers():
         if tensor.is_floating_point() and tensor.ndim == 1:
             tensor.uniform_(0.5, 1.5)  # batch statistics that are not 0 and 1
-    planes = model.get_parameter(next(n for n, p in model.named_parameters() if p.ndim == 4))
-    example = (1, planes.shape[1], 24, 24)
+    example = (1, image_channels(model), 24, 24)
     channels = find_channels(model, example)
     order = leaving_order(model, channels, least=1)
     dead = [leaver.label for leaver in order[: -(-len(order) // 2)]]
@@ -154,6 +170,14 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
         wanted = cost(network, example, find_layers(network, example), {})
         assert (prices.macs(gone), prices.params(gone)) == (wanted.macs, wanted.params)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_code_that_counts_channels_is_refused_and_not_broken(name: str) -> None:
+    network = Net(*CASES[name][:3])
+    method = Filter(budget=Budget.of("1/2"), example=EXAMPLE, least=1)
+    with pytest.raises(UsageError, match="does not bear fewer channels"):
+        method.run(network, RandomData(), Trainer(Settings(steps=0)))
 
 
 def test_a_network_that_does_not_run_is_one_sentence() -> None:

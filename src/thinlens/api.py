@@ -23,6 +23,7 @@ from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod
+from thinlens.models import image_channels
 from thinlens.models.class_pruned import NAME as CLASS_PRUNED
 from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
@@ -208,14 +209,6 @@ def restore(
 def described(task: Task) -> dict[str, Any]:
     """Return what a checkpoint remembers of a task: `make_task(**described(task))` makes it."""
     return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
-
-
-def image_channels(module: nn.Module) -> int:
-    """Return the channels of the images that `module` takes: those of its first convolution."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            return layer.in_channels
-    raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
 
 
 def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
 from thinlens.checkpoints.tensors import own_tensors
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, WRAPPERS
+from thinlens.models import MODELS, WRAPPERS, image_channels
 from thinlens.models.network import Network
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.narrowing import narrow
@@ -102,8 +102,7 @@ def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, E
     if whole > LARGEST_CUT * left:
         raise UsageError(f"its config describes a network over {LARGEST_CUT} times as large")
     narrow(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
-    images = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)][:1] or [3]
-    dry_run(module, (1, images[0], PROBE, PROBE))
+    dry_run(module, (1, image_channels(module), PROBE, PROBE))
 
 
 def config_of(manifest: Manifest) -> Any:

@@ -56,7 +56,7 @@ class Comparison:
     """Test folders by the name of the set. Both may name environment variables: $DATA/Set5."""
     training: Settings = field(default_factory=Settings)
     """The same for all methods that train; `seed` is set by `seeds`."""
-    crops: Mapping[str, int] = field(default_factory=dict)
+    crops: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,11 @@ def read_comparison(path: Path) -> Comparison:
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table, [{name}]")
     types = {f.name: type(f.default) for f in fields(Settings) if f.name != "seed"}
-    known = {"training": types, "crops": dict.fromkeys(CROP_KEYS, int)}
-    known["tests"] = dict.fromkeys(tables["tests"], str)
+    known: dict[str, dict[str, type]] = {
+        "training": types,
+        "crops": dict.fromkeys(CROP_KEYS, int),
+        "tests": dict.fromkeys(tables["tests"], str),
+    }
     for name, table in tables.items():
         check_keys(path, f"key of [{name}]", table, known[name])
         check_types(path, table, known[name])
@@ -238,7 +241,7 @@ def paper_gmacs(model: str, priced: Price) -> float:
     macs = float(priced.total.macs)
     for layer in priced.layers:
         n = priced.n.get(layer.name)
-        if n is not None and layer.m == BIASES_SCALED.get(model):
+        if n is not None and layer.m is not None and layer.m == BIASES_SCALED.get(model):
             macs -= layer.bias_adds * (1 - n / layer.m)
     return macs / 1e9
 

@@ -83,9 +83,8 @@ class Info(Verb):
 
     def _network(self) -> tuple[Checkpoint, int]:
         """Return the network and the M that says which of its layers count as prunable."""
-        from thinlens.api import image_channels
         from thinlens.cli.networks import fresh, uniform, unsaved
-        from thinlens.models import MODELS
+        from thinlens.models import MODELS, image_channels
 
         if self.source not in MODELS:
             return self._checkpoint(), DEFAULT_M

@@ -149,7 +149,7 @@ class Filter(BudgetMethod):
         layer.weight[gone] = 0.0
         if layer.bias is not None:
             layer.bias[gone] = 0.0
-            layer.bias.register_hook(
+            layer.bias.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: gradient.masked_fill(gone.to(gradient.device), 0)
             )
         mask = torch.ones_like(layer.weight, dtype=torch.bool)

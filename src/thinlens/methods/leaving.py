@@ -88,4 +88,5 @@ def _fewest(ranked: Sequence[int], channels: Channels, least: int) -> int:
 
 def _living(labels: Tensor | None) -> Tensor:
     assert labels is not None  # a producer's axis is always labelled
-    return torch.unique(labels[labels != 0])
+    alive: Tensor = torch.unique(labels[labels != 0])
+    return alive

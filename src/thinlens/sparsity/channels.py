@@ -362,6 +362,7 @@ BY_CHANNEL = (
     *("reflection_pad2d", "replication_pad2d", "constant_pad_nd"),
 )
 REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean")
+LIKE = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like")  # a channel for each
 NORMS = (
     *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
     *("cudnn_batch_norm", "_batch_norm_no_update", "miopen_batch_norm"),
@@ -375,7 +376,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(BY_CHANNEL, _by_channel),
     **dict.fromkeys(REDUCTIONS, _reduction),
     **dict.fromkeys(NORMS, _norm),
-    **dict.fromkeys(("copy", "fill", "clamp", "_prelu_kernel"), _pointwise),
+    **dict.fromkeys((*LIKE, "copy", "fill", "clamp", "_prelu_kernel"), _pointwise),
 }
 """How each ATen operation treats labels; pointwise ones say so themselves."""
 
@@ -390,7 +391,5 @@ MOVES = frozenset(
 )
 """Operations that move entries and compute nothing: they are done to the labels too."""
 
-BLIND = frozenset(
-    ["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "new_zeros", "new_full"]
-)
+BLIND = frozenset(["new_zeros", "new_ones", "new_empty", "new_full"])
 """Operations that look at a tensor's shape only."""

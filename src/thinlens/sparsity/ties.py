@@ -24,7 +24,8 @@ class Ties:
 
     def tie(self, one: Tensor, other: Tensor) -> None:
         """Tie the labels of two tensors, entry by entry; they are broadcast to one shape."""
-        one, other = _without_repeats(*torch.broadcast_tensors(one, other))
+        shape = torch.broadcast_shapes(one.shape, other.shape)  # type: ignore[no-untyped-call]
+        one, other = _without_repeats(one.expand(shape), other.expand(shape))
         known = len(self._parents)
         for pair in torch.unique(one * known + other).tolist():  # each pair once, as one number
             low, high = sorted(self._root(label) for label in divmod(pair, known))

@@ -26,10 +26,10 @@ UNTRAINED = Settings(steps=0)
 SETTINGS = {"sr-ste": Settings(steps=3, optimizer="adam", learning_rate=1e-3, warmup=0)}
 """How a method trains that has to."""
 
-SEARCHING = ["sls"]
-"""What needs too many steps to stand here; it has tests of its own."""
+APART = ["sls", "classpruning"]
+"""What needs many steps, or stages of training, and gives more than masks; tests of their own."""
 
-NAMES = [name for name in METHODS if name not in SEARCHING]
+NAMES = [name for name in METHODS if name not in APART]
 NM_NAMES = [name for name in NAMES if issubclass(METHODS[name], NMMethod)]
 
 SMALL = {"least-squares": {"pixels": 4096}, "filter": {"least": 2}}

@@ -362,7 +362,8 @@ BY_CHANNEL = (
     *("reflection_pad2d", "replication_pad2d", "constant_pad_nd"),
 )
 REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean")
-LIKE = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like")  # a channel for each
+# What is made like a tensor has a channel for each of its channels.
+LIKE = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like")
 NORMS = (
     *("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
     *("cudnn_batch_norm", "_batch_norm_no_update", "miopen_batch_norm"),

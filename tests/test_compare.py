@@ -74,7 +74,7 @@ def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
         assert rows[method, "1/2"]["macs"] < rows["dense", "1"]["macs"]
         assert rows[method, "1/2"]["scores"]["twice"]["psnr"] > 0
         assert "lowest reachable" in rows[method, "1/40"]["error"]
-    table = list(csv.DictReader((place / "out" / "table.csv").open()))
+    table = list(csv.DictReader((place / "out" / "table.csv").read_text().splitlines()))
     assert [int(r["macs"]) for r in table if r["macs"]] == [
         r["macs"] for r in ran.json["rows"] if not r["error"]
     ]
@@ -105,7 +105,7 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
         return prune(*words, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "prune", failing)
-    (place / "small.toml").write_text(RECIPE.replace('"sr-ste:paper", ', "").replace(", 1/40", ""))
+    (place / "small.toml").write_text(RECIPE.replace('"sr-ste:paper", ', ""))
     ran = run("compare", "small.toml", "--out", "out", "--json")
     assert ran.status == 1
     assert ran.json["failed"] == 2
@@ -125,7 +125,10 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
         ("sr-ste:paper", "sr-ste:code", "preset 'code'"),
         ('"1/2"', '"2"', "at most 1"),
         ('data = "clean"', 'data = "nowhere"', "nowhere is missing"),
-        ('twice = "clean"', 'twice = "$UNSET/Set5"', "$UNSET/Set5 is missing"),
+        ('data = "clean"', 'data = "$UNSET/train"', "$UNSET/train is missing"),
+        ('twice = "clean"', 'twice = "nowhere"', "nowhere is missing"),
+        ('"one-shot"', '"classpruning"', "wanted prune and evaluate"),
+        ('"1/2"', '"40ms"', "'40ms'"),
         ('networks = ["sr"]', "", "networks = []: wanted a list of str"),
         ("[crops]", "crops", "is not TOML"),
     ],
@@ -138,6 +141,16 @@ def test_a_bad_recipe_is_refused_before_any_work(
     assert ran.status == 2
     assert fragment in ran.json["error"]
     assert not (place / "out").exists()
+
+
+def test_a_set_of_no_known_folder_is_left_out_and_named(place: Path) -> None:
+    recipe = RECIPE.replace("[tests]", '[tests]\nSet5 = "$UNSET/Set5"')
+    (place / "small.toml").write_text(recipe.replace(', "sr-ste:paper", "filter"', ""))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["left_out"] == ["Set5"]
+    assert all(list(row["scores"]) == ["twice"] for row in ran.json["rows"] if not row["error"])
+    assert "Set5 is left out" in run("compare", "small.toml", "--out", "out").out
 
 
 def test_m_multiplies_only_what_has_groups(place: Path) -> None:
@@ -163,9 +176,14 @@ def test_paper_gmacs_are_the_printed_ones(model: str, n: int, printed: float) ->
     assert paper_gmacs(model, priced) == pytest.approx(printed, abs=0.011)
 
 
-def test_the_smoke_recipe_is_readable() -> None:
+def test_the_smoke_recipe_is_readable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+    monkeypatch.delenv("THINLENS_DATA", raising=False)
     assert len(cells(read_comparison(recipe))) == 11
+    assert read_comparison(recipe).left_out == ("Set5",)
+    monkeypatch.setenv("THINLENS_DATA", str(tmp_path))
+    (tmp_path / "sr_test" / "Set5" / "x4").mkdir(parents=True)
+    assert list(read_comparison(recipe).tests) == ["Set5"]
 
 
 def test_a_damaged_cell_is_named(place: Path) -> None:

@@ -22,6 +22,7 @@ from thinlens.cli.values import size
 from thinlens.errors import UsageError
 from thinlens.files import write_json
 from thinlens.methods import METHODS
+from thinlens.methods.classpruning import ClassPruning
 from thinlens.report.price import Price, price
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
@@ -54,6 +55,8 @@ class Comparison:
     """Images to calibrate and train on; None: the photographs inside scikit-image."""
     tests: Mapping[str, str] = field(default_factory=dict)
     """Test folders by the name of the set. Both may name environment variables: $DATA/Set5."""
+    left_out: tuple[str, ...] = ()
+    """The sets whose folders name a variable that is not set."""
     training: Settings = field(default_factory=Settings)
     """The same for all methods that train; `seed` is set by `seeds`."""
     crops: Mapping[str, Any] = field(default_factory=dict)
@@ -106,10 +109,12 @@ def read_comparison(path: Path) -> Comparison:
         check_types(path, table, known[name])
     check_types(path, {"data": content.get("data", "")}, {"data": str})
     training = Settings(**{"steps": 0, "learning_rate": LEARNING_RATE, **tables["training"]})
+    reachable = {k: v for k, v in tables["tests"].items() if "$" not in os.path.expandvars(v)}
     found = Comparison(
         **given,
         data=_expanded(path, content["data"]) if "data" in content else None,
-        tests={name: _expanded(path, folder) for name, folder in tables["tests"].items()},
+        tests={name: _expanded(path, folder) for name, folder in reachable.items()},
+        left_out=tuple(name for name in tables["tests"] if name not in reachable),
         training=training,
         crops=tables["crops"],
     )
@@ -133,6 +138,10 @@ def cells(plan: Comparison) -> list[Cell]:
             method, _, preset = word.partition(":")
             if method not in METHODS:
                 raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
+            if issubclass(METHODS[method], ClassPruning):
+                raise UsageError(
+                    f"{word} costs what the images make it cost: wanted prune and evaluate for it"
+                )
             METHODS[method].preset(preset or None, budget=Budget.of(budget), example=(1, 1, 1, 1))
             grouped = "m" in {f.name for f in fields(METHODS[method])}
             cell = Cell(network, method, preset or None, budget, m if grouped else None, seed)

@@ -56,11 +56,12 @@ class Compare(Verb):
             "out": str(out),
             "done": len(rows),
             "failed": len(failures),
+            "left_out": list(plan.left_out),
             "rows": rows,
         }
-        return Answer(
-            content, (_table(rows).rich(), f"{out}: table.csv, table.md"), tuple(failures)
-        )
+        told = [f"{out}: table.csv, table.md"]
+        told += [f"{name} is left out: its folder is not known" for name in plan.left_out]
+        return Answer(content, (_table(rows).rich(), *told), tuple(failures))
 
 
 COLUMNS = ("network", "method", "preset", "budget", "m", "seed")

@@ -41,12 +41,12 @@ class Prune(Verb):
         str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter")
     ]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
-    is left, so that it needs no training; filter removes whole channels; all three train on for
-    --steps if there are any. sls searches how many weights each layer keeps while it trains for
-    --steps; sr-ste lets weights come back while it trains; classpruning trains several sparsities
-    of one network and a classifier that picks one per image."""
+    is left, so that it needs no training; filter removes whole channels; all three train on if
+    there are steps. sls searches how many weights each layer keeps while it trains; sr-ste lets
+    weights come back while it trains; classpruning trains several sparsities of one network and a
+    classifier that picks one per image."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
-    """The part of the prunable multiply-adds (filter: of --metric) that is kept: 1/8, 0.125 or
+    """The part of the prunable multiply-adds (filter: of its metric) that is kept: 1/8, 0.125 or
     12.5%; or the time that one input may take in the native engine on this machine: 40ms."""
     target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
     """classpruning in place of --budget: the mean cost of an image, classifier included, as a

@@ -102,7 +102,10 @@ def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, E
     if whole > LARGEST_CUT * left:
         raise UsageError(f"its config describes a network over {LARGEST_CUT} times as large")
     narrow(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
-    dry_run(module, (1, image_channels(module), PROBE, PROBE))
+    try:
+        dry_run(module, (1, image_channels(module), PROBE, PROBE))
+    except UsageError as error:
+        raise UsageError(f"its tensors are smaller than its config says, and so {error}") from error
 
 
 def config_of(manifest: Manifest) -> Any:

@@ -87,6 +87,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     """Lay the rows out as the papers do: GMACs, parameters, PSNR / SSIM per test set."""
+    from thinlens.report.price import BUDGET_BASE
     from thinlens.report.tables import Table, count, giga
 
     sets = _sets(rows)
@@ -98,8 +99,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         if row["error"]:
             return (*head, *[""] * 4, *[""] * len(sets), row["error"])
         scores = [row["scores"][name] for name in sets]
+        whole = row["budget_base"] not in (None, BUDGET_BASE)
+        kept = f"{row['achieved']:.2%}" + (f" of all {row['budget_base']}" if whole else "")
         return (
-            *(*head, f"{row['achieved']:.2%}", giga(row["macs"]), f"{row['paper_gmacs']:.2f}"),
+            *(*head, kept, giga(row["macs"]), f"{row['paper_gmacs']:.2f}"),
             *(count(row["params"]), *(f"{s['psnr']:.2f} / {s['ssim']:.4f}" for s in scores), ""),
         )
 

@@ -69,6 +69,8 @@ BAD_LINES = [
     ("train classifier --data clean --out run", "classifier makes no images"),
     ("prune sr --method one-shot --out run", "one-shot wants --budget"),
     ("prune sr --method one-shot --budget 1/2 --branches 1:4,4:4 --out run", "has branches"),
+    ("prune sr --method sls --budget 1/2 --metric params --out run", "only filter has metric"),
+    ("prune sr --method filter --budget 5ms --out run", "filter takes a part"),
     ("prune denoise --method classpruning --budget 1/2 --out run", "wants --target-cost"),
     ("evaluate denoise --data clean --router oracle", "has one branch"),
     ("evaluate denoise --data clean --crop-target 10", "no option 'crop_target'"),

@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 from cli_cases import images, run, sr_checkpoint
 from small_networks import RandomData, crossed
-from thinlens.api import load, save
+from thinlens import engine
+from thinlens.api import load, prune, save
+from thinlens.checkpoints.format import save as save_folder
+from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.methods import Pruned
-from thinlens.methods.filter import Filter, nearest_eighth
-from thinlens.models import create
+from thinlens.methods.filter import Filter, nearest_eighth, without
+from thinlens.methods.leaving import leaving_order
+from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
+from thinlens.sparsity.channels import find_channels
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 from thinlens.tasks import make_task
@@ -26,6 +31,8 @@ from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
 HD = (1, 3, 180, 320)
+
+built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
 
 
 class Enlarged(RandomData):
@@ -163,6 +170,40 @@ def test_a_smaller_network_survives_on_disk(preset: str, tmp_path: Path) -> None
     save(tmp_path / "again", found, model="rfdn", task=task)
     one, other = (tmp_path / name / "model.safetensors" for name in ("thin", "again"))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_loses_channels_and_comes_back(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create(name, **{**MODELS[name].tiny, "width": 8})
+    example = (1, image_channels(model), 32, 32)
+    channels = find_channels(model, example)
+    order = leaving_order(model, channels, least=2)
+    thin = without(model, channels, [leaver.label for leaver in order[: len(order) // 2]])
+    save_folder(tmp_path, thin, model=name, task={})
+    found = load(tmp_path)
+    assert found.narrowed
+    image = torch.rand(example)
+    with torch.no_grad():
+        assert torch.equal(found.module(image), thin.eval()(image))
+
+
+@built
+@pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "dncnn-17"])
+def test_the_native_engine_runs_uneven_widths(name: str) -> None:
+    torch.manual_seed(0)
+    model = create(name, **{**MODELS[name].tiny, "width": 12})
+    example = (1, image_channels(model), 16, 16)
+    channels = find_channels(model, example)
+    dead = [leaver.label for leaver in leaving_order(model, channels, least=1)][::2]
+    thin, image = without(model, channels, dead).eval(), torch.rand(example)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine.compile(thin)(image), thin(image), rtol=1e-5, atol=1e-5)
+
+
+def test_milliseconds_are_for_methods_that_know_layers() -> None:
+    with pytest.raises(UsageError, match="filter takes a part, such as 1/8, and no time"):
+        prune(crossed(), budget="5ms", method="filter", size=(16, 16))
 
 
 def change(folder: Path, act: Callable[[dict[str, object]], None]) -> None:

@@ -363,7 +363,10 @@ def test_progress_is_told_every_step() -> None:
         ({"save_every": 0}, "save_every 0: wanted 1 or more"),
         ({"learning_rate": 1.0}, r"learning_rate 1.0: wanted a rate in \(0, 1\)"),
         ({"optimizer": "lion"}, "optimizer 'lion': wanted muon or adam"),
-        ({"schedule": "sine"}, "schedule 'sine': wanted cosine or trapezoid or step or constant"),
+        (
+            {"schedule": "sine"},
+            "schedule 'sine': wanted cosine or trapezoid or step or halvings or constant",
+        ),
         ({"precision": "fp8"}, "precision 'fp8': wanted fp32 or bf16"),
     ],
 )

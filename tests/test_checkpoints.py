@@ -152,12 +152,14 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     dead = Pattern(torch.zeros_like(good.head.weight, dtype=torch.bool), 1, 3)
     worn = toy()
     attach(worn, {"head": dead})
-    other = toy()
-    other.linear = nn.Linear(3, 5, bias=False)
+    wider, narrower = toy(), toy()  # what has lost channels may be narrower, if it runs
+    wider.linear = nn.Linear(300, 5, bias=False)
+    narrower.linear = nn.Linear(3, 5, bias=False)
     cases = [
         (good, "toy", {"head": dead}, "strip it first"),
         (worn, "toy", {}, "parametrizations"),
-        (other, "toy", {}, "linear.weight"),
+        (wider, "toy", {}, "linear.weight"),
+        (narrower, "toy", {}, "smaller than its config says, and so the network cannot run"),
         (good, "rfdn", {}, "no option"),
         (good, "nothing", {}, "unknown network"),
         (nn.Linear(2, 2), "toy", {}, "no config"),

@@ -18,14 +18,15 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        *("--branches", "--budget", "--data", "--json", "--m", "--method", "--out", "--preset"),
-        *("--seed", "--size", "--steps", "--target-cost", "--threads"),
+        *("--branches", "--budget", "--data", "--json", "--m", "--method", "--metric", "--out"),
+        *("--preset", "--seed", "--size", "--steps", "--target-cost", "--threads"),
     ],
     "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
     "restore": ["--engine", "--json", "--max-pixels", "--model", "--out", "--tile"],
     "bench": [
         *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
     ],
+    "compare": ["--json", "--out"],
 }
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]
@@ -41,6 +42,7 @@ KEYS = {
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
     "restore": "done failed skipped seconds",
     "bench": "machine rows best_dense speedup missing",
+    "compare": "recipe out done failed left_out rows",
 }
 
 
@@ -74,6 +76,9 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
     weights.rename(tmp_path / "weights.safetensors")
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[crops]\npatch = 16\nbatch_size = 2\n")
+    comparison = tmp_path / "comparison.toml"
+    what = f'networks = ["{sr}"]\nmethods = ["one-shot"]\nbudgets = ["1/2"]\nm = [{TINY_M}]\n'
+    comparison.write_text(f'{what}data = "{clean}"\n[crops]\npatch = 8\n')
     prune = ("--method", "one-shot", "--budget", "1/2", "--m", TINY_M, "--out", thin)
     train = ("--data", clean, "--out", tmp_path / "run", "--steps", 1, "--recipe", recipe)
     kair = ("--model", "dncnn-17", "--out", tmp_path / "kair")
@@ -87,6 +92,7 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
         "bench": run(
             "bench", thin, "--size", "24x16", "--rounds", 2, "--against", "none", "--json"
         ),
+        "compare": run("compare", comparison, "--out", tmp_path / "compared", "--json"),
     }
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err

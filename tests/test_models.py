@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, create, network
+from thinlens.models import MODELS, create, image_channels, network
+from thinlens.sparsity.dry_run import dry_run
 from thinlens.tasks import TASKS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "outputs.json").read_text())
@@ -114,6 +115,20 @@ def test_an_entry_is_consistent(name: str) -> None:
     assert type(model) is entry.build
     assert getattr(entry.config, "channels", 3) == entry.channels
     assert sum(p.numel() for p in tiny(name).parameters()) < 20_000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_image_channels_are_known_and_run(name: str) -> None:
+    """Not those of the first convolution: SRN's sees two images, GCANet's an edge map beside."""
+    channels = image_channels(tiny(name))
+    assert channels == getattr(MODELS[name].config, "channels", MODELS[name].channels)
+    assert dry_run(tiny(name), (1, channels, 24, 24)).outputs
+
+
+def test_another_networks_image_channels_are_those_of_its_first_convolution() -> None:
+    assert image_channels(nn.Sequential(nn.ReLU(), nn.Conv2d(5, 3, 1), nn.Conv2d(3, 2, 1))) == 5
+    with pytest.raises(UsageError, match="has no convolution"):
+        image_channels(nn.ReLU())
 
 
 def test_an_unknown_name_or_option_is_one_sentence() -> None:

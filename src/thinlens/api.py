@@ -22,6 +22,8 @@ from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
+from thinlens.methods.nm import NMMethod
+from thinlens.models import image_channels
 from thinlens.models.class_pruned import NAME as CLASS_PRUNED
 from thinlens.models.class_pruned import ClassPruned
 from thinlens.report.price import Price, price
@@ -90,8 +92,9 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
 ) -> Pruned:
     """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
 
-    `budget` is the part of the prunable multiply-adds that is kept: `"1/8"`, `0.125`, `"12.5%"`;
-    or the milliseconds that one input of `size` takes in the engine on `threads` threads: `"40ms"`.
+    `budget` is the part that is kept: `"1/8"`, `0.125`, `"12.5%"` (of the prunable multiply-adds;
+    method filter: of the whole network's `metric`, macs or params); or, for N:M, the milliseconds
+    that one input of `size` takes in the engine on `threads` threads: `"40ms"`.
     `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
     tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
     nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
@@ -114,9 +117,13 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     else:
         example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
     time = milliseconds(budget)
-    part = Budget.of(budget if time is None else 1)
-    chosen = METHODS[method].preset(preset, budget=part, m=m, example=example, **options)
+    settings = {"budget": Budget.of(budget if time is None else 1), "example": example, **options}
+    if "m" in known:
+        settings["m"] = m
+    chosen = METHODS[method].preset(preset, **settings)
     if time is not None:
+        if not isinstance(chosen, NMMethod):
+            raise UsageError(f"budget {budget}: {method} takes a part, such as 1/8, and no time")
         prices = price_layers(module, chosen.layers(module), example, threads)
         chosen = replace(chosen, budget=prices.budget(time), prices=prices)
     return chosen.run(module, fed, trainer)
@@ -202,14 +209,6 @@ def restore(
 def described(task: Task) -> dict[str, Any]:
     """Return what a checkpoint remembers of a task: `make_task(**described(task))` makes it."""
     return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
-
-
-def image_channels(module: nn.Module) -> int:
-    """Return the channels of the images that `module` takes: those of its first convolution."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            return layer.in_channels
-    raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
 
 
 def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -18,11 +18,20 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
 from thinlens.checkpoints.tensors import own_tensors
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, WRAPPERS
+from thinlens.models import MODELS, WRAPPERS, image_channels
 from thinlens.models.network import Network
+from thinlens.sparsity.dry_run import dry_run
+from thinlens.sparsity.narrowing import narrow
 
 LARGEST_OPTION = 65_536
 """The largest whole number in a network's config: no width or depth is near it."""
+
+LARGEST_CUT = 256
+"""How many weights of a network may have been removed for each that is left: four channels of 64
+leave one in 256. The whole network is built before it is narrowed."""
+
+PROBE = 64
+"""Side of an image on which every network of ours runs."""
 
 REGISTRATIONS_PER_TENSOR = 4
 """A tensor that several layers share is registered more than once; more often than this is not
@@ -49,6 +58,9 @@ def sketch(manifest: Manifest) -> nn.Module:
                 f"its tensors are not those of {manifest.model} ({kind}: "
                 f"{', '.join(shown(name) for name in sorted(names)[:3])})"
             )
+    if manifest.narrowed:
+        _narrow(module, own, listed)
+        own = own_tensors(module)
     for name, tensor in own.items():
         _check_entry(listed[name], tensor)
     return module
@@ -57,7 +69,43 @@ def sketch(manifest: Manifest) -> nn.Module:
 def build(manifest: Manifest) -> nn.Module:
     """Build the network for real; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        return _built(manifest.model, config_of(manifest))
+        module = _built(manifest.model, config_of(manifest))
+    if manifest.narrowed:
+        shapes = {entry.name: torch.empty(entry.shape) for entry in manifest.tensors}
+        own = own_tensors(module)
+        narrow(module, {name: empty.to(own[name].dtype) for name, empty in shapes.items()})
+    return module
+
+
+def is_narrowed(manifest: Manifest) -> bool:
+    """Tell whether tensors are smaller than the network's config makes them."""
+    with torch.device("meta"):
+        own = own_tensors(_built(manifest.model, config_of(manifest)))
+    return any(
+        entry.name in own and list(own[entry.name].shape) != entry.shape
+        for entry in manifest.tensors
+    )
+
+
+def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, Entry]) -> None:
+    """Give a network on the meta device the sizes that are listed, if they can be what is left
+    of it; then run it, for nothing else says whether its layers still fit each other."""
+    whole = sum(tensor.numel() for tensor in own.values())
+    left = sum(prod(listed[name].shape) for name in own)
+    for name, tensor in own.items():
+        shape = listed[name].shape
+        pairs = list(zip(shape, tensor.shape, strict=False))
+        if len(shape) != tensor.ndim or any(not 0 < new <= old for new, old in pairs):
+            raise UsageError(
+                f"{name} is shaped {shown(shape)}: wanted at most {list(tensor.shape)}"
+            )
+    if whole > LARGEST_CUT * left:
+        raise UsageError(f"its config describes a network over {LARGEST_CUT} times as large")
+    narrow(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
+    try:
+        dry_run(module, (1, image_channels(module), PROBE, PROBE))
+    except UsageError as error:
+        raise UsageError(f"its tensors are smaller than its config says, and so {error}") from error
 
 
 def config_of(manifest: Manifest) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.blueprint import build, sketch
+from thinlens.checkpoints.blueprint import build, is_narrowed, sketch
 from thinlens.checkpoints.manifest import Manifest, read_manifest
 from thinlens.checkpoints.tensors import Structures, assemble, disassemble, own_tensors
 from thinlens.errors import RunError, UsageError
@@ -52,6 +52,8 @@ class Checkpoint:
     provenance: dict[str, Any]
     bytes: int
     """The size of the packed file."""
+    narrowed: bool = False
+    """Whether channels were removed: layers are narrower than the module's config says."""
 
 
 def save(
@@ -84,6 +86,8 @@ def save(
         sha256=hashlib.sha256(packed_file).hexdigest(),
         tensors=entries,
     )
+    if is_narrowed(manifest):
+        manifest = replace(manifest, narrowed=True)
     sketch(manifest)
     text = manifest.dump()
     sweep_leftovers(folder)
@@ -127,6 +131,7 @@ def load(folder: Path) -> Checkpoint:
         manifest.task,
         manifest.provenance,
         len(content),
+        manifest.narrowed,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ class Manifest:
     sha256: str
     """Of the tensors file that belongs to this config.json."""
     tensors: list[Entry]
+    narrowed: bool = False
+    """Whether channels were removed: tensors are then smaller than `config` says, each as its own
+    entry says. Written only if so, for older versions cannot read such a network."""
 
     def __post_init__(self) -> None:
         for name in ("model", "sha256"):
@@ -79,6 +82,8 @@ class Manifest:
         for name in ("config", "task", "provenance", "versions"):
             if type(getattr(self, name)) is not dict:
                 raise UsageError(f"{name} is not an object")
+        if type(self.narrowed) is not bool:
+            raise UsageError("narrowed is not true or false")
         if len({entry.name for entry in self.tensors}) != len(self.tensors):
             raise UsageError("a tensor is listed twice")
 
@@ -86,6 +91,8 @@ class Manifest:
         """Write it as JSON, one line a tensor."""
         head = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
         del head["tensors"]
+        if not self.narrowed:
+            del head["narrowed"]
         lines = [f"    {json.dumps(asdict(entry))}" for entry in self.tensors]
         body = json.dumps(head, indent=2).removesuffix("\n}")
         return (body + ',\n  "tensors": [\n' + ",\n".join(lines) + "\n  ]\n}\n").encode()
@@ -120,7 +127,11 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _check_keys(found: Mapping[str, Any], wanted: type, where: str) -> None:
     known = {field.name for field in fields(wanted)}
-    for kind, keys in (("lacks", known - set(found)), ("has the unknown key", set(found) - known)):
+    required = {field.name for field in fields(wanted) if field.default is MISSING}
+    for kind, keys in (
+        ("lacks", required - set(found)),
+        ("has the unknown key", set(found) - known),
+    ):
         if keys:
             raise UsageError(f"{where} {kind} {shown(min(keys))}")
 

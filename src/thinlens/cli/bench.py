@@ -48,10 +48,10 @@ class Bench(Verb):
     def run(self) -> Answer:
         import torch
 
-        from thinlens.api import image_channels
         from thinlens.engine.contest import best_dense, compete, speedup
         from thinlens.engine.line_up import engines, line_up, precisions, reference
         from thinlens.engine.peers import Setting
+        from thinlens.models import image_channels
 
         self._check_numbers()
         settings = [Setting(self.threads, name) for name in precisions(self.precision)]
@@ -92,9 +92,8 @@ class Bench(Verb):
 
     def _network(self) -> nn.Module:
         """Return the module in evaluation mode with its zeros in place."""
-        from thinlens.api import image_channels
         from thinlens.cli.networks import fresh, saved, uniform
-        from thinlens.models import MODELS
+        from thinlens.models import MODELS, image_channels
         from thinlens.sparsity.masking import attach, strip
 
         if self.source in MODELS:
@@ -116,11 +115,11 @@ class Bench(Verb):
 
         import torch
 
-        from thinlens.api import image_channels
         from thinlens.engine.graph import Size
         from thinlens.engine.native import fastest
         from thinlens.engine.roofline import limits, shares
         from thinlens.engine.timings import cpu
+        from thinlens.models import image_channels
 
         machine: dict[str, Any] = {
             "cpu": cpu(),

@@ -45,6 +45,7 @@ class Info(Verb):
 
     def run(self) -> Answer:
         from thinlens.cli.networks import input_shape
+        from thinlens.models import MODELS
         from thinlens.report.price import BUDGET_BASE, price
         from thinlens.sparsity.cost import CONVENTIONS
         from thinlens.tasks import make_task
@@ -57,6 +58,12 @@ class Info(Verb):
         task = make_task(**network.task)
         shape = input_shape(task, size)
         priced = price(network.module, network.patterns, shape, convention=self.convention, m=m)
+        base, kept = BUDGET_BASE, priced.budget
+        if network.narrowed:
+            base = "params" if network.provenance.get("budget_base") == "params" else "macs"
+            whole = MODELS[network.model].build(network.module.config)
+            dense = price(whole, {}, shape, convention=self.convention).total
+            kept = getattr(priced.total, base) / getattr(dense, base)
         content = {
             "model": network.model,
             "task": task.name,
@@ -66,8 +73,8 @@ class Info(Verb):
             "flops": priced.total.flops,
             "prunable_macs": priced.total.prunable_macs,
             "bytes": network.bytes,
-            "budget": priced.budget,
-            "budget_base": BUDGET_BASE,
+            "budget": kept,
+            "budget_base": base,
             "convention": self.convention,
             "size": size_text,
             "layers": priced.entries(),
@@ -76,9 +83,8 @@ class Info(Verb):
 
     def _network(self) -> tuple[Checkpoint, int]:
         """Return the network and the M that says which of its layers count as prunable."""
-        from thinlens.api import image_channels
         from thinlens.cli.networks import fresh, uniform, unsaved
-        from thinlens.models import MODELS
+        from thinlens.models import MODELS, image_channels
 
         if self.source not in MODELS:
             return self._checkpoint(), DEFAULT_M
@@ -117,11 +123,16 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
     )
     flops = f", {giga(content['flops'])} GFLOPs" if content["flops"] is not None else ""
     side = "output" if content["scale"] > 1 else "input"
+    part = (
+        f"{giga(content['prunable_macs'])} prunable GMACs"
+        if content["budget_base"] == "prunable_macs"
+        else f"the {content['budget_base']} of the whole network, channels removed"
+    )
     summary = (
         f"{content['model']} x{content['scale']} ({content['task']}): "
         f"{giga(content['macs'])} GMACs{flops}, {count(content['params'])} parameters, "
         f"{count(content['bytes'])} bytes\n"
         f"{content['size']} {side}, counted as {content['convention']}; keeps "
-        f"{content['budget']:.2%} of {giga(content['prunable_macs'])} prunable GMACs"
+        f"{content['budget']:.2%} of {part}"
     )
     return layers.rich(), summary

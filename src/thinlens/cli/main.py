@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn, Union
 import tyro
 
 from thinlens.cli.bench import Bench
+from thinlens.cli.compare import Compare
 from thinlens.cli.demo import Demo
 from thinlens.cli.evaluate import Evaluate
 from thinlens.cli.import_weights import Import
@@ -47,6 +48,7 @@ VERBS: dict[str, type[Verb]] = {
     "evaluate": Evaluate,
     "restore": Restore,
     "bench": Bench,
+    "compare": Compare,
 }
 
 SUMMARY = "Make image-restoration networks thin, and show that they still see."

@@ -53,7 +53,7 @@ def start_from(checkpoint: str, name: str, module: nn.Module) -> None:
             f"{checkpoint} holds {found.model} with {found.module.config}: "
             f"wanted {name} with {module.config} to start from"
         )
-    if found.patterns:
+    if found.patterns or found.narrowed:
         raise UsageError(f"{checkpoint} is pruned: wanted a dense checkpoint to start from")
     module.load_state_dict(found.module.state_dict())
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PARTS = {
     "prunable_macs": "prunable multiply-adds",
+    "macs": "whole network's multiply-adds",
+    "params": "whole network's parameters",
     "base_flops": "network's FLOPs, an image on average",
 }
 """What a budget that is no time is a part of, by `budget_base`."""
@@ -35,15 +37,17 @@ class Prune(Verb):
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name."""
-    method: Annotated[str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning")]
+    method: Annotated[
+        str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter")
+    ]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
-    is left, so that it needs no training; both train on for --steps if there are any. sls searches
-    how many weights each layer keeps while it trains for --steps; sr-ste lets weights come back
-    while it trains; classpruning trains several sparsities of one network and a classifier that
-    picks one per image."""
+    is left, so that it needs no training; filter removes whole channels; all three train on if
+    there are steps. sls searches how many weights each layer keeps while it trains; sr-ste lets
+    weights come back while it trains; classpruning trains several sparsities of one network and a
+    classifier that picks one per image."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
-    """The part of the prunable multiply-adds that is kept: 1/8, 0.125 or 12.5%; or the time that
-    one input may take in the native engine on this machine: 40ms."""
+    """The part of the prunable multiply-adds (filter: of its metric) that is kept: 1/8, 0.125 or
+    12.5%; or the time that one input may take in the native engine on this machine: 40ms."""
     target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
     """classpruning in place of --budget: the mean cost of an image, classifier included, as a
     part of the network's FLOPs."""
@@ -51,6 +55,10 @@ class Prune(Verb):
         None
     )
     """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4)."""
+    metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
+        None
+    )
+    """What the budget of filter is a part of, over the whole network (default: macs)."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -83,7 +91,7 @@ class Prune(Verb):
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
 
-        asked = self._asked()
+        asked, own = self._asked(), self._own()
         time = milliseconds(asked)
         part = Budget.of(asked) if time is None else None
         network = load(self.checkpoint)
@@ -104,7 +112,7 @@ class Prune(Verb):
                 threads=self.threads,
                 trainer=trainer,
                 preset=self.preset,
-                **({} if self.branches is None else {"branches": self.branches}),
+                **own,
             )
         size_in_bytes = save(self.out, thin, model=network.model, task=task)
         priced = price(thin.module, thin.patterns, shape)
@@ -158,9 +166,16 @@ class Prune(Verb):
             raise UsageError(f"{self.method} wants {wanted}, such as 58%")
         if other is not None:
             raise UsageError(f"{unwanted} {other}: {self.method} takes {wanted}")
-        if self.branches is not None and not routed:
-            raise UsageError(f"--branches {self.branches}: only classpruning has branches")
         return asked
 
+    def _own(self) -> dict[str, str]:
+        """Return the settings that only one method has; `UsageError` for another's."""
+        owners = {"branches": "classpruning", "metric": "filter"}
+        given = {key: getattr(self, key) for key in owners if getattr(self, key) is not None}
+        for key, value in given.items():
+            if self.method != owners[key]:
+                raise UsageError(f"--{key} {value}: only {owners[key]} has {key}")
+        return given
+
     def _needs_data(self) -> bool:
-        return self.steps > 0 or self.method != "one-shot"
+        return self.steps > 0 or self.method not in ("one-shot", "filter")

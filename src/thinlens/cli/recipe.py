@@ -32,36 +32,43 @@ def read_recipe(path: Path | None) -> Recipe:
     """Read a recipe; None is the recipe of defaults. Unknown keys are a `UsageError`."""
     if path is None:
         return Recipe()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
-    _check(path, "table", content, {f.name for f in fields(Recipe)})
+    content = read_toml(path)
+    check_keys(path, "table", content, {f.name for f in fields(Recipe)})
     for name, table in content.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table, [{name}]")
     types = {f.name: type(f.default) for f in fields(Settings)}
     training = content.get("training", {})
-    _check(path, "key of [training]", training, types)
+    check_keys(path, "key of [training]", training, types)
     crops = content.get("crops", {})
-    _check(path, "key of [crops]", crops, CROP_KEYS)
+    check_keys(path, "key of [crops]", crops, CROP_KEYS)
     start = content.get("start", {})
-    _check(path, "key of [start]", start, START_KEYS)
-    _check_types(path, start, dict.fromkeys(START_KEYS, str))
-    _check_types(path, training, types)
-    _check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
+    check_keys(path, "key of [start]", start, START_KEYS)
+    check_types(path, start, dict.fromkeys(START_KEYS, str))
+    check_types(path, training, types)
+    check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
     return Recipe(Settings(**training), crops, content.get("task", {}), start)
 
 
-def _check(path: Path, what: str, given: Mapping[str, Any], known: Any) -> None:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a recipe's tables; `UsageError` where that cannot be."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+
+
+def check_keys(path: Path, what: str, given: Mapping[str, Any], known: Any) -> None:
+    """Refuse the first key that is not among the known."""
     for key in given:
         if key not in known:
             raise UsageError(f"{path}: unknown {what} {key!r}: wanted {', '.join(sorted(known))}")
 
 
-def _check_types(path: Path, given: Mapping[str, Any], types: Mapping[str, type]) -> None:
+def check_types(path: Path, given: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Refuse the first value that is not of its key's type."""
     for key, value in given.items():
         wanted = (int, float) if types[key] is float else (types[key],)
         if type(value) not in wanted:

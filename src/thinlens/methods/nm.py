@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from torch import nn
-from torch.nn.utils import parametrize
 
-from thinlens.errors import UsageError
-from thinlens.methods.method import Pruned
+from thinlens.methods.method import BudgetMethod, refuse_parametrized
 from thinlens.sparsity.allocation import (
     Allocation,
     Tables,
@@ -19,7 +16,6 @@ from thinlens.sparsity.allocation import (
     cost_tables,
     rank_energies,
 )
-from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.prices import Prices
@@ -43,17 +39,9 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NMMethod(ABC):
+class NMMethod(BudgetMethod):
     """An N:M method: a way to choose N and the weights of every prunable layer under a budget."""
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings by the name that `--preset` takes."""
-    DEFAULT_PRESET: ClassVar[str | None] = None
-
-    budget: Budget
-    """The part of the prunable layers' cost that is kept."""
-    example: tuple[int, ...]
-    """The shape of an input on which layers are priced, such as (1, 3, 180, 320)."""
     m: int = 32
     """Consecutive input channels in a group."""
     policy: str = "skip"
@@ -62,21 +50,6 @@ class NMMethod(ABC):
     """Layers that stay dense; None: the first convolution and those that make the image."""
     prices: Prices | None = None
     """Measured times that the budget is a part of; None: of multiply-adds."""
-
-    @classmethod
-    def preset(cls, name: str | None, **settings: Any) -> Self:
-        """Make the method with the settings of a preset; `settings` take precedence."""
-        name = name or cls.DEFAULT_PRESET
-        if name is None:
-            return cls(**settings)
-        if name not in cls.PRESETS:
-            known = ", ".join(cls.PRESETS) or "none: this method has no presets"
-            raise UsageError(f"preset {name!r}: wanted {known}")
-        return cls(**{**cls.PRESETS[name], **settings})
-
-    @abstractmethod
-    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed."""
 
     def tables(self, model: nn.Module) -> Tables:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
@@ -89,13 +62,7 @@ class NMMethod(ABC):
         layers = find_layers(
             model, self.example, m=self.m, policy=self.policy, keep_dense=self.keep_dense
         )
-        tables = cost_tables(layers, self.m)
-        for name in tables:
-            if parametrize.is_parametrized(prunable_layer(model, name), "weight"):
-                raise UsageError(
-                    f"the weight of layer {name!r} is parametrized, so it cannot be set: take it "
-                    "off with torch.nn.utils.parametrize.remove_parametrizations before pruning"
-                )
+        refuse_parametrized(model, cost_tables(layers, self.m))
         return layers
 
     def plan(self, model: nn.Module) -> Plan:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
@@ -154,11 +155,7 @@ class SparseRefined(Plain):
 
     def _masked(self) -> list[tuple[Tensor, MovingMask]]:
         """Return every masked weight as it is underneath, and its mask."""
-        worn: list[Any] = [
-            layer.parametrizations["weight"]  # type: ignore[index]
-            for layer in self.module.modules()
-            if parametrize.is_parametrized(layer, "weight")
-        ]
+        worn = [x for x in self.module.modules() if isinstance(x, ParametrizationList)]
         return [(x.original, x[0]) for x in worn if isinstance(x[0], MovingMask)]
 
 

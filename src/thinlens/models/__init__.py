@@ -69,6 +69,19 @@ def network(name: str) -> Network:
     return MODELS[name]
 
 
+def image_channels(module: nn.Module) -> int:
+    """Return the channels of the images that `module` takes: those of its first convolution, if
+    it is none of our networks."""
+    config = getattr(module, "config", None)
+    for entry in (*MODELS.values(), *WRAPPERS.values()):
+        if type(entry.config) is type(config):
+            return int(getattr(config, "channels", entry.channels))
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+    raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
+
+
 def create(name: str, **options: Any) -> nn.Module:
     """Make a network with fresh weights; `options` are fields of its config."""
     entry = network(name)

@@ -1,0 +1,40 @@
+"""How does a network take smaller tensors, and say so?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+def narrow(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put `tensors`, by state-dict name, in place of the parameters and buffers of `module`.
+
+    A parameter that layers share stays shared. Convolutions, linear layers and norms then say the
+    sizes that they have; nothing checks that layers fit each other.
+    """
+    own = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    for name, tensor in tensors.items():
+        own[name].grad = None
+        own[name].data = tensor
+    for layer in module.modules():
+        _say_sizes(layer)
+
+
+def _say_sizes(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        rows, columns = layer.weight.shape[:2]
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        if 1 < layer.groups == layer.in_channels:  # depthwise: a group for every input channel
+            layer.groups = rows if transposed else rows * layer.groups // layer.out_channels
+        columns *= layer.groups
+        layer.in_channels, layer.out_channels = (rows, columns) if transposed else (columns, rows)
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif isinstance(layer, _NormBase):
+        sized = layer.weight if layer.weight is not None else layer.running_mean
+        if sized is not None:
+            layer.num_features = sized.shape[0]
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = layer.weight.numel()

@@ -1,0 +1,202 @@
+"""Does `compare` fill its table, go on after a kill, and refuse what a recipe misspells?"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from cli_cases import contents, images, run, sr_checkpoint
+from thinlens.cli.cells import Cell, cells, paper_gmacs, read_comparison
+from thinlens.cli.networks import uniform
+from thinlens.errors import RunError, UsageError
+from thinlens.models import create
+from thinlens.report.price import price
+
+RECIPE = """
+networks = ["sr"]
+methods = ["one-shot", "sr-ste:paper", "filter"]
+budgets = ["1/2", "1/40"]
+m = [4]
+data = "clean"
+
+[tests]
+twice = "clean"
+
+[training]
+steps = 2
+warmup = 0
+save_every = 1
+
+[crops]
+patch = 16
+batch_size = 2
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    sr_checkpoint(tmp_path / "sr", width=16, attention_width=8)
+    images(tmp_path / "clean", count=1, height=48, width=48)
+    (tmp_path / "small.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import thinlens.cli.cells as module
+
+    prune, begun = module.prune, []
+
+    def killed_at_the_third(*words: object, **options: object) -> object:
+        begun.append(options["method"])
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return prune(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "prune", killed_at_the_third)
+    assert run("compare", "small.toml", "--out", "out", "--json").status == 130
+    made = {k: v for k, v in contents(place / "out").items() if "filter" not in k}
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    # Two of six were made before, one was begun; what is out of reach is asked again.
+    assert begun[:3] == ["one-shot", "sr-ste", "filter"]
+    assert begun[3:] == ["filter", "one-shot", "sr-ste", "filter"]
+    after = contents(place / "out")
+    assert all(after[name] == content for name, content in made.items() if "table" not in name)
+    rows = {(r["method"], r["budget"]): r for r in ran.json["rows"]}
+    assert (ran.json["done"], ran.json["failed"]) == (7, 0)
+    for method in ("one-shot", "sr-ste", "filter"):
+        assert rows[method, "1/2"]["error"] is None
+        assert rows[method, "1/2"]["macs"] < rows["dense", "1"]["macs"]
+        assert rows[method, "1/2"]["scores"]["twice"]["psnr"] > 0
+        assert "lowest reachable" in rows[method, "1/40"]["error"]
+    table = list(csv.DictReader((place / "out" / "table.csv").read_text().splitlines()))
+    assert [int(r["macs"]) for r in table if r["macs"]] == [
+        r["macs"] for r in ran.json["rows"] if not r["error"]
+    ]
+    told = (place / "out" / "table.md").read_text()
+    assert "lowest reachable" in told
+    assert told.count("% of all macs |") == 1  # the filter row: no part of prunable multiply-adds
+    assert not list((place / "out").rglob("*paper-1-of-40*/*"))
+
+
+def test_a_changed_recipe_is_not_mixed_into_an_old_table(place: Path) -> None:
+    recipe = place / "small.toml"
+    recipe.write_text(RECIPE.replace('"sr-ste:paper", "filter"', "").replace(', "1/40"', ""))
+    assert run("compare", recipe, "--out", "out").status == 0
+    recipe.write_text(recipe.read_text().replace("steps = 2", "steps = 3"))
+    ran = run("compare", recipe, "--out", "out", "--json")
+    assert ran.status == 2
+    assert "made by another recipe" in ran.json["error"]
+
+
+def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import thinlens.cli.cells as module
+
+    prune = module.prune
+
+    def failing(*words: object, **options: object) -> object:
+        if options["method"] == "one-shot":
+            raise RunError("the disk is full")
+        return prune(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "prune", failing)
+    (place / "small.toml").write_text(RECIPE.replace('"sr-ste:paper", ', ""))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 1
+    assert ran.json["failed"] == 2
+    assert "one-shot-1-of-2-m4-seed0: the disk is full" in ran.err
+    assert any(row["method"] == "filter" for row in ran.json["rows"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragment"),
+    [
+        ("m = [4]", "mm = [4]", "unknown key 'mm'"),
+        ("m = [4]", 'm = ["4"]', "wanted a list of int"),
+        ("steps = 2", "step = 2", "unknown key of [training] 'step'"),
+        ("steps = 2", "seed = 2", "unknown key of [training] 'seed'"),
+        ("patch = 16", "patch = 1.5", "patch = 1.5: wanted int"),
+        ('"one-shot"', '"two-shot"', "unknown method 'two-shot'"),
+        ("sr-ste:paper", "sr-ste:code", "preset 'code'"),
+        ('"1/2"', '"2"', "at most 1"),
+        ('data = "clean"', 'data = "nowhere"', "nowhere is missing"),
+        ('data = "clean"', 'data = "$UNSET/train"', "$UNSET/train is missing"),
+        ('twice = "clean"', 'twice = "nowhere"', "nowhere is missing"),
+        ('"one-shot"', '"classpruning"', "wanted prune and evaluate"),
+        ('"1/2"', '"40ms"', "'40ms'"),
+        ('networks = ["sr"]', "", "networks = []: wanted a list of str"),
+        ("[crops]", "crops", "is not TOML"),
+    ],
+)
+def test_a_bad_recipe_is_refused_before_any_work(
+    old: str, new: str, fragment: str, place: Path
+) -> None:
+    (place / "small.toml").write_text(RECIPE.replace(old, new))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 2
+    assert fragment in ran.json["error"]
+    assert not (place / "out").exists()
+
+
+def test_a_set_of_no_known_folder_is_left_out_and_named(place: Path) -> None:
+    recipe = RECIPE.replace("[tests]", '[tests]\nSet5 = "$UNSET/Set5"')
+    (place / "small.toml").write_text(recipe.replace(', "sr-ste:paper", "filter"', ""))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["left_out"] == ["Set5"]
+    assert all(list(row["scores"]) == ["twice"] for row in ran.json["rows"] if not row["error"])
+    assert "Set5 is left out" in run("compare", "small.toml", "--out", "out").out
+
+
+def test_m_multiplies_only_what_has_groups(place: Path) -> None:
+    (place / "small.toml").write_text(RECIPE.replace("m = [4]", "m = [4, 8]\nseeds = [0, 1]"))
+    listed = cells(read_comparison(place / "small.toml"))
+    count = {name: sum(c.method == name for c in listed) for name in ("one-shot", "filter")}
+    assert count == {"one-shot": 8, "filter": 4}
+    assert listed[0] == Cell("sr", "dense")
+    assert len({c.folder for c in listed}) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("model", "n", "printed"),
+    # SLS, Tables 1 and 2, one-shot rows; the paper rounds the dense total first.
+    [
+        *(("edsr", 8, 30.09), ("edsr", 2, 8.98), ("carn", 8, 24.20), ("carn", 2, 7.44)),
+        *(("rfdn", 8, 10.10), ("rfdn", 2, 2.66)),
+    ],
+)
+def test_paper_gmacs_are_the_printed_ones(model: str, n: int, printed: float) -> None:
+    module = create(model)
+    priced = price(module, uniform(module, 3, n, 32), (3, 180, 320))
+    assert paper_gmacs(model, priced) == pytest.approx(printed, abs=0.011)
+
+
+def test_the_smoke_recipe_is_readable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "smoke.toml"
+    monkeypatch.delenv("THINLENS_DATA", raising=False)
+    assert len(cells(read_comparison(recipe))) == 11
+    assert read_comparison(recipe).left_out == ("Set5",)
+    monkeypatch.setenv("THINLENS_DATA", str(tmp_path))
+    (tmp_path / "sr_test" / "Set5" / "x4").mkdir(parents=True)
+    assert list(read_comparison(recipe).tests) == ["Set5"]
+
+
+def test_a_damaged_cell_is_named(place: Path) -> None:
+    folder = place / "out" / "sr" / "dense"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text("{}")
+    ran = run("compare", "small.toml", "--out", "out")
+    assert ran.status == 2
+    assert "cell.json is damaged" in ran.err
+
+
+def test_a_missing_recipe_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="cannot read the recipe"):
+        read_comparison(Path("nowhere.toml"))

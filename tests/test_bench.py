@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cli_cases import run, sr_checkpoint
+from native_engine import built
 from thinlens.engine import line_up as lines
 from thinlens.engine.contest import Clock, Entrant, best_dense, compete, speedup
 from thinlens.engine.line_up import engines, line_up, precisions, reference
-from thinlens.engine.native import native
 from thinlens.engine.peers import PEERS, Setting, UnavailableError
 from thinlens.engine.roofline import Limits, shares
 
 FP32 = Setting(1, "fp32")
-built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
 
 
 class Stopwatch:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import thinlens
+from native_engine import KERNELS, built
 from thinlens import engine
 from thinlens.engine import compiled, native
 from thinlens.engine.arena import Lifetime, place
@@ -21,12 +22,6 @@ from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS
 from thinlens.tasks import make_task
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # where no compiler was, its tests are skipped
-    CORE = native.native()
-KERNELS = CORE.offered() if CORE is not None else []
-built = pytest.mark.skipif(CORE is None, reason="the native engine was not built")
 
 
 def tiny(name: str) -> nn.Module:

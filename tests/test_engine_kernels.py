@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from native_engine import CORE, KERNELS, built
 from thinlens.engine.graph import Kernel
-from thinlens.engine.native import native
 from thinlens.engine.plan import NONE, table
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # where no compiler was, these tests are skipped
-    CORE = native()
-pytestmark = pytest.mark.skipif(CORE is None, reason="the native engine was not built")
-KERNELS = CORE.offered() if CORE is not None else []
+pytestmark = built
 
 
 def nm_weight(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) -> np.ndarray:

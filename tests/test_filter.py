@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from cli_cases import images, run, sr_checkpoint
+from native_engine import built
 from small_networks import RandomData, crossed
 from thinlens import engine
 from thinlens.api import load, prune, save
 from thinlens.checkpoints.format import save as save_folder
-from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.methods import Pruned
 from thinlens.methods.filter import Filter, nearest_eighth, without
@@ -31,8 +31,6 @@ from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
 HD = (1, 3, 180, 320)
-
-built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
 
 
 class Enlarged(RandomData):

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from native_engine import built
 from thinlens import api
 from thinlens.engine import pricing
-from thinlens.engine.native import native
 from thinlens.engine.pricing import PARTS, price_layers
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
@@ -26,7 +26,6 @@ from thinlens.training.settings import Settings
 
 M, SIZE = 8, (6, 10)
 EXAMPLE = (1, 3, *SIZE)
-built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
 
 
 def network() -> nn.Module:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +22,7 @@ from thinlens.methods.sls import Sls
 from thinlens.methods.sls_search import NotReachedError, Search
 from thinlens.sparsity.budget import Budget
 from thinlens.training.loop import Settings, Trainer
+from tiny_training import torchrun
 
 EXAMPLE = (1, 3, 12, 16)
 STEPS = 40
@@ -235,18 +233,14 @@ def test_12_the_same_seed_gives_the_same_network(preset: str) -> None:
 
 @pytest.mark.slow
 def test_12_two_processes_that_train_as_one_find_the_same_network(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    torchrun(
+        tmp_path,
         "import os, torch, test_sls_invariants as t\n"
         "found = t.sls().run(t.network(), t.Noise(), t.trainer())\n"
         "found.record.pop('seconds')\n"
         f"path = f'{tmp_path}/found-{{os.environ[\"RANK\"]}}.pt'\n"
-        "torch.save((found.record, found.module.state_dict()), path)\n"
+        "torch.save((found.record, found.module.state_dict()), path)\n",
     )
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, timeout=240)
     (record, weights), (other, others) = (
         torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in (0, 1)
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cli_cases import images, run, sr_checkpoint
-from test_engine import built
+from native_engine import built
 from thinlens import engine
 from thinlens.errors import RunError, UsageError
 from thinlens.images.joining import Joiner

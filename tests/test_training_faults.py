@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from tiny_training import (
     equal,
     pair,
     save_and_tell,
+    torchrun,
     train,
     train_and_tell,
     train_exactly,
@@ -165,15 +164,11 @@ def test_two_processes_train_as_one_through_kill_and_signal(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_torchrun_gives_equal_weights(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    torchrun(
+        tmp_path,
         "import os, torch, tiny_training as t\n"
         "from pathlib import Path\n"
         f"torch.save(t.train(Path({str(tmp_path)!r})),"
-        f" f'{tmp_path}/final-{{os.environ[\"RANK\"]}}.pt')\n"
+        f" f'{tmp_path}/final-{{os.environ[\"RANK\"]}}.pt')\n",
     )
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, timeout=120)
     assert equal(final(tmp_path, 0), final(tmp_path, 1))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from native_engine import built
 from thinlens.engine import timings as notes
 from thinlens.engine.choice import DENSE, candidates, guess
 from thinlens.engine.compiled import Compiled
@@ -21,7 +22,6 @@ from thinlens.engine.native import fastest, native
 from thinlens.engine.timings import Timings
 from thinlens.engine.tuning import Tuner, strip_seconds
 
-built = pytest.mark.skipif(native() is None, reason="the native engine was not built")
 ROWS = 200
 
 

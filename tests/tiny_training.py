@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,6 +210,15 @@ class Child:
         self.process.join(60)
         status: int = self.process.exitcode
         return status
+
+
+def torchrun(folder: Path, lines: str) -> None:
+    """Run `lines` of Python, which find the tests' own modules, as two processes of torchrun."""
+    script = folder / "run.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + lines)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, timeout=240)
 
 
 def pair(folder: Path, signalled: Signal = None) -> list[Child]:

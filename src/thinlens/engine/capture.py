@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from thinlens.engine.graph import Array, Kernel, Node, Size
 from thinlens.errors import UsageError
+from thinlens.sparsity.operations import called
 
 
 def capture(module: nn.Module, channels: int, height: int, width: int) -> Node:
@@ -66,14 +67,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive += [args, result]
         if not any(id(leaf) in self.nodes for leaf in tree_leaves((args, kwargs))):
             return result  # nothing of the input is in it
-        name = func.name().removeprefix("aten::").split(".")[0]
+        name, bound = called(func, args, kwargs)
         if name not in LOWER:
             raise UsageError(f"the engine does not know the operation {name!r}")
-        bound = {
-            argument.name: (kwargs or {}).get(argument.name, argument.default_value)
-            for argument in func._schema.arguments
-        }
-        bound.update(zip(bound, args, strict=False))
         output = result[0] if isinstance(result, tuple) else result
         node = LOWER[name](self, bound, size_of(output))
         if node is None:

@@ -104,11 +104,11 @@ class Tiling:
     ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Yield (core, outer) along one axis, each as (start, stop)."""
         core, margin, grid = self.core[axis], self.margin[axis], self.grid
-        side = _up(core, grid) + 2 * _up(margin, grid)
+        side = round_up(core, grid) + 2 * round_up(margin, grid)
         for start in range(*part, core):
             stop = min(start + core, part[1])
             first = max(0, _down(start - margin, grid))
-            last = min(length, _up(stop + margin, grid))
+            last = min(length, round_up(stop + margin, grid))
             if self.full and last - first < side:
                 # What the border takes from one side of a tile, its other side gets back.
                 first = min(first, max(0, _down(length - side, grid)))
@@ -130,5 +130,6 @@ def _down(value: int, grid: int) -> int:
     return value // grid * grid
 
 
-def _up(value: int, grid: int) -> int:
+def round_up(value: int, grid: int) -> int:
+    """Return the smallest multiple of `grid` that is not below `value`."""
     return -(-value // grid) * grid

@@ -5,12 +5,12 @@ from __future__ import annotations
 from thinlens.methods.classpruning import ClassPruning
 from thinlens.methods.filter import Filter
 from thinlens.methods.least_squares import LeastSquares
-from thinlens.methods.method import BudgetMethod, Method, Pruned
+from thinlens.methods.method import Method, Pruned
 from thinlens.methods.one_shot import OneShot
 from thinlens.methods.sls import Sls
 from thinlens.methods.sr_ste import SrSte
 
-METHODS: dict[str, type[BudgetMethod]] = {
+METHODS: dict[str, type[Method]] = {
     "one-shot": OneShot,
     "least-squares": LeastSquares,
     "sls": Sls,

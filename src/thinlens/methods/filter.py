@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.methods.leaving import leaving_order
-from thinlens.methods.method import BudgetMethod, Pruned, refuse_parametrized
+from thinlens.methods.method import Method, Pruned, refuse_parametrized
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import Channels, find_channels, small
 from thinlens.sparsity.dry_run import dry_run
@@ -41,7 +41,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filter(BudgetMethod):
+class Filter(Method):
     """Remove the channels of least magnitude from every layer alike; fine-tune what is left."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

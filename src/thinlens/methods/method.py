@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -30,21 +30,12 @@ class Pruned:
     """What the method wants remembered: budget, achieved, seconds, settings."""
 
 
-class Method(Protocol):
-    """A way to choose patterns and surviving values. Entries of `METHODS` are its frozen
-    dataclasses: their fields are the method's settings."""
-
-    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed.
-
-        Training-free methods use `data` to calibrate and leave `trainer` alone.
-        """
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class BudgetMethod(ABC):
-    """A method that keeps a part of a cost; the entries of `METHODS` are its kinds."""
+class Method(ABC):
+    """A way to choose patterns and surviving values that keeps a part of a cost.
+
+    Entries of `METHODS` are frozen dataclasses: their fields are the method's settings.
+    """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings by the name that `--preset` takes."""
@@ -68,7 +59,10 @@ class BudgetMethod(ABC):
 
     @abstractmethod
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed."""
+        """Return a thin network; `model` is never changed.
+
+        Training-free methods use `data` to calibrate and leave `trainer` alone.
+        """
 
 
 def refuse_parametrized(model: nn.Module, names: Iterable[str]) -> None:

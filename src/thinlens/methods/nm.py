@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from thinlens.methods.method import BudgetMethod, refuse_parametrized
+from thinlens.methods.method import Method, refuse_parametrized
 from thinlens.sparsity.allocation import (
     Allocation,
     Tables,
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NMMethod(BudgetMethod):
+class NMMethod(Method):
     """An N:M method: a way to choose N and the weights of every prunable layer under a budget."""
 
     m: int = 32

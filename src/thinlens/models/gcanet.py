@@ -65,10 +65,10 @@ class ResidualBlock(nn.Module):
         side = 2 * dilation - 1
         smoothed = dilation > 1
         self.pre_conv1: nn.Module = SharedSmoothing(side) if smoothed else nn.Identity()
-        self.conv1 = _dilated(width, dilation)
+        self.conv1 = conv(width, width, 3, bias=False, dilation=dilation)
         self.norm1 = nn.InstanceNorm2d(width, affine=True)
         self.pre_conv2: nn.Module = SharedSmoothing(side) if smoothed else nn.Identity()
-        self.conv2 = _dilated(width, dilation)
+        self.conv2 = conv(width, width, 3, bias=False, dilation=dilation)
         self.norm2 = nn.InstanceNorm2d(width, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,10 +135,6 @@ def edge_map(image: Tensor) -> Tensor:
     differences = F.pad(across, (1, 0)) + F.pad(across, (0, 1))
     differences = differences + F.pad(down, (0, 0, 1, 0)) + F.pad(down, (0, 0, 0, 1))
     return differences.mean(dim=1, keepdim=True) / 4
-
-
-def _dilated(width: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
 
 
 TINY = {"width": 8}

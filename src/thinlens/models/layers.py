@@ -20,9 +20,12 @@ MID_GREY = (0.5, 0.5, 0.5)
 """What the authors' deblurring framework takes away: 127.5 on the 0..255 range."""
 
 
-def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
+def conv(
+    c_in: int, c_out: int, kernel: int, stride: int = 1, *, bias: bool = True, dilation: int = 1
+) -> nn.Conv2d:
     """Make a convolution that keeps the size (at stride 1) by zero padding."""
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias)
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=bias)
 
 
 class ResidualBlock(nn.Module):
@@ -66,6 +69,13 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     height, width = image.shape[-2:]
     down, right = -height % multiple, -width % multiple
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize `[B, C, h, w]` to `size` (height, width) bilinearly."""
+    if list(x.shape[-2:]) == list(size):
+        return x
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def upsampler(channels: int, scale: int, *, activated: bool) -> nn.Sequential:

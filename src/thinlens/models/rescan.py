@@ -61,9 +61,9 @@ class RecurrentUnit(nn.Module):
     def __init__(self, c_in: int, width: int, dilation: int) -> None:
         super().__init__()
         self.dilation = dilation
-        self.conv_xz = _dilated(c_in, width, dilation)
-        self.conv_xr = _dilated(c_in, width, dilation)
-        self.conv_xn = _dilated(c_in, width, dilation)
+        self.conv_xz = conv(c_in, width, 3, dilation=dilation)
+        self.conv_xr = conv(c_in, width, 3, dilation=dilation)
+        self.conv_xn = conv(c_in, width, 3, dilation=dilation)
         self.conv_hz = conv(width, width, 3)
         self.conv_hr = conv(width, width, 3)
         self.conv_hn = conv(width, width, 3)
@@ -108,10 +108,6 @@ class RESCAN(nn.Module):
                 states[index] = x
             clean = image - self.decoder(x)
         return clean
-
-
-def _dilated(c_in: int, c_out: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
 
 
 TINY = {"width": 8, "depth": 4, "stages": 2}

@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thinlens.models.layers import (
     MID_GREY,
@@ -22,6 +21,7 @@ from thinlens.models.layers import (
     doubler,
     pad_to_multiple,
     residual_blocks,
+    resized,
 )
 from thinlens.models.network import Network
 
@@ -75,7 +75,7 @@ class SRN(nn.Module):
         sharp = blurry
         for reduction in REDUCTIONS:
             size = (blurry.shape[-2] // reduction, blurry.shape[-1] // reduction)
-            sharp = self._one_pass(torch.cat([_resized(blurry, size), _resized(sharp, size)], 1))
+            sharp = self._one_pass(torch.cat([resized(blurry, size), resized(sharp, size)], 1))
         return self.colours.restore(sharp)[..., :height, :width]
 
     def _one_pass(self, pair: Tensor) -> Tensor:
@@ -84,12 +84,6 @@ class SRN(nn.Module):
         half = self.decoder3(self.encoder3(half)) + half
         sharp: Tensor = self.decoder1(self.decoder2(half) + full)
         return sharp
-
-
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if image.shape[-2:] == size:
-        return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
 
 
 NETWORKS = {"srn": Network(SRN, Config(), "deblur", tiny={"width": 2, "blocks": 1})}

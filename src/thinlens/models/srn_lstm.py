@@ -10,9 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from thinlens.models.layers import check_positive, conv, pad_to_multiple
+from thinlens.models.layers import (
+    check_positive,
+    conv,
+    pad_to_multiple,
+    residual_blocks,
+    resized,
+)
 from thinlens.models.network import Network
 
 SCALES = (4, 2, 1)
@@ -38,19 +43,6 @@ class Config:
 
     def __post_init__(self) -> None:
         check_positive(width=self.width, blocks=self.blocks)
-
-
-class ResidualBlock(nn.Module):
-    """Add to a feature map what two convolutions make of it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = conv(width, width, KERNEL)
-        self.conv2 = conv(width, width, KERNEL)
-
-    def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.conv2(F.relu(self.conv1(x)))
-        return x + change
 
 
 class ConvLSTM(nn.Module):
@@ -85,9 +77,7 @@ class SRNLSTM(nn.Module):
         self.lstm = ConvLSTM(4 * c)
         self.decoder3 = _rise(4 * c, blocks)
         self.decoder2 = _rise(2 * c, blocks)
-        self.decoder1 = nn.Sequential(
-            *(ResidualBlock(c) for _ in range(blocks)), conv(c, 3, KERNEL)
-        )
+        self.decoder1 = nn.Sequential(*residual_blocks(c, blocks, KERNEL), conv(c, 3, KERNEL))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_uniform_(layer.weight)
@@ -98,7 +88,7 @@ class SRNLSTM(nn.Module):
         sharp, state = torch.zeros_like(blurred), None
         for scale in SCALES:
             size = (blurred.shape[-2] // scale, blurred.shape[-1] // scale)
-            seen, before = _resized(blurred, size), _resized(sharp, size)
+            seen, before = resized(blurred, size), resized(sharp, size)
             sharp, state = self._at_scale(torch.cat([seen, before], dim=1), state)
         return sharp[..., :height, :width]
 
@@ -108,7 +98,7 @@ class SRNLSTM(nn.Module):
         quarter = self.encoder3(half)
         if state is None:
             state = torch.zeros_like(quarter), torch.zeros_like(quarter)
-        hidden, cell = (_resized(part, quarter.shape[-2:]) for part in state)
+        hidden, cell = (resized(part, quarter.shape[-2:]) for part in state)
         hidden, cell = self.lstm(quarter, (hidden, cell))
         x = self.decoder3(hidden) + half
         x = self.decoder2(x) + full
@@ -116,17 +106,13 @@ class SRNLSTM(nn.Module):
 
 
 def _level(first: nn.Conv2d, width: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(first, nn.ReLU(), *(ResidualBlock(width) for _ in range(blocks)))
+    return nn.Sequential(first, nn.ReLU(), *residual_blocks(width, blocks, KERNEL))
 
 
 def _rise(width: int, blocks: int) -> nn.Sequential:
     """Refine at one resolution, then double it and halve the channels."""
     double = nn.ConvTranspose2d(width, width // 2, KERNEL, stride=2, padding=2, output_padding=1)
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)), double, nn.ReLU())
-
-
-def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+    return nn.Sequential(*residual_blocks(width, blocks, KERNEL), double, nn.ReLU())
 
 
 NETWORKS = {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
+from thinlens.images.tiles import round_up
 from thinlens.models.placement import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
 
@@ -91,17 +92,17 @@ def measure(network: Network, channels: int) -> Reach:
         felt = _felt(module, channels, radius)
         least = Reach(radius, felt, 1, math.inf)
         grid, error = _grid(network, channels, least.margin)
-    return Reach(radius and _up(radius, grid), _up(felt, grid), grid, error)
+    return Reach(radius and round_up(radius, grid), round_up(felt, grid), grid, error)
 
 
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
     """Return the smallest grid on which windows are as good as on any, and their error."""
-    strips = _strips(network, channels, 2 * _up(margin, GRIDS[-1]) + 4 * GRIDS[-1])
+    strips = _strips(network, channels, 2 * round_up(margin, GRIDS[-1]) + 4 * GRIDS[-1])
     wholes = [network(strip) for strip in strips]
     errors: dict[int, float] = {}
     for grid in GRIDS:
         compared = (
-            _error(network, s, w, (_up(margin, grid), grid))
+            _error(network, s, w, (round_up(margin, grid), grid))
             for s, w in zip(strips, wholes, strict=True)
         )
         errors[grid] = max(compared)
@@ -185,7 +186,3 @@ def _changed(differs: Tensor, strip: Tensor) -> Tensor:
     axis = 2 if strip.shape[2] > STRIP else 3
     lines = differs.transpose(axis, 0).flatten(1).any(1)
     return lines.view(strip.shape[axis], -1).any(1)
-
-
-def _up(value: int, grid: int) -> int:
-    return -(-value // grid) * grid

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thinlens.errors import UsageError
+from thinlens.sparsity.operations import called
 from thinlens.sparsity.ties import Ties
 
 LARGEST_SIDE = 32
@@ -141,14 +142,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive += [args, kwargs, result]
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         known = any(id(x) in self.labels or id(x) in self.own for x in tensors)
-        name = func.name().removeprefix("aten::").split(".")[0]
+        name, bound = called(func, args, kwargs)
         if not known or name in BLIND:
             return result
-        bound = {
-            argument.name: (kwargs or {}).get(argument.name, argument.default_value)
-            for argument in func._schema.arguments
-        }
-        bound.update(zip(bound, args, strict=False))
         rule = RULES.get(name.rstrip("_"))
         if name.lstrip("_").startswith("upsample_"):
             rule = _by_channel

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.tasks.motion_blur import blurred, trajectory
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import Judgement, check_channels, whole_image
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Deblurring:
     synthetic: ClassVar[str] = "synthetic motion blur"
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise UsageError(f"{self.channels} channels: images have 1 (grey) or 3 (RGB)")
+        check_channels(self.channels)
         if self.reach < 1:
             raise UsageError(f"reach {self.reach}: wanted 1 pixel or more")
         if not (self.gamma > 0 and math.isfinite(self.gamma)):
@@ -44,7 +43,7 @@ class Deblurring:
 
     @property
     def judgement(self) -> Judgement:
-        return Judgement(channel="grey" if self.channels == 1 else "RGB", crop=0)
+        return whole_image(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         return clean

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thinlens.errors import UsageError
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import Judgement, whole_image
 
 AIRLIGHT = (0.7, 1.0)
 SCATTERING = (0.6, 1.8)
@@ -46,7 +46,7 @@ class Dehazing:
 
     @property
     def judgement(self) -> Judgement:
-        return Judgement(channel="RGB", crop=0)
+        return whole_image(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         crop, (height, width) = self.crop_target, clean.shape[-2:]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import Judgement, check_channels, whole_image
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,14 @@ class Denoising:
     margin: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise UsageError(f"{self.channels} channels: images have 1 (grey) or 3 (RGB)")
+        check_channels(self.channels)
         for sigma in (self.sigma, *self.sigmas):
             if not isinstance(sigma, float | int) or not 0 < sigma <= 255:
                 raise UsageError(f"--sigma {sigma}: wanted a noise level above 0 and up to 255")
 
     @property
     def judgement(self) -> Judgement:
-        return Judgement(channel="grey" if self.channels == 1 else "RGB", crop=0)
+        return whole_image(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         return clean

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import Judgement, whole_image
 
 DROPS = (0.002, 0.02)
 """Drops per pixel, from drizzle to a shower. This and what follows is our own choice, by eye."""
@@ -39,7 +39,7 @@ class Deraining:
 
     @property
     def judgement(self) -> Judgement:
-        return Judgement(channel="RGB", crop=0)
+        return whole_image(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         return clean

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from thinlens.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -19,6 +21,17 @@ class Judgement:
     """Pixels cut off on every side of the target before comparing."""
     rounding: str = "8 bit"
     range: int = 255
+
+
+def whole_image(channels: int) -> Judgement:
+    """Return the protocol that judges whole images: grey or RGB, nothing cut."""
+    return Judgement(channel="grey" if channels == 1 else "RGB", crop=0)
+
+
+def check_channels(channels: int) -> None:
+    """Raise `UsageError` unless images have 1 or 3 channels."""
+    if channels not in (1, 3):
+        raise UsageError(f"{channels} channels: images have 1 (grey) or 3 (RGB)")
 
 
 class Task(Protocol):

@@ -1,0 +1,15 @@
+"""Was the native engine built here, and with which kernels? Tests that need it are skipped else."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from thinlens.engine.native import native
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where no compiler was, its tests are skipped
+    CORE = native()
+KERNELS = CORE.offered() if CORE is not None else []
+built = pytest.mark.skipif(CORE is None, reason="the native engine was not built")

@@ -17,6 +17,7 @@ import tyro
 import thinlens
 from thinlens.report.search import course_picture
 from thinlens.tasks import make_task
+from thinlens.tasks.folders import training_crops
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
@@ -34,18 +35,29 @@ class Comparison:
     steps: int = 600
     budget: str = "1/8"
     seed: int = 0
+    patch: int = 48
+    batch: int = 2
+    precision: str = "bf16"
 
     def record(self, name: str, **options: Any) -> dict[str, Any]:
         """Search once; `options` are settings of `sls`."""
         network = thinlens.load("rfdn-x4")
-        settings = Settings(steps=self.steps, seed=self.seed, learning_rate=LEARNING_RATE)
+        settings = Settings(
+            steps=self.steps,
+            seed=self.seed,
+            learning_rate=LEARNING_RATE,
+            precision=self.precision,
+        )
+        task = make_task(**network.task)
+        crops = training_crops(
+            task, self.data, patch=self.patch, batch_size=self.batch, candidates=1
+        )
         trainer = Trainer(settings, self.out / name)
         thin = thinlens.prune(
             network.module,
             budget=self.budget,
             method="sls",
-            data=self.data,
-            task=make_task(**network.task),
+            data=crops,
             size=SIZE,
             trainer=trainer,
             least_squares=False,

@@ -26,12 +26,12 @@ from cli_cases import (
     sr_checkpoint,
 )
 from thinlens.cli import values
+from thinlens.cli.cells import cells, read_comparison
 from thinlens.cli.main import VERBS
-from thinlens.cli.recipe import read_recipe
+from thinlens.cli.networks import start_from
+from thinlens.cli.recipe import read_recipe, read_toml
 from thinlens.errors import UsageError
-
-COMPARISON = "smoke"
-"""The recipe that is for `compare`, and read by its tests; all others are for `train`."""
+from thinlens.tasks import make_task
 
 
 @given(st.integers(1, 99_999), st.integers(1, 99_999))
@@ -207,13 +207,42 @@ def test_training_starts_from_a_checkpoint_of_the_same_network(tmp_path: Path) -
     assert run("train", "rfdn", *more).status == 2
 
 
-def test_the_shipped_recipes_are_read() -> None:
-    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
-    training = [path for path in recipes if path.stem != COMPARISON]
+def test_training_starts_from_the_mean_of_several_checkpoints(tmp_path: Path) -> None:
+    """The mean of a network and of the same with all weights tripled is it with them doubled."""
+    one, other = sr_checkpoint(tmp_path / "one"), tmp_path / "other"
+    module = thinlens.load(one).module
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    module.load_state_dict({key: 3 * value for key, value in before.items()})
+    thinlens.save(other, module, model="rfdn", task=make_task("sr", scale=2))
+    start_from([str(one), str(other)], "rfdn", module)
+    for key, value in module.state_dict().items():
+        torch.testing.assert_close(value, 2 * before[key])
+
+
+def test_a_recipe_starts_from_one_checkpoint_or_from_a_mean(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[start]\nmean_of = ['a', 'b']\n")
+    assert read_recipe(recipe).starts == ["a", "b"]
+    recipe.write_text("[start]\nmean_of = ['a', 'b']\ncheckpoint = 'c'\n")
+    with pytest.raises(UsageError, match="wanted one of them"):
+        read_recipe(recipe)
+
+
+def test_the_shipped_recipes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that name networks are for `compare`, all others for `train`."""
+    for folder in ("BSDS500", "TRAIN400"):
+        monkeypatch.setenv(folder, str(tmp_path))
+    monkeypatch.delenv("THINLENS_DATA", raising=False)
+    recipes = list((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+    comparisons = [path for path in recipes if "networks" in read_toml(path)]
+    assert comparisons
+    for path in comparisons:
+        assert cells(read_comparison(path))
+    training = [path for path in recipes if path not in comparisons]
     assert training
-    assert len(training) == len(recipes) - 1
     for path in training:
-        assert read_recipe(path).training.steps > 0
+        found = read_recipe(path)
+        assert found.training.steps > 0 or len(found.starts) > 1
 
 
 def test_an_unexpected_disk_error_is_a_sentence(

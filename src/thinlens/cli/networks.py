@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from thinlens.api import described, load
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
@@ -45,8 +46,18 @@ def saved(source: str) -> Checkpoint:
     return load(source)
 
 
-def start_from(checkpoint: str, name: str, module: nn.Module) -> None:
-    """Give `module`, the network called `name`, the weights of a dense checkpoint of it."""
+def start_from(checkpoints: Sequence[str], name: str, module: nn.Module) -> None:
+    """Give `module`, the network called `name`, the mean of the weights of dense checkpoints of it.
+
+    Runs that began at the same weights often average to a better network than any of them
+    (Wortsman et al., "Model soups", ICML 2022).
+    """
+    states = [_dense_weights(checkpoint, name, module) for checkpoint in checkpoints]
+    mean = {key: sum(state[key] for state in states) / len(states) for key in states[0]}
+    module.load_state_dict(mean if len(states) > 1 else states[0])
+
+
+def _dense_weights(checkpoint: str, name: str, module: nn.Module) -> dict[str, Tensor]:
     found = load(checkpoint)
     if found.model != name or found.module.config != module.config:
         raise UsageError(
@@ -55,7 +66,7 @@ def start_from(checkpoint: str, name: str, module: nn.Module) -> None:
         )
     if found.patterns or found.narrowed:
         raise UsageError(f"{checkpoint} is pruned: wanted a dense checkpoint to start from")
-    module.load_state_dict(found.module.state_dict())
+    return found.module.state_dict()
 
 
 def task_of(name: str, module: nn.Module, **options: Any) -> Task:

@@ -12,7 +12,7 @@ from thinlens.errors import UsageError
 from thinlens.training.settings import Settings
 
 CROP_KEYS = ("patch", "batch_size", "candidates")
-START_KEYS = ("checkpoint",)
+START_KEYS = {"checkpoint": str, "mean_of": list}
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,14 @@ class Recipe:
     """Settings of `tasks.crops.Crops`."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task, such as `sigma`; the task checks them."""
-    start: Mapping[str, str] = field(default_factory=dict)
-    """`checkpoint`: the folder or shipped name whose weights training starts from."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """`checkpoint`: the folder or shipped name whose weights training starts from; or `mean_of`: a
+    list of such, from the mean of whose weights it starts."""
+
+    @property
+    def starts(self) -> list[str]:
+        """The checkpoints from the mean of whose weights training starts; empty: from nothing."""
+        return [str(x) for x in self.start.get("mean_of", [self.start.get("checkpoint")]) if x]
 
 
 def read_recipe(path: Path | None) -> Recipe:
@@ -44,7 +50,9 @@ def read_recipe(path: Path | None) -> Recipe:
     check_keys(path, "key of [crops]", crops, CROP_KEYS)
     start = content.get("start", {})
     check_keys(path, "key of [start]", start, START_KEYS)
-    check_types(path, start, dict.fromkeys(START_KEYS, str))
+    check_types(path, start, START_KEYS)
+    if len(start) > 1:
+        raise UsageError(f"{path}: [start] has checkpoint and mean_of: wanted one of them")
     check_types(path, training, types)
     check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
     return Recipe(Settings(**training), crops, content.get("task", {}), start)

@@ -62,13 +62,13 @@ class Train(Verb):
         settings = replace(recipe.training, **changed)
         torch.manual_seed(settings.seed)
         module = fresh(self.name, self.scale)
-        if recipe.start:
-            start_from(recipe.start["checkpoint"], self.name, module)
+        if recipe.starts:
+            start_from(recipe.starts, self.name, module)
         task = task_of(self.name, module, **recipe.task)
         crops = training_crops(task, self.data, **recipe.crops)
         started = time.monotonic()
         with progress(f"training {self.name}") as report:
-            Trainer(settings, self.out, report).fit(Plain(module), crops)
+            Trainer(settings, self.out, report).fit(Plain(module, settings.loss), crops)
         seconds = round(time.monotonic() - started, 3)
         last = _last_line(self.out / METRICS_FILE)
         training = {

@@ -21,7 +21,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.classpruning_stages import Joint, Labels, Separate, Weights, batches
 from thinlens.methods.classpruning_stages import branch_errors as errors_of
 from thinlens.methods.exchange import check_target, exchange_rate
-from thinlens.methods.method import Pruned
+from thinlens.methods.method import Pruned, check_l1
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.pseudo_labels import measure
 from thinlens.models.class_pruned import ClassPruned, Config
@@ -74,6 +74,7 @@ class ClassPruning(NMMethod):
         began, steps, seed = time.monotonic(), trainer.settings.steps, trainer.settings.seed
         if steps < len(STAGES):
             raise UsageError("classpruning trains in three stages: wanted a number of --steps")
+        check_l1(trainer.settings, "the classifier's part")
         module = self.dynamic(model, seed)
         costs = self.costs(module)
         check_target(costs, self._target)

@@ -84,7 +84,7 @@ class Filter(Method):
         patterns = self._fewer_pixels(thin, channels) if self.flavour == "naive" else {}
         if trainer.settings.steps:
             attach(thin, patterns)
-            trainer.fit(Plain(thin), data)
+            trainer.fit(Plain(thin, trainer.settings.loss), data)
             thin, patterns = strip(thin)
         record = {
             "budget": str(self.budget),

@@ -16,6 +16,7 @@ from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
+from thinlens.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Method(ABC):
 
         Training-free methods use `data` to calibrate and leave `trainer` alone.
         """
+
+
+def check_l1(settings: Settings, what: str) -> None:
+    """Raise `UsageError` unless the task's loss is L1, against which `what` is weighed."""
+    if settings.loss != "l1":
+        raise UsageError(f"loss {settings.loss}: {what} is weighed against l1, as in the paper")
 
 
 def refuse_parametrized(model: nn.Module, names: Iterable[str]) -> None:

@@ -89,7 +89,7 @@ class NMMethod(Method):
         """
         attach(module, patterns)
         if trainer.settings.steps:
-            trainer.fit(Plain(module), data)
+            trainer.fit(Plain(module, trainer.settings.loss), data)
         return strip(module)
 
     def record(self, plan: Plan) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.annealing import Annealing
 from thinlens.methods.calibration import calibration_images
 from thinlens.methods.hold import held
-from thinlens.methods.method import Pruned
+from thinlens.methods.method import Pruned, check_l1
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.saliency import SALIENCIES, saliencies
 from thinlens.methods.sls_restart import LeastSquaresStart, searched_plan
@@ -140,6 +140,7 @@ class Sls(NMMethod):
         start = time.monotonic()
         if trainer.settings.steps < 1:
             raise UsageError("sls searches while it trains: wanted a number of steps (--steps)")
+        check_l1(trainer.settings, "the price of computation")
         search = self.search(model, data, trainer)
         with held(search.dead_weights()) if self.hold_pruned else nullcontext():
             trainer.fit(search, data)

@@ -123,7 +123,7 @@ class SparseRefined(Plain):
     """Train under moving masks, shrink pruned weights, and freeze the masks in time."""
 
     def __init__(self, module: nn.Module, method: SrSte, settings: Settings) -> None:
-        super().__init__(module)
+        super().__init__(module, settings.loss)
         self._settings = settings
         self._decay = method.decay if method.mode == "decoupled" else 0.0
         self._last_move = round(method.freeze_from * settings.steps)

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
+"""What an image may miss of its target, as a mean over its values."""
 
 Network = Callable[[Tensor], Tensor]
 
@@ -61,10 +65,11 @@ class Objective(Protocol):
 
 
 class Plain:
-    """Minimise the mean absolute error (L1) and do nothing else: dense training, fine-tuning."""
+    """Minimise the task's loss and do nothing else: dense training, fine-tuning."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, loss: str = "l1") -> None:
         self.module = module
+        self.task_loss = LOSSES[loss]
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         trained = [p for p in self.module.parameters() if p.requires_grad]
@@ -72,7 +77,7 @@ class Plain:
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
         image, target = batch
-        return (network(image) - target).abs().mean()
+        return self.task_loss(network(image), target)
 
     def epoch_start(self, epoch: int) -> None:
         pass

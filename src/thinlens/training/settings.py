@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from thinlens.errors import UsageError
+from thinlens.training.objective import LOSSES
 from thinlens.training.schedule import SCHEDULES
 
 CHOICES = {
     "optimizer": ("muon", "adam"),
     "schedule": tuple(SCHEDULES),
     "precision": ("fp32", "bf16"),
+    "loss": tuple(LOSSES),
 }
 
 
@@ -37,6 +39,8 @@ class Settings:
     """Steps between two training states, and between two lines of metrics."""
     precision: str = "fp32"
     """fp32 or bf16 (autocast; weights stay float32)."""
+    loss: str = "l1"
+    """l1 (mean absolute error) or l2 (mean square error, which is what PSNR measures)."""
 
     def __post_init__(self) -> None:
         for key, least in (("steps", 0), ("seed", 0), ("warmup", 0)):

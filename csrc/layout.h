@@ -50,8 +50,14 @@ struct PoolJob {  // maximum over size x size windows, no padding
   int size, stride;
 };
 
+struct Along {         // one axis of a resize, which may be a part of a larger one
+  int start, whole;    // the output's first place, of how many in all
+  int first, samples;  // the input's first sample, of how many in all
+};
+
 struct ResizeJob {  // bilinear, half-pixel centres
   View in, out;
+  Along rows, columns;
 };
 
 struct PackJob {  // from or to plain rows [channel][height][width]

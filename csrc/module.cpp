@@ -32,17 +32,29 @@ Slice slice(const Triple& t) {
   return {t[0], t[1], t[2]};
 }
 
-void run(Program& program, Pool& pool, const Input& in, const Output& out) {
+std::vector<Place> places(const std::vector<std::vector<int>>& numbers) {
+  std::vector<Place> all;
+  for (const auto& n : numbers) {
+    if (n.size() != 8) throw std::invalid_argument("a place has eight numbers");
+    all.push_back({Along{n[0], n[1], n[2], n[3]}, Along{n[4], n[5], n[6], n[7]}});
+  }
+  return all;
+}
+
+void run(Program& program, Pool& pool, const Input& in, const Output& out,
+         const std::vector<std::vector<int>>& numbers) {
   for (size_t d = 0; d < 4; ++d)
     if (in.shape(d) > INT32_MAX || out.shape(d) > INT32_MAX)
       throw std::invalid_argument("an image is too large");
   if (in.shape(0) != out.shape(0)) throw std::invalid_argument("input and output differ in number");
+  const std::vector<Place> where = places(numbers);
   const nb::gil_scoped_release release;
-  const size_t from = in.shape(1) * in.shape(2) * in.shape(3);
-  const size_t to = out.shape(1) * out.shape(2) * out.shape(3);
-  for (size_t b = 0; b < in.shape(0); ++b)
-    program.run(pool, in.data() + b * from, int(in.shape(1)), int(in.shape(2)), int(in.shape(3)),
-                out.data() + b * to, int(out.shape(1)), int(out.shape(2)), int(out.shape(3)));
+  Image<const float> from{in.data(), int(in.shape(1)), int(in.shape(2)), int(in.shape(3))};
+  Image<float> to{out.data(), int(out.shape(1)), int(out.shape(2)), int(out.shape(3))};
+  const int64_t step_from = int64_t(from.channels) * from.height * from.width;
+  const int64_t step_to = int64_t(to.channels) * to.height * to.width;
+  for (size_t b = 0; b < in.shape(0); ++b, from.data += step_from, to.data += step_to)
+    program.run(pool, from, to, where);
 }
 
 }  // namespace
@@ -99,6 +111,7 @@ NB_MODULE(_native, m) {
                       int stride) { p.pool(slice(in), slice(out), size, stride); })
       .def("resize", [](Program& p, const Triple& in,
                         const Triple& out) { p.resize(slice(in), slice(out)); })
-      .def("run", &run)
+      .def("run", &run, nb::arg("pool"), nb::arg("input"), nb::arg("output"),
+           nb::arg("places") = std::vector<std::vector<int>>())
       .def("seconds", &Program::seconds);
 }

@@ -118,9 +118,9 @@ void Program::pack(Slice out, int first_channel) {
   input_channels_ = std::max(input_channels_, first_channel + to.channels);
   need_scratch(to.width);
   add(to.height, kRowsAtATime, [this, to, first_channel](int begin, int end, float* scratch) {
-    const Image& i = image_;
-    const PackJob job{to, i.input + int64_t(first_channel) * i.input_height * i.input_width,
-                      nullptr, i.input_height, i.input_width};
+    const Image<const float>& i = input_;
+    const PackJob job{to, i.data + int64_t(first_channel) * i.height * i.width, nullptr, i.height,
+                      i.width};
     kernels_.pack(job, begin, end, scratch);
   });
 }
@@ -131,9 +131,9 @@ void Program::unpack(Slice in) {
   least_output_height_ = from.height;
   least_output_width_ = from.width;
   add(from.height, kRowsAtATime, [this, from](int begin, int end, float* scratch) {
-    const Image& i = image_;
-    const PackJob job{from, nullptr, i.output, i.output_height, i.output_width};
-    kernels_.unpack(job, begin, std::min(end, i.output_height), scratch);
+    const Image<float>& i = output_;
+    const PackJob job{from, nullptr, i.data, i.height, i.width};
+    kernels_.unpack(job, begin, std::min(end, i.height), scratch);
   });
 }
 
@@ -244,25 +244,36 @@ void Program::pool(Slice in, Slice out, int size, int stride) {
 }
 
 void Program::resize(Slice in, Slice out) {
-  const ResizeJob job{view(in), view(out)};
+  ResizeJob job{view(in), view(out), {}, {}};
   if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
   apart(in, out);
   need_scratch(int64_t(2) * job.in.columns * kernels_.lanes);
-  add(job.out.height, kRowsAtATime, [this, job](int begin, int end, float* scratch) {
-    kernels_.resize(job, begin, end, scratch);
+  job.rows = {0, job.out.height, 0, job.in.height};
+  job.columns = {0, job.out.width, 0, job.in.width};
+  const int number = resizes_++;
+  add(job.out.height, kRowsAtATime, [this, job, number](int begin, int end, float* scratch) {
+    ResizeJob now = job;
+    if (!places_.empty()) now.rows = places_[number][0], now.columns = places_[number][1];
+    kernels_.resize(now, begin, end, scratch);
   });
 }
 
-void Program::run(Pool& pool, const float* input, int input_channels, int input_height,
-                  int input_width, float* output, int output_channels, int output_height,
-                  int output_width) {
-  if (input_channels != input_channels_ || input_height < 1 || input_width < 1)
+void Program::run(Pool& pool, const Image<const float>& input, const Image<float>& output,
+                  const std::vector<Place>& places) {
+  if (input.channels != input_channels_ || input.height < 1 || input.width < 1)
     refuse("the input's channels do not fit the plan");
-  if (output_channels != output_channels_ || output_height < 1 || output_width < 1 ||
-      output_height > least_output_height_ || output_width > least_output_width_)
+  if (output.channels != output_channels_ || output.height < 1 || output.width < 1 ||
+      output.height > least_output_height_ || output.width > least_output_width_)
     refuse("the output's size does not fit the plan");
+  if (!places.empty() && places.size() != size_t(resizes_)) refuse("each resize needs a place");
+  constexpr int most = 1 << 24;  // floats count up to it
+  for (const Place& place : places)
+    for (const Along& a : place)
+      if (std::min(a.start, a.first) < 0 || std::min(a.whole, a.samples) < 1 ||
+          std::max({a.start, a.first, a.whole, a.samples}) > most)
+        refuse("a resize's place is out of range");
   std::lock_guard<std::mutex> lock(one_run_);
-  image_ = {input, output, input_height, input_width, output_height, output_width};
+  input_ = input, output_ = output, places_ = places;
   std::vector<std::shared_ptr<float>> scratch;
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(aligned(std::max<int64_t>(scratch_floats_, 1)));

@@ -1,6 +1,7 @@
 // How does a planned network run?
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,14 @@
 #include "table.h"
 
 namespace thinlens {
+
+using Place = std::array<Along, 2>;  // rows, columns
+
+template <class Float>
+struct Image {  // plain [channels, height, width]
+  Float* data;
+  int channels, height, width;
+};
 
 struct Slice {  // `channels` of a tensor, from `first` on
   int tensor, first, channels;
@@ -36,9 +45,10 @@ class Program {
   void pool(Slice in, Slice out, int size, int stride);
   void resize(Slice in, Slice out);
 
-  // Run all steps on one image [channels, height, width]. One run at a time; others wait.
-  void run(Pool&, const float* input, int input_channels, int input_height, int input_width,
-           float* output, int output_channels, int output_height, int output_width);
+  // Run all steps on one image. One run at a time; others wait. `places` says by resize step where
+  // its rows and columns lie in those of a larger image; empty: they are the whole.
+  void run(Pool&, const Image<const float>& input, const Image<float>& output,
+           const std::vector<Place>& places);
   // What each step of the last run took: CPU time where the pool is one thread, else wall time.
   std::vector<double> seconds() const { return seconds_; }
 
@@ -50,11 +60,6 @@ class Program {
   struct Step {
     int rows, block;  // output rows, and how many of them a thread takes at a time
     std::function<void(int begin, int end, float* scratch)> work;
-  };
-  struct Image {
-    const float* input = nullptr;
-    float* output = nullptr;
-    int input_height = 0, input_width = 0, output_height = 0, output_width = 0;
   };
 
   View view(const Slice&) const;
@@ -72,7 +77,10 @@ class Program {
   int64_t scratch_floats_ = 0;
   int input_channels_ = 0, output_channels_ = 0;
   int least_output_height_ = 0, least_output_width_ = 0;
-  Image image_;
+  int resizes_ = 0;
+  Image<const float> input_{};  // of the run that goes on, as are:
+  Image<float> output_{};
+  std::vector<Place> places_;
   std::mutex one_run_;
 };
 

@@ -8,6 +8,7 @@
 
 namespace {
 
+using thinlens::Along;
 using thinlens::CombineJob;
 using thinlens::PackJob;
 using thinlens::PoolJob;
@@ -147,11 +148,17 @@ struct Between {  // a place between two samples
   float share;  // of `high`
 };
 
-inline Between between(int index, int from, int to) {
-  float place = (index + 0.5f) * (float(from) / float(to)) - 0.5f;
+inline int within(int sample, int count) {
+  return sample < 0 ? 0 : sample < count ? sample : count - 1;
+}
+
+// Of `count` samples that there are; where others are wanted, the nearest stands for them.
+inline Between between(int index, const Along& a, int count) {
+  float place = (a.start + index + 0.5f) * (float(a.samples) / float(a.whole)) - 0.5f;
   if (place < 0) place = 0;
-  const int low = int(place) < from - 1 ? int(place) : from - 1;
-  return {low, low + 1 < from ? low + 1 : low, place - float(low)};
+  const int low = int(place) < a.samples - 1 ? int(place) : a.samples - 1;
+  const int high = low + 1 < a.samples ? low + 1 : low;
+  return {within(low - a.first, count), within(high - a.first, count), place - float(low)};
 }
 
 // scratch: as run_pool.
@@ -160,7 +167,7 @@ void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
   float* line = scratch;
   float* mixed = scratch + in.columns * kLanes;
   for (int y = begin; y < end; ++y) {
-    const Between rows = between(y, in.height, out.height);
+    const Between rows = between(y, job.rows, in.height);
     for (int c = 0; c < out.channels; ++c) {
       const float *low = row_of(in, rows.low, c), *high = row_of(in, rows.high, c);
       for (int i = 0; i < in.columns * kLanes; i += kLanes)
@@ -169,7 +176,7 @@ void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
       float* to = row_of(out, y, c);
       for (int l = 0; l < kLanes; ++l)
         for (int s = 0; s < out.columns && l * out.columns + s < out.width; ++s) {
-          const Between b = between(l * out.columns + s, in.width, out.width);
+          const Between b = between(l * out.columns + s, job.columns, in.width);
           to[s * kLanes + l] = line[b.low] * (1.0f - b.share) + line[b.high] * b.share;
         }
       finish_row(out, y, c);

@@ -40,7 +40,7 @@ class Stopwatch:
             self.time += next(times)
             return torch.zeros(1)
 
-        return Entrant(name, "fp32", sparse, work)
+        return Entrant(name, "fp32", sparse, work, torch.ones(1))
 
 
 @given(st.lists(st.floats(1e-4, 10), min_size=1, max_size=25))
@@ -48,7 +48,7 @@ def test_the_median_and_percentiles_are_those_of_the_timed_rounds(times: list[fl
     watch = Stopwatch()
     warm_up = [99.0, 99.0]
     entrant = watch.entrant("a", iter([*warm_up, *times]))
-    (row,) = compete([entrant], torch.zeros(1), 2, len(times), clock=watch.clock())
+    (row,) = compete([entrant], 2, len(times), clock=watch.clock())
     answer = row.as_json()
     expected = [1e3 * float(q) for q in np.percentile(times, [50, 10, 90])]
     got = [answer["ms_median"], answer["ms_p10"], answer["ms_p90"]]
@@ -60,7 +60,7 @@ def test_engines_take_turns_and_none_always_follows_the_same_one() -> None:
     watch = Stopwatch()
     names = ["a", "b", "c"]
     entrants = [watch.entrant(name, repeat(0.1)) for name in names]
-    compete(entrants, torch.zeros(1), 1, 3, clock=watch.clock())
+    compete(entrants, 1, 3, clock=watch.clock())
     timed = "".join(watch.order[-9:])
     assert timed == "abcbcacab"
 
@@ -72,7 +72,7 @@ def test_speedups_are_over_the_best_dense_row() -> None:
         watch.entrant(name, repeat(seconds), sparse=name == "thinlens")
         for name, seconds in times.items()
     ]
-    rows = compete(entrants, torch.ones(1), 1, 2, clock=watch.clock())
+    rows = compete(entrants, 1, 2, clock=watch.clock())
     best = best_dense(rows, ("fp32", "bf16", "int8"))
     assert best["fp32"]["engine"] == best["any"]["engine"] == "onnxruntime"
     assert best["bf16"] is None and best["int8"] is None
@@ -86,9 +86,7 @@ def test_speedups_are_over_the_best_dense_row() -> None:
 
 def test_a_dense_network_has_no_speedup() -> None:
     watch = Stopwatch()
-    rows = compete(
-        [watch.entrant("torch", iter([1.0] * 4))], torch.zeros(1), 1, 1, clock=watch.clock()
-    )
+    rows = compete([watch.entrant("torch", iter([1.0] * 4))], 1, 1, clock=watch.clock())
     assert speedup(rows, best_dense(rows, ("fp32", "bf16"))) == {
         "fp32": None,
         "bf16": None,
@@ -118,21 +116,33 @@ def test_a_peer_gives_what_torch_gives(name: str) -> None:
     torch.testing.assert_close(peer(), reference(module, IMAGE), rtol=1e-4, atol=1e-5)
 
 
-@built
-def test_ours_runs_sparse_and_dense_and_says_why_it_has_no_bf16() -> None:
+@pytest.mark.parametrize("name", [name for name in PEERS if name != "torch-compile"])
+def test_a_peer_in_int8_is_near_torch_or_says_why_there_is_none(name: str) -> None:
     module = thin_network()
-    found = line_up(module, IMAGE, [FP32, Setting(1, "bf16")], ["torch"])
+    try:
+        peer = PEERS[name](module, IMAGE, Setting(1, "int8"))
+    except UnavailableError as why:
+        assert "int8" in str(why) or "not installed" in str(why)
+        return
+    expected = reference(module, IMAGE)
+    step = float(expected.max() - expected.min()) / 255
+    assert 0 < float((peer() - expected).abs().max()) < 4 * step  # it does compute in integers
+
+
+@built
+def test_ours_runs_sparse_and_dense_and_says_why_it_has_no_int8() -> None:
+    module = thin_network()
+    found = line_up(module, IMAGE, [FP32, Setting(1, "int8")], ["torch"])
     shown = [(e.engine, e.precision, e.sparse) for e in found.entrants]
     assert shown == [
         ("thinlens", "fp32", False),
         ("thinlens", "fp32", True),
         ("torch", "fp32", False),
-        ("torch", "bf16", False),
     ]
-    (missing,) = found.missing
-    assert (missing["engine"], missing["precision"]) == ("thinlens", "bf16")
-    expected = reference(module, IMAGE)
-    for row in compete(found.entrants[:3], expected, 1, 1):
+    missing = [(one["engine"], one["precision"], one["why"]) for one in found.missing]
+    assert missing[0] == ("thinlens", "int8", "precision 'int8': the engine has fp32")
+    assert missing[1][:2] == ("torch", "int8")
+    for row in compete(found.entrants[:3], 1, 1):
         assert row.max_abs_error < 1e-5
 
 

@@ -93,7 +93,7 @@ def test_the_networks_that_tiles_must_fit_are_exact() -> None:
 
 
 @built
-@pytest.mark.parametrize("name", ["edsr", "dncnn-20-rgb"])
+@pytest.mark.parametrize("name", ["edsr", "dncnn-20-rgb", "rfdn"])
 def test_the_native_engine_runs_tiles(name: str) -> None:
     image, fast = smooth(3, 61, 83), engine.compile(tiny(name), threads=1)
     made = tiler(name, 32, fast)

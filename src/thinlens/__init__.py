@@ -14,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 from thinlens.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from thinlens.api import cost, evaluate, load, prune, restore, save
+    from thinlens.api import compile, cost, evaluate, load, prune, restore, save
 
-__all__ = ["RunError", "UsageError", "cost", "evaluate", "load", "prune", "restore", "save"]
+__all__ = [
+    "RunError",
+    "UsageError",
+    "compile",
+    "cost",
+    "evaluate",
+    "load",
+    "prune",
+    "restore",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,8 @@ from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
 from thinlens.checkpoints.tensors import Structures
+from thinlens.engine.compiled import compile as compile_module
+from thinlens.engine.native import native
 from thinlens.engine.pricing import price_layers
 from thinlens.errors import UsageError
 from thinlens.feeding import Data, feed
@@ -129,6 +131,19 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     return chosen.run(module, fed, trainer)
 
 
+def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:
+    """Make a callable that maps images `[B, C, h, w]` as the network does, without its zeros.
+
+    It holds a copy of the weights, runs on `threads` threads of the CPU (torch's number by
+    default) and passes through torch.compile and torch.export. Where the C++ core was not built,
+    torch runs the network after one warning. Raises `UsageError` with what it does not know.
+    """
+    module, _ = _parts(network)
+    if isinstance(module, ClassPruned):
+        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
+    return compile_module(module, precision, threads)
+
+
 def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> Price:
     """Price a network on one input of `size` (height, width): whole and by layer."""
     module, patterns = _parts(network)
@@ -224,14 +239,9 @@ def _runner(network: Network, engine: str) -> Runner:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
     if engine != "native":
         return module
-    if isinstance(module, ClassPruned):
-        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
-    from thinlens.engine import compile as compiled
-    from thinlens.engine.native import native
-
     if native() is None:
         raise UsageError("engine native: it was not built on this machine; wanted torch")
-    return compiled(module)
+    return compile(module)
 
 
 def _task(network: Network, task: Task | None) -> Task:

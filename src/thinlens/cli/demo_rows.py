@@ -135,7 +135,8 @@ def timed(rows: Sequence[Row], channels: int) -> tuple[list[Row], float | None]:
     dense = torch.inference_mode()(networks[0][1])
     runs: list[Callable[[], Tensor]] = [partial(dense, image)]
     runs += [partial(Compiled(network, threads), image) for _, network in networks]
-    entrants = [Entrant(str(index), "fp32", False, run) for index, run in enumerate(runs)]
-    peer, *ours = compete(entrants, runs[0](), threads, TIMED_ROUNDS)
+    expected = runs[0]()
+    entrants = [Entrant(str(i), "fp32", False, run, expected) for i, run in enumerate(runs)]
+    peer, *ours = compete(entrants, threads, TIMED_ROUNDS)
     found = {id(row): result.ms for (row, _), result in zip(networks, ours, strict=True)}
     return [replace(row, ms=found.get(id(row))) for row in rows], peer.ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,9 @@ from thinlens.api import described, load
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
 from thinlens.checkpoints.shipped import shipped
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, network
+from thinlens.models import MODELS, image_channels, network
 from thinlens.sparsity.allocation import cost_tables
-from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, from_ranks
 from thinlens.sparsity.prunable import find_layers
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -94,6 +95,13 @@ def uniform(module: nn.Module, channels: int, n: int, m: int) -> dict[str, Patte
         layer = prunable_layer(module, name)
         patterns[name] = from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
     return patterns
+
+
+def thinned(module: nn.Module, n: int, m: int) -> nn.Module:
+    """Make a copy that keeps the `n` largest of every `m` weights in all prunable layers."""
+    thin = copy.deepcopy(module)
+    attach(thin, uniform(thin, image_channels(thin), n, m))
+    return strip(thin)[0]
 
 
 def input_shape(task: Task, size: tuple[int, int]) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from thinlens.engine.graph import Array, Kernel, Node, Size
 from thinlens.errors import UsageError
+from thinlens.models.placement import LowMap, watched
 from thinlens.sparsity.operations import called
 
 
@@ -38,7 +39,7 @@ def _capture(module: nn.Module, size: Size) -> Node:
     recorder.names = {id(stand_in): name for name, stand_in in stand_ins.items()}
     image = torch.empty(1, size.channels, size.height, size.width, device="meta")
     recorder.nodes[id(image)] = Node("input", [], size)
-    with recorder:
+    with watched(recorder.low_map), recorder:
         output = functional_call(module, stand_ins, (image,))
     if not isinstance(output, Tensor):
         raise UsageError("the engine runs modules that return one tensor")
@@ -76,6 +77,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UsageError(f"the engine does not know this use of the operation {name!r}")
         self.nodes[id(output)] = node
         return result
+
+    def low_map(self, low_map: LowMap, resized: Tensor) -> None:
+        """Note that a resize depends on where in a larger image the input lies."""
+        if id(resized) in self.nodes:
+            self.nodes[id(resized)].low_map = low_map
 
     def node(self, tensor: Tensor) -> Node:
         """The node that made `tensor`."""

@@ -14,34 +14,44 @@ from torch import Tensor, nn
 from thinlens.engine.choice import Choose
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
+from thinlens.engine.operator import number, run
 from thinlens.engine.plan import Means, Plan
 from thinlens.engine.tuning import tuner
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
+from thinlens.models.placement import current_places
 
 MOST_PLANS = 8
 """Sizes whose plans are kept; the one that was used longest ago goes first."""
 
 MEMORY_SHARE = 0.5
-"""Of the machine's memory, for the activations of one plan."""
+"""Of the machine's memory, for the activations of all plans."""
+
+PRECISIONS = ("fp32",)
+"""Of activations."""
 
 MOST_THREADS = 1024
 
 
-def compile(model: nn.Module | Pruned, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+def compile(
+    model: nn.Module | Pruned, precision: str = "fp32", threads: int | None = None
+) -> Callable[[Tensor], Tensor]:
     """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
 
     It holds a copy of the weights as they are now. Results agree with torch to about 1e-6 of
-    their size. Sizes are planned on first use. Without the C++ core torch runs the module, after
-    one warning. A `UsageError` says what the engine does not know, wrong input included.
+    their size. Sizes are planned on first use. torch.compile and torch.export take it as one
+    operation, without a gradient, that lives as long as the callable. Without the C++ core torch
+    runs the module, after one warning. A `UsageError` says what the engine does not know, wrong
+    input included.
     """
     module = model.module if isinstance(model, Pruned) else model
     if threads is not None:
         _check_threads(threads)
+    _check_precision(precision)
     frozen = copy.deepcopy(module).eval().requires_grad_(False)
     if native() is None:
         return torch.inference_mode()(frozen)
-    return Compiled(frozen, threads or torch.get_num_threads())
+    return Compiled(frozen, threads or torch.get_num_threads(), precision=precision)
 
 
 class Compiled:
@@ -54,12 +64,16 @@ class Compiled:
         threads: int,
         kernels: str | None = None,
         choose: Choose | None = None,
+        *,
+        precision: str = "fp32",
     ) -> None:
         core = native()
         if core is None:
             raise UsageError("the native engine was not built")
         _check_threads(threads)
+        _check_precision(precision)
         self.module = module
+        self._number = number(self)
         name = kernels or fastest()
         chosen = core.kernels(name)
         self._means = Means(core, chosen, choose or tuner(name), int(MEMORY_SHARE * _memory()))
@@ -68,11 +82,22 @@ class Compiled:
         self._lock = Lock()
 
     def __call__(self, image: Tensor) -> Tensor:
+        result: Tensor = run(image, self._number)
+        return result
+
+    def execute(self, image: Tensor) -> Tensor:
+        """Run the plan for images `[B, C, H, W]`, each by itself; called by torch."""
         _check(image)
         plan = self.plan(Size(*image.shape[1:]))
         out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
-        plan.program.run(self.pool, source, out.numpy())
+        places = current_places()
+        if not places or not plan.placeable:
+            plan.program.run(self.pool, source, out.numpy())
+            return out
+        for index, place in enumerate(places):
+            one = slice(index, index + 1)
+            plan.program.run(self.pool, source[one], out.numpy()[one], plan.places(place))
         return out
 
     def plan(self, size: Size) -> Plan:
@@ -83,15 +108,26 @@ class Compiled:
                     plan = Plan(self._means, self.module, size)
                 except UsageError:
                     raise
-                except (ValueError, RuntimeError) as error:
+                except Exception as error:  # a module's own code fails in ways of its own
                     reason = str(error).partition("\n")[0]
                     where = f"{size.width}x{size.height} with {size.channels} channels"
                     raise UsageError(f"no plan for an input of {where}: {reason}") from error
                 self._plans[size] = plan
-                if len(self._plans) > MOST_PLANS:
+                while self._too_many():
                     self._plans.popitem(last=False)
             self._plans.move_to_end(size)
             return self._plans[size]
+
+    def _too_many(self) -> bool:
+        """Whether a plan must go; the last one stays."""
+        taken = sum(plan.bytes for plan in self._plans.values())
+        many = len(self._plans) > MOST_PLANS or taken > self._means.limit
+        return many and len(self._plans) > 1
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: the engine has {', '.join(PRECISIONS)}")
 
 
 def _check_threads(threads: int) -> None:

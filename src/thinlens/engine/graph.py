@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from thinlens.models.placement import LowMap
+
 Array = NDArray[np.float32]
 
 
@@ -77,6 +79,8 @@ class Node:
     shuffle: int = 1
     window: tuple[int, int] = (1, 1)
     """Of a pool: size and stride."""
+    low_map: LowMap | None = None
+    """Of a resize that depends on where in a larger image the input lies."""
 
 
 def uses(nodes: Iterable[Node], output: Node) -> Counter[Node]:

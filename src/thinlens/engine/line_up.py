@@ -22,6 +22,18 @@ FAMILIES = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": 
 """Words that stand for several engines, or for none."""
 
 
+@dataclass(frozen=True)
+class Ours:
+    """Our engine with the network and the image that it runs."""
+
+    engine: Compiled
+    image: Tensor
+
+    def run(self) -> Tensor:
+        """Run it once."""
+        return self.engine(self.image)
+
+
 @dataclass
 class LineUp:
     """Who takes part."""
@@ -29,8 +41,8 @@ class LineUp:
     entrants: list[Entrant] = field(default_factory=list)
     missing: list[dict[str, str]] = field(default_factory=list)
     """Engine, precision and the reason, in one sentence."""
-    thin: Compiled | None = None
-    """Our engine, for what it knows of its plan."""
+    thin: Ours | None = None
+    """Our engine in float32, with as few weights as there are, for what it knows of its plan."""
 
     def leave_out(self, engine: str, precision: str, why: str) -> None:
         """Note an engine that does not take part."""
@@ -67,8 +79,9 @@ def line_up(
     Peers multiply by every zero that `module` has. Ours does so in a row of its own.
     """
     found = LineUp()
+    expected = reference(module, image)
     for one in setting:
-        _add_ours(found, module, image, one)
+        _add_ours(found, module, image, one, expected)
         for name in against:
             try:
                 run = PEERS[name](module, image, one)
@@ -79,7 +92,7 @@ def line_up(
                 reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
                 found.leave_out(name, one.precision, f"it failed: {reason}")
             else:
-                found.entrants.append(Entrant(name, one.precision, False, run))
+                found.entrants.append(Entrant(name, one.precision, False, run, expected))
     return found
 
 
@@ -90,25 +103,25 @@ def reference(module: nn.Module, image: Tensor) -> Tensor:
     return output
 
 
-def _add_ours(found: LineUp, module: nn.Module, image: Tensor, setting: Setting) -> None:
-    if setting.precision != "fp32":
-        why = f"the engine computes in float32 and has no {setting.precision} yet"
-        found.leave_out(OURS, setting.precision, why)
-        return
+def _add_ours(
+    found: LineUp, module: nn.Module, image: Tensor, setting: Setting, expected: Tensor
+) -> None:
     if native() is None:
         found.leave_out(OURS, setting.precision, "the native engine was not built")
         return
     thin = _is_thin(module)
     variants: list[tuple[bool, Any]] = [(False, dense), *([(True, None)] if thin else [])]
     for sparse, choose in variants:
-        engine = Compiled(module, setting.threads, choose=choose)
-        engine(image)
-        found.thin = engine
-        found.entrants.append(Entrant(OURS, setting.precision, sparse, _bound(engine, image)))
-
-
-def _bound(engine: Compiled, image: Tensor) -> Any:
-    return lambda: engine(image)
+        try:
+            engine = Compiled(module, setting.threads, choose=choose, precision=setting.precision)
+            engine(image)
+        except UsageError as error:
+            found.leave_out(OURS, setting.precision, str(error))
+            return
+        ours = Ours(engine, image)
+        if setting.precision == "fp32":
+            found.thin = ours
+        found.entrants.append(Entrant(OURS, setting.precision, sparse, ours.run, expected))
 
 
 def _is_thin(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from thinlens.engine.fusion import fuse
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.errors import UsageError
+from thinlens.models.placement import Place
 
 NONE = [-1, 0, 0]
 """No tensor."""
@@ -58,6 +59,7 @@ class Plan:
             b: self.program.tensor(o, b.channels, b.height, b.width, b.columns, b.halo)
             for b, o in zip(buffers, offsets, strict=True)
         }
+        self._resizes: list[Node] = []
         self.steps: list[str] = []
         self.layers: list[str] = []
         """By step, the module whose weights it uses; empty where it uses none."""
@@ -69,6 +71,15 @@ class Plan:
             self._emit(node)
         self.program.unpack(self._slice(output))
         self._note("unpack", [output.size, output.size])
+
+    @property
+    def placeable(self) -> bool:
+        """Whether results depend on where in a larger image the input lies."""
+        return any(node.low_map is not None for node in self._resizes)
+
+    def places(self, place: Place) -> list[list[int]]:
+        """Tell the program's resizes where the input lies."""
+        return [_along(node, place) for node in self._resizes]
 
     def _lifetimes(self, kernels: Any) -> tuple[list[Buffer], list[Lifetime]]:
         first: dict[Buffer, int] = {}
@@ -110,6 +121,7 @@ class Plan:
                 self.program.pool(ins[0], out, *node.window)
             case "resize":
                 self.program.resize(ins[0], out)
+                self._resizes.append(node)
             case "concat":
                 self._copies(out, node.inputs)
                 return
@@ -150,3 +162,12 @@ class Plan:
         residual = ins[1] if len(ins) > 1 else NONE
         made = table(self._core, node.kernel)
         self.program.conv(made, ins[0], out, residual, node.slope, node.shuffle, group)
+
+
+def _along(node: Node, place: Place) -> list[int]:
+    """Return where rows and columns of a resize lie: a step's `Along` in csrc/layout.h, twice."""
+    (low,), out = node.inputs, node.size
+    if node.low_map is None:
+        return [0, out.height, 0, low.size.height, 0, out.width, 0, low.size.width]
+    rows = node.low_map.along(out.height, place.top, place.height)
+    return [*rows, *node.low_map.along(out.width, place.left, place.width)]

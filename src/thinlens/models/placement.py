@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,17 @@ def current_places() -> tuple[Place, ...]:
     return _places.get()
 
 
+class Along(NamedTuple):
+    """Where one axis of an input, and of its low map, lies in that of the whole image."""
+
+    start: int
+    """The input's first pixel, of `whole`."""
+    whole: int
+    first: int
+    """The low map's first sample, of `samples`."""
+    samples: int
+
+
 @dataclass(frozen=True)
 class LowMap:
     """A map of lower resolution that is resized to the network's input."""
@@ -64,27 +76,49 @@ class LowMap:
         """
         places = current_places()
         if not places:
-            return F.interpolate(low, size=size, mode="bilinear", align_corners=False)
+            whole = F.interpolate(low, size=size, mode="bilinear", align_corners=False)
+            _watch.get()(self, whole)
+            return whole
         rows = [self._shares(size[0], low.shape[-2], p.top, p.height) for p in places]
         columns = [self._shares(size[1], low.shape[-1], p.left, p.width) for p in places]
         across = low @ torch.stack(columns).to(low)[:, None].mT
         return torch.stack(rows).to(low)[:, None] @ across
 
-    def _shares(self, pixels: int, samples: int, start: int, whole: int) -> Tensor:
-        """Return `[pixels, samples]`: how much of each sample is in each pixel of a tile."""
-        whole = max(whole, start + pixels)  # of an image that the network has padded
-        total = self.side(whole)
+    def along(self, pixels: int, start: int, whole: int) -> Along:
+        """Return where `pixels` of a tile lie that begins at `start` of `whole`."""
         if start % self.stride:
             raise UsageError(f"a tile begins at {start}: wanted a multiple of {self.stride}")
+        whole = max(whole, start + pixels)  # of an image that the network has padded
+        return Along(start, whole, start // self.stride, self.side(whole))
+
+    def _shares(self, pixels: int, samples: int, start: int, whole: int) -> Tensor:
+        """Return `[pixels, samples]`: how much of each sample is in each pixel of a tile."""
+        _, whole, first, total = self.along(pixels, start, whole)
         # As torch does for align_corners=False, to the bit of float32: centres are at one half.
         places = (torch.arange(start, start + pixels).float() + 0.5) * (total / whole) - 0.5
         places = places.clamp(0, total - 1)
         lower = places.floor()
         share = places - lower
-        first = start // self.stride
         lower, upper = (
             (index - first).clamp(0, samples - 1).long()[:, None]
             for index in (lower, (lower + 1).clamp(max=total - 1))
         )
         shares = torch.zeros(pixels, samples).scatter_add_(1, lower, 1 - share[:, None])
         return shares.scatter_add_(1, upper, share[:, None])
+
+
+Watch = Callable[[LowMap, Tensor], None]
+"""Called with a low map and what became of it at the size of a whole image."""
+
+_watch: ContextVar[Watch] = ContextVar("watch", default=lambda low_map, resized: None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Let an engine know, until the block ends, which results depend on where an input lies."""
+    token = _watch.set(watch)
+    try:
+        with placed(()):
+            yield
+    finally:
+        _watch.reset(token)

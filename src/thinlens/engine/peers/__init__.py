@@ -17,6 +17,6 @@ PEERS: dict[str, Prepare] = {
 }
 """By the name that `bench --against` takes."""
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 __all__ = ["PEERS", "PRECISIONS", "Prepare", "Setting", "UnavailableError"]

@@ -17,6 +17,8 @@ from thinlens.engine.peers.peer import Run, Setting, UnavailableError, need, qui
 def ncnn(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     """Run it by ncnn; bf16 is how it stores activations, it computes in float32."""
     need("ncnn", "pnnx")
+    if setting.precision == "int8":
+        raise UnavailableError("ncnn's package brings no tool that calibrates int8")
     import ncnn as runtime
 
     net: Any = runtime.Net()

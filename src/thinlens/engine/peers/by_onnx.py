@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.engine.peers.peer import Run, Setting, UnavailableError, need, quiet
+from thinlens.engine.peers.quantized import quantized
 
 OPSET = 17
+
+HINTS = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
+"""For OpenVINO. What int8 leaves in floats runs as OpenVINO likes best: bf16 where it can."""
 
 
 def onnxruntime(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     """Run it by ONNX Runtime's CPU provider, whose idle threads sleep here."""
     need("onnxruntime", "onnx")
-    if setting.precision != "fp32":
+    if setting.precision == "bf16":
         raise UnavailableError("ONNX Runtime has no bf16 convolution on CPUs")
     import onnxruntime as runtime
 
@@ -27,14 +31,15 @@ def onnxruntime(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     # Threads that spin after work would take time from the engine that is next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
-    session = runtime.InferenceSession(exported(module, image), options, providers=providers)
+    model = exported(module, image, setting)
+    session = runtime.InferenceSession(model, options, providers=providers)
     feed = {"image": image.numpy()}
     return lambda: torch.from_numpy(session.run(None, feed)[0])
 
 
 def openvino(module: nn.Module, image: Tensor, setting: Setting) -> Run:
-    """Run it by OpenVINO's CPU plugin."""
-    need("openvino", "onnx")
+    """Run it by OpenVINO's CPU plugin; int8 as ONNX Runtime has quantized it."""
+    need("openvino", "onnx", *(["onnxruntime"] if setting.precision == "int8" else []))
     import openvino as vino
 
     core = vino.Core()
@@ -42,16 +47,16 @@ def openvino(module: nn.Module, image: Tensor, setting: Setting) -> Run:
         raise UnavailableError("OpenVINO has no bf16 on this CPU")
     wanted = {
         "INFERENCE_NUM_THREADS": setting.threads,
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[setting.precision],
         "PERFORMANCE_HINT": "LATENCY",
+        **HINTS.get(setting.precision, {}),
     }
-    ready = core.compile_model(core.read_model(exported(module, image)), "CPU", wanted)
-    request, x = ready.create_infer_request(), image.numpy()
+    model = core.read_model(exported(module, image, setting))
+    request, x = core.compile_model(model, "CPU", wanted).create_infer_request(), image.numpy()
     return lambda: torch.from_numpy(request.infer([x])[0].copy())
 
 
-def exported(module: nn.Module, image: Tensor) -> bytes:
-    """Return the module as ONNX, for images of this size."""
+def exported(module: nn.Module, image: Tensor, setting: Setting) -> bytes:
+    """Return the module as ONNX, for images of this size; integers are calibrated on `image`."""
     with quiet(), TemporaryDirectory(prefix="thinlens-onnx-") as folder:
         path = Path(folder) / "network.onnx"
         # The older exporter: the newer one needs two packages more, to the same graph.
@@ -64,7 +69,7 @@ def exported(module: nn.Module, image: Tensor) -> bytes:
             input_names=["image"],
             output_names=["restored"],
         )
-        return path.read_bytes()
+        return quantized(path, image) if setting.precision == "int8" else path.read_bytes()
 
 
 def _capabilities(core: Any) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from thinlens.engine.peers.peer import Run, Setting, UnavailableError, quiet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""torch runs integers only in networks that were written for it."""
 
 
 def eager(module: nn.Module, image: Tensor, setting: Setting) -> Run:
@@ -26,7 +27,7 @@ def compiled(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     """Run what Inductor makes of it, weights frozen; it needs a C++ compiler."""
     import torch._inductor.config as inductor
 
-    dtype = DTYPES[setting.precision]
+    dtype = _dtype(setting)
     frozen = copy.deepcopy(module).to(dtype).requires_grad_(False)
     x = image.to(dtype)
     faster = torch.compile(frozen)
@@ -45,7 +46,7 @@ def compiled(module: nn.Module, image: Tensor, setting: Setting) -> Run:
 
 
 def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memory_format) -> Run:
-    dtype = DTYPES[setting.precision]
+    dtype = _dtype(setting)
     fast = module.to(dtype=dtype, memory_format=memory)  # type: ignore[call-overload]
     x = image.to(dtype=dtype, memory_format=memory)
 
@@ -55,6 +56,12 @@ def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memor
         return result
 
     return run
+
+
+def _dtype(setting: Setting) -> torch.dtype:
+    if setting.precision not in DTYPES:
+        raise UnavailableError(f"torch has no {setting.precision} for a network of floats")
+    return DTYPES[setting.precision]
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ class Setting:
 
     threads: int
     precision: str
-    """fp32 or bf16."""
+    """fp32, bf16 or int8."""
 
 
 Run = Callable[[], Tensor]

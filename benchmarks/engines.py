@@ -1,0 +1,130 @@
+"""How much faster are thin networks than the best dense engines?
+
+    python benchmarks/engines.py [--networks edsr carn rfdn] [--rounds 20] [--out bench-out]
+
+All engines run a network in turns, in one process, by the code of `thinlens bench`: those of
+others dense, ours dense and with N of every 32 weights. Weights are random. A network's figures go
+to OUT/NETWORK.json; the same command again measures only what is not there. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from thinlens.cli import values
+from thinlens.cli.bench import machine
+from thinlens.cli.networks import fresh, thinned
+from thinlens.cli.progress import progress
+from thinlens.engine.contest import Row, best_dense, compete, speedup
+from thinlens.engine.line_up import LineUp, engines, line_up, precisions
+from thinlens.engine.native import build
+from thinlens.engine.peers import PRECISIONS, Setting
+from thinlens.files import write_json
+from thinlens.models import image_channels
+
+PATTERNS = ("8:32", "4:32", "2:32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engines:
+    """Measure what is missing and print the tables."""
+
+    networks: tuple[str, ...] = ("edsr", "carn", "rfdn")
+    size: str = "320x180"
+    """Of the input: x4 makes it 1280x720."""
+    threads: int = 2
+    rounds: int = 20
+    precision: str = ",".join(PRECISIONS)
+    against: str = "torch,onnxruntime,openvino,ncnn"
+    out: Path = Path("bench-out")
+
+    def run(self) -> None:
+        """Measure each network that has no file of these settings, and print all."""
+        torch.set_num_threads(self.threads)
+        found = {}
+        for name in self.networks:
+            path = self.out / f"{name}.json"
+            settings = self._settings()
+            content = json.loads(path.read_text()) if path.exists() else {}
+            if content.get("settings") != settings:
+                content = {"settings": settings, **self._measured(name)}
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_json(path, content)
+            found[name] = content
+            print("\n".join(times(name, content)), flush=True)
+        print("\n".join(ratios(found)))
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what figures depend on; other figures are not reused."""
+        own = {key: value for key, value in asdict(self).items() if key not in ("networks", "out")}
+        return {**own, "build": build(), "machine": machine()}
+
+    def _measured(self, name: str) -> dict[str, Any]:
+        torch.manual_seed(0)
+        dense = fresh(name).eval()
+        image = torch.rand(1, image_channels(dense), *values.size(self.size))
+        settings = [Setting(self.threads, word) for word in precisions(self.precision)]
+        with progress(f"benchmarking {name}") as report:
+            every: dict[str, LineUp] = {}
+            for pattern in PATTERNS:
+                thin = thinned(dense, *values.pattern(pattern))
+                others = engines(self.against) if not every else []
+                every[pattern] = line_up(thin, image, settings, others)
+            first = every[PATTERNS[0]]
+            thin_ones = {p: [e for e in one.entrants if e.sparse] for p, one in every.items()}
+            full = [entrant for entrant in first.entrants if not entrant.sparse]
+            all_of_them = full + [e for group in thin_ones.values() for e in group]
+            rows = compete(all_of_them, self.threads, self.rounds, report=report)
+        slow = [row for row in rows if not row.entrant.sparse]
+        fast = {p: [row for row in rows if row.entrant in group] for p, group in thin_ones.items()}
+        return summary(slow, fast) | {"missing": first.missing}
+
+
+def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Return all rows, and by pattern what is faster than the best dense by how much."""
+    best = best_dense(slow, PRECISIONS)
+    return {
+        "rows": [row.as_json() | {"pattern": "dense"} for row in slow]
+        + [row.as_json() | {"pattern": p} for p, rows in fast.items() for row in rows],
+        "best_dense": best,
+        "speedup": {p: speedup([*slow, *rows], best) for p, rows in fast.items()},
+    }
+
+
+def times(name: str, content: Mapping[str, Any]) -> list[str]:
+    """Show one network's milliseconds, fastest first."""
+    own = content["settings"]
+    about = ", ".join(f"{key} {value}" for key, value in own["machine"].items())
+    lines = [f"\n### {name}", f"{about}; {own['threads']} threads, {own['size']}", ""]
+    lines += ["| engine | precision | weights | ms | p10 - p90 | max error |", "|---" * 6 + "|"]
+    for row in sorted(content["rows"], key=lambda row: row["ms_median"]):
+        what = f"{row['engine']} | {row['precision']} | {row['pattern']}"
+        spread = f"{row['ms_p10']:.1f} - {row['ms_p90']:.1f}"
+        lines.append(f"| {what} | {row['ms_median']:.1f} | {spread} | {row['max_abs_error']:.1e} |")
+    missing = content["missing"]
+    return lines + [f"\nmissing: {x['engine']} {x['precision']}: {x['why']}" for x in missing]
+
+
+def ratios(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Show how much faster thin networks are than the best dense engine."""
+    lines = ["", f"| | {' | '.join(PATTERNS)} |", "|---" * (1 + len(PATTERNS)) + "|"]
+    for name, content in found.items():
+        best, factors = content["best_dense"], content["speedup"]
+        for precision in ("fp32", "bf16", "any"):
+            row = [factors[pattern][precision] for pattern in PATTERNS]
+            if any(factor is not None for factor in row):
+                against = f"{best[precision]['engine']} {best[precision]['ms']:.0f} ms"
+                shown = " | ".join("-" if factor is None else f"{factor:.2f}" for factor in row)
+                lines.append(f"| {name} {precision} over the best dense ({against}) | {shown} |")
+    return lines
+
+
+if __name__ == "__main__":
+    tyro.cli(Engines).run()

@@ -1,0 +1,102 @@
+"""Whatever a program is told, does it refuse, or stay within its memory? (`make sanitize` asks.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from native_engine import CORE, KERNELS, built
+from thinlens.engine.choice import table
+from thinlens.engine.graph import Kernel
+
+pytestmark = built
+
+TENSORS = 3
+
+
+class Draws:
+    """Draws arguments that mostly fit together, so that what is accepted really runs."""
+
+    def __init__(self, data: st.DataObject, kernels: Any) -> None:
+        self.draw = data.draw
+        self.channels, self.height = self.draw(st.integers(1, 4)), self.draw(st.integers(1, 9))
+        self.width = self.draw(st.integers(1, 40))
+        self.columns = max(2 * kernels.least_columns, -(-self.width // kernels.lanes))
+        self.columns += self.columns % 2
+
+    def near(self, value: int) -> int:
+        """The value, or now and then another."""
+        return value if self.draw(st.integers(0, 15)) else self.draw(st.integers(-2, 50))
+
+    def part(self) -> list[int]:
+        """A slice of some tensor."""
+        tensor = self.draw(st.integers(0, TENSORS - 1))
+        return [self.near(tensor), self.near(0), self.near(self.channels)]
+
+    def kernel(self) -> Kernel:
+        side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
+        c_out = self.channels * self.draw(st.sampled_from([1, 1, 4]))
+        weight = np.zeros((c_out, self.channels, side, side), np.float32)
+        living = self.draw(st.lists(st.integers(0, weight.size - 1), max_size=9))
+        weight.reshape(-1)[living] = 1.0
+        padding = max(0, min(31, self.near(side // 2)))
+        return Kernel(weight, np.ones(c_out, np.float32), padding, stride, 1)
+
+    def array(self) -> np.ndarray:
+        sizes = [max(0, self.near(n)) for n in (self.channels, self.height, self.width)]
+        return np.ones((1, *sizes), np.float32)
+
+
+def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
+    """The steps there are, with arguments that are drawn when one is added."""
+    part, near = draws.part, draws.near
+    shifts = [0.0] * draws.channels
+    return {
+        "pack": lambda: program.pack(part(), near(0)),
+        "unpack": lambda: program.unpack(part()),
+        "conv": lambda: program.conv(
+            table(CORE, draws.kernel()),
+            part(),
+            part(),
+            draws.draw(st.sampled_from([[-1, 0, 0], part()])),
+            0.0,
+            draws.draw(st.sampled_from([1, 1, 2])),
+            near(draws.draw(st.integers(0, 3))),
+        ),
+        "combine": lambda: program.combine(part(), part(), part(), 1.0, 1.0, shifts, 0.5),
+        "gate": lambda: program.gate(part(), part(), part()),
+        "pool": lambda: program.pool(part(), part(), near(1), near(1)),
+        "resize": lambda: program.resize(part(), part()),
+    }
+
+
+def accepted(act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_a_program_refuses_or_runs(name: str, data: st.DataObject) -> None:
+    kernels = CORE.kernels(name)
+    draws = Draws(data, kernels)
+    near = draws.near
+    floats = kernels.floats(draws.channels, draws.height, draws.columns, 2)
+    program = CORE.Program(kernels, TENSORS * floats)
+    for index in range(TENSORS):
+        grid = (draws.channels, draws.height, draws.width, draws.columns, 2)
+        accepted(lambda at=index * floats, grid=grid: program.tensor(near(at), *map(near, grid)))
+    for kind in data.draw(st.lists(st.sampled_from(list(steps(program, draws))), max_size=6)):
+        accepted(steps(program, draws)[kind])
+    image, out = draws.array(), draws.array()
+    if accepted(lambda: program.run(CORE.Pool(2), image, out)):
+        assert len(program.seconds()) >= 1

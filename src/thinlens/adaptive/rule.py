@@ -75,7 +75,8 @@ def chosen(offers: Offers, t: float) -> Places:
     if not 0 <= t < np.inf:
         raise UsageError(f"beta {t}: wanted a number of 0 or more")
     totals = offers.losses + t * offers.prices
-    return totals.shape[1] - 1 - totals[:, ::-1].argmin(axis=1)
+    routes: Places = totals.shape[1] - 1 - totals[:, ::-1].argmin(axis=1)
+    return routes
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +113,23 @@ def steps(offers: Offers) -> Steps:
     return Steps(start, t[order], *(x[order].astype(np.int64) for x in (tile, before, after)))
 
 
-def within(offers: Offers, budget: float) -> Places:
+def within(offers: Offers, budget: float, fixed: float = 0) -> Places:
     """Return the candidates that cost `budget` at most, and as near to it as steps of tiles allow.
+
+    `fixed` is what is spent whatever is chosen, on estimates, and is part of the budget.
 
     t is found by bisection among the breakpoints; what is left then buys back the last steps that
     still fit. Raises `UsageError` if even the cheapest candidates cost more.
     """
     path = steps(offers)
     saved = offers.costs[path.tile, path.before] - offers.costs[path.tile, path.after]
-    after_steps = offers.spent(path.start) - np.concatenate([[0], np.cumsum(saved)])
+    after_steps = fixed + offers.spent(path.start) - np.concatenate([[0], np.cumsum(saved)])
     # costs fall along the path: the first place that is cheap enough
     taken = int(np.searchsorted(-after_steps, -budget * (1 + ROUNDING)))
     if taken == len(after_steps):
         raise UsageError(
-            f"a budget of {budget:.3g}: these tiles cost {after_steps[-1]:.3g} at least and "
-            f"{after_steps[0]:.3g} where every one goes to its best candidate"
+            f"a budget of {budget:.3g} multiply-adds: this image takes {after_steps[-1]:.3g} at "
+            f"least and {after_steps[0]:.3g} where each tile goes to its best candidate"
         )
     routes = path.start.copy()
     for step in range(taken):

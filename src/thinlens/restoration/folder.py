@@ -84,9 +84,11 @@ def restore_folder(
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
     handling = handling or Handling()
     pictures = _pictures(outputs.values(), out) if handling.picture else {}
-    restorer = network
-    if not isinstance(restorer, Restorer):
-        restorer = Tiler(restorer, task.channels, tile=handling.tile, blend=handling.blend)
+    restorer: Restorer
+    if isinstance(network, Restorer):
+        restorer = network
+    else:
+        restorer = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
     manifest, identity = Manifest(out), restorer.identity
     work = _Work(restorer, task, handling.max_pixels)
     skipped, failures = 0, {}

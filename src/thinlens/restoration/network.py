@@ -19,8 +19,10 @@ Network = Callable[[Tensor], Tensor]
 class Restorer(Protocol):
     """Restores images of any size its own way: in tiles, by several networks."""
 
-    identity: str
-    """Another one gives other images."""
+    @property
+    def identity(self) -> str:
+        """Another one gives other images."""
+        ...
 
     def bands(
         self,

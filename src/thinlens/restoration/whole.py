@@ -25,7 +25,9 @@ def restore_image(
     Large images are cut into tiles (`Tiler` says how, and what `tile` and `blend` mean). One that
     does not fit into memory is a `UsageError` or a `RunError`, as is a result with NaN.
     """
-    restorer = network
-    if not isinstance(restorer, Restorer):
-        restorer = Tiler(restorer, channels or len(image), tile=tile, blend=blend)
+    restorer: Restorer
+    if isinstance(network, Restorer):
+        restorer = network
+    else:
+        restorer = Tiler(network, channels or len(image), tile=tile, blend=blend)
     return torch.cat(list(restorer.bands(WholeRows(image), torch.Tensor.contiguous)), dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.placement import Place
 from thinlens.restoration.tiled import checked
+
+HD_PIXELS = 1280 * 720
+"""Of the result that SLS counts multiply-adds for."""
 
 DIGITS = 4
 """Significant ones of an estimate in the manifest."""
@@ -76,6 +79,8 @@ class Routes:
 
     shape: tuple[int, int]
     """Rows and columns of tiles."""
+    size: tuple[int, int]
+    """(height, width) of the input."""
     routes: Places
     errors: Floats
     """f, the estimated MSE of every candidate `[T, n]`."""
@@ -95,6 +100,8 @@ class TileRouter:
         self._means, self._wish, self._blend = means, wish, blend
         self.last: Routes | None = None
         """Of the last image that was begun."""
+        self.history: list[Routes] = []
+        """Of all images that were finished, without their estimates."""
 
     @property
     def identity(self) -> str:
@@ -150,13 +157,30 @@ class TileRouter:
                 errors, routes = planned[0][part], planned[1][part]
             macs = self._macs(band, routes, image.shape[0])
             done.append((routes, errors, macs))
-            self.last = _together(done, len(band))
+            self.last = _together(done, len(band), (height, width))
             results = self._restored(band, tiles, routes, (height, width))
             rows = joiner.band(
                 band[0].core.bottom, checked(results, (height, width), check), finish
             )
             if rows.shape[1]:
                 yield rows
+        if self.last:
+            self.history.append(replace(self.last, errors=np.empty((0, 0))))
+
+    def bill(self, scale: int) -> dict[str, Any]:
+        """Return where the tiles of all images went and what that cost, for results `scale` times
+        as large as inputs."""
+        candidates, macs = self._means.candidates, sum(image.macs for image in self.history)
+        pixels = sum(image.size[0] * image.size[1] for image in self.history) * scale**2
+        routes = np.concatenate([image.routes for image in self.history])
+        counts = np.bincount(routes, minlength=len(candidates))
+        return {
+            "candidates": names(candidates),
+            "shares": (counts / max(1, len(routes))).tolist(),
+            "tiles": len(routes),
+            "macs": macs,
+            "hd_macs": round(macs / max(1, pixels) * HD_PIXELS),
+        }
 
     def _planned(
         self, image: Rows, cut: list[list[Tile]], check: Callable[[], None] | None
@@ -253,7 +277,9 @@ def _alike(tiles: Sequence[Tensor]) -> list[Places]:
     return [np.flatnonzero(groups.ravel() == group) for group in range(int(groups.max()) + 1)]
 
 
-def _together(done: Sequence[tuple[Places, Floats, int]], columns: int) -> Routes:
+def _together(
+    done: Sequence[tuple[Places, Floats, int]], columns: int, size: tuple[int, int]
+) -> Routes:
     routes, errors, macs = zip(*done, strict=True)
     shape = len(done), columns
-    return Routes(shape, np.concatenate(routes), np.concatenate(errors), sum(macs))
+    return Routes(shape, size, np.concatenate(routes), np.concatenate(errors), sum(macs))

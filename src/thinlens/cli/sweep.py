@@ -1,0 +1,128 @@
+"""What does `evaluate BUNDLE --sweep` measure, write and draw?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thinlens.adaptive.adapt import means_of
+from thinlens.adaptive.bundle import USES
+from thinlens.adaptive.router import TileRouter, Wish
+from thinlens.adaptive.sweep import Point, Sweep, sweep
+from thinlens.adaptive.timing import milliseconds
+from thinlens.cli.bundles import Ready
+from thinlens.cli.progress import progress
+from thinlens.cli.verb import Answer
+from thinlens.errors import UsageError
+from thinlens.files import write_json
+from thinlens.report.tables import Table
+from thinlens.report.trade_off import Axis, calibration_picture, trade_off_picture
+
+TIMED = 6
+"""Points of the curve that are timed."""
+
+
+def run_sweep(ready: Ready, folder: Path, out: Path, *, seed: int, engine: str) -> Answer:
+    """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured."""
+    bundle = ready.bundle
+    all_means = {use: means_of(bundle, ready.run, use) for use in USES}
+    estimators = {use: (m.estimator, m.estimator_macs) for use, m in all_means.items()}
+    means, task = all_means[bundle.use], bundle.task
+    with progress("restoring by every candidate") as report:
+        found = sweep(means, estimators, task, folder, seed=seed, progress=report)
+    timed = _spread(found.curves[bundle.use])
+    ways: dict[str, Any] = {c.name: c.network for c in means.candidates}
+    ways |= {f"beta {p.t:.4g}": TileRouter(means, Wish(p.t)) for p in timed}
+    with progress("timing") as report:
+        times = milliseconds(ways, task, folder, seed=seed, progress=report)
+    content = {
+        "images": found.images,
+        "protocol": asdict(task.judgement),
+        "engine": engine,
+        "use": bundle.use,
+        "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
+        "static": {
+            name: {**_entry(point), "ms": times[name], "psnr_tiled": found.tiled[name]}
+            for name, point in found.static.items()
+        },
+        "timed": [{**_entry(p), "ms": times[f"beta {p.t:.4g}"]} for p in timed],
+        "curves": {name: [_entry(p) for p in points] for name, points in found.curves.items()},
+        "above_chord": {
+            name: dict(zip(("db", "gmacs"), found.above_chord(name), strict=True))
+            for name in found.curves
+        },
+    }
+    write_json(out / "sweep.json", content)
+    drawn = _draw(ready, found, content, out, f"{folder.name}, {found.images} images")
+    return Answer(content, (_table(content).rich(), "\n".join([_chord(content), drawn])))
+
+
+def _entry(point: Point) -> dict[str, Any]:
+    entry = {"beta": point.t, "psnr": point.psnr, "gmacs": point.gmacs, "shares": point.shares}
+    return entry if point.t == point.t else {k: v for k, v in entry.items() if k != "beta"}
+
+
+def _spread(points: list[Point]) -> list[Point]:
+    """Return the points of a curve that are nearest to even steps of cost."""
+    low, high = (pick(p.gmacs for p in points) for pick in (min, max))
+    wanted = [low + (high - low) * step / (TIMED - 1) for step in range(TIMED)]
+    near = [min(points, key=lambda p: abs(p.gmacs - goal)) for goal in wanted]
+    return list({point.t: point for point in near}.values())
+
+
+def _draw(ready: Ready, found: Sweep, content: dict[str, Any], out: Path, title: str) -> str:
+    networks = dict(content["static"])
+    costs = Axis(
+        "GMACs at 1280x720",
+        {name: (x["gmacs"], x["psnr"]) for name, x in networks.items()},
+        {name: [(p.gmacs, p.psnr) for p in points] for name, points in found.curves.items()},
+    )
+    timed = sorted((x["ms"], x["psnr"]) for x in content["timed"])
+    times = Axis(
+        f"milliseconds an image ({content['engine']})",
+        {name: (x["ms"], x["psnr"]) for name, x in networks.items()},
+        {content["use"]: timed},
+    )
+    names = list(networks)
+    known = {
+        use: {n: [(x, y) for x, y in c] for n, c in zip(names, j.calibration, strict=True)}
+        for use, j in ready.bundle.judged.items()
+    }
+    try:
+        trade_off_picture(out / "sweep.png", (costs, times), title)
+        calibration_picture(out / "calibration.png", known, "tiles of held-out images")
+    except UsageError as missing:
+        return f"{out / 'sweep.json'}; no pictures: {missing}"
+    return f"{out / 'sweep.json'}, sweep.png: the curves; calibration.png: the estimators"
+
+
+def _table(content: dict[str, Any]) -> Table:
+    static = [
+        (name, "-", f"{x['psnr']:.3f}", f"{x['gmacs']:.2f}", f"{x['ms']:.1f}", "-")
+        for name, x in content["static"].items()
+    ]
+    routed = [
+        (
+            content["use"],
+            f"{x['beta']:.4g}",
+            f"{x['psnr']:.3f}",
+            f"{x['gmacs']:.2f}",
+            f"{x['ms']:.1f}",
+            " / ".join(f"{share:.0%}" for share in x["shares"]),
+        )
+        for x in content["timed"]
+    ]
+    return Table(("way", "beta", "PSNR", "GMACs", "ms", "tiles by candidate"), static + routed)
+
+
+def _chord(content: dict[str, Any]) -> str:
+    said = "; ".join(
+        f"{name} {x['db']:+.3f} dB at {x['gmacs']:.2f}"
+        for name, x in content["above_chord"].items()
+    )
+    return (
+        "GMACs for 1280x720, margins and estimator counted; milliseconds are means of an image, "
+        "from memory to memory. Most above the chord of the cheapest and the dearest network: "
+        f"{said}"
+    )

@@ -18,7 +18,7 @@ from torch import nn
 
 from thinlens.adaptive.candidates import common_task
 from thinlens.adaptive.estimator import NAME as ESTIMATOR
-from thinlens.adaptive.estimator import Judgement
+from thinlens.adaptive.estimator import Verdict
 from thinlens.adaptive.laplacian import Laplacian
 from thinlens.checkpoints.format import Checkpoint, save
 from thinlens.checkpoints.format import load as load_checkpoint
@@ -60,7 +60,7 @@ class Bundle:
     """The same from a tile's detail alone."""
     use: str
     """Which of both chooses: learned or laplacian."""
-    judged: dict[str, Judgement]
+    judged: dict[str, Verdict]
     """How well both knew held-out tiles."""
     provenance: dict[str, Any]
 
@@ -129,7 +129,7 @@ def load_bundle(folder: Path) -> Bundle:
             estimator.module,
             laplacian,
             content["use"],
-            {use: Judgement(**judged) for use, judged in content["judged"].items()},
+            {use: Verdict(**judged) for use, judged in content["judged"].items()},
             content["provenance"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
@@ -185,7 +185,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         raise UsageError("it is not a JSON object")
     if content.get("format") != FORMAT:
         raise UsageError(f"format {shown(content.get('format'))} is unknown: wanted {FORMAT}")
-    judged = {field.name for field in fields(Judgement)}
+    judged = {field.name for field in fields(Verdict)}
     if any(set(found) != judged for found in content["judged"].values()):
         raise UsageError("what it says of its estimators is malformed")
     return content

@@ -71,7 +71,7 @@ def estimated(estimator: Estimator, tiles: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """How well an estimator knows the tiles of images that did not teach it."""
 
     rank_correlation: list[float]
@@ -87,12 +87,12 @@ class Judgement:
     """Of every candidate: pairs of mean estimated and mean true log10 error, by tenths."""
 
 
-def judge(estimator: Estimator, held_out: TileErrors) -> Judgement:
+def judge(estimator: Estimator, held_out: TileErrors) -> Verdict:
     """Compare an estimator with the true errors of tiles."""
     found = estimated(estimator, held_out.tiles).double().numpy()
     true = held_out.errors.double().numpy()
     gains = (x[:, :-1] - x[:, -1:] for x in (found, true))
-    return Judgement(
+    return Verdict(
         rank_correlation=_correlations(found, true),
         gain_correlation=_correlations(*gains),
         bias=_rounded((found - true).mean(0)),

@@ -30,9 +30,6 @@ BATCH = 16
 HELD_OUT = 10
 """Every tenth image judges the estimator and does not teach it."""
 
-CLOSE = 2
-"""Windows that teach begin at every half of a core, for there are few images."""
-
 
 @dataclass(frozen=True, eq=False)
 class TileErrors:
@@ -129,7 +126,7 @@ def _windows(
     image, target = read_pair(pair, task, *drawn)
     height, width = image.shape[-2:]
     rows, columns = (
-        _starts(length, side, core // CLOSE)
+        _starts(length, side, core)
         for length, side, core in zip((height, width), sides(tiling), tiling.core, strict=True)
     )
     boxes = [Box(y, x, y + h, x + w) for h, w in [sides(tiling)] for y in rows for x in columns]
@@ -171,7 +168,7 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     """Return where windows of `side` begin, so that they reach the end."""
     if length < side:
         return []
-    return sorted({*range(0, length - side, max(1, step)), length - side})
+    return sorted({*range(0, length - side, step), length - side})
 
 
 def _joined(parts: Sequence[TileErrors]) -> TileErrors:

@@ -28,12 +28,14 @@ def milliseconds(
     seed: int = 0,
     rounds: int = ROUNDS,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Return the mean milliseconds of an image by each of some ways to restore a test folder.
 
     From the input in memory to the result in memory: estimates, choices and joining included. The
-    ways take turns on every image, and of each the median of some rounds counts.
+    ways take turns on every image, and of each the median of some rounds counts; None without any.
     """
+    if not rounds:
+        return dict.fromkeys(ways)
     pairs = open_pairs(folder, task)
     totals = dict.fromkeys(ways, 0.0)
     for index, pair in enumerate(pairs):

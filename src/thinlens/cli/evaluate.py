@@ -50,6 +50,8 @@ class Evaluate(Verb):
     sweep: bool = False
     """Of a bundle: measure all of beta's range and every network alone; write sweep.json, and
     pictures of PSNR by GMACs and by milliseconds."""
+    rounds: int = 3
+    """Of --sweep: how often each way is timed on every image; 0 times nothing."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of what --sweep writes (default: BUNDLE/sweep)."""
 
@@ -62,7 +64,7 @@ class Evaluate(Verb):
         """Judge a bundle at one beta or budget, or at all."""
         from thinlens.cli.bundle_score import score
         from thinlens.cli.bundles import ready
-        from thinlens.cli.sweep import run_sweep
+        from thinlens.cli.sweep import SweepOptions, run_sweep
 
         for flag, value in (("sigma", self.sigma), ("crop-target", self.crop_target)):
             if value is not None:
@@ -81,7 +83,8 @@ class Evaluate(Verb):
         if (self.beta, self.image_budget, self.rule) != (None, None, None):
             raise UsageError("--sweep tries all: wanted no --beta, --image-budget or --rule")
         out = self.out or Path(self.checkpoint) / "sweep"
-        return run_sweep(made, self.data, out, seed=self.seed, engine=self.engine)
+        asked = SweepOptions(self.engine, self.seed, self.rounds)
+        return run_sweep(made, self.data, out, asked)
 
     def _network(self) -> Answer:
         from thinlens.api import evaluate, load

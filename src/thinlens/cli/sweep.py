@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,39 @@ TIMED = 6
 """Points of the curve that are timed."""
 
 
-def run_sweep(ready: Ready, folder: Path, out: Path, *, seed: int, engine: str) -> Answer:
+@dataclass(frozen=True)
+class SweepOptions:
+    """How a sweep is measured."""
+
+    engine: str
+    seed: int
+    rounds: int
+    """How often each way is timed; 0 times nothing."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0:
+            raise UsageError(f"--rounds {self.rounds}: wanted 0 or more")
+
+
+def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Answer:
     """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured."""
     bundle = ready.bundle
     all_means = {use: means_of(bundle, ready.run, use) for use in USES}
     estimators = {use: (m.estimator, m.estimator_macs) for use, m in all_means.items()}
     means, task = all_means[bundle.use], bundle.task
     with progress("restoring by every candidate") as report:
-        found = sweep(means, estimators, task, folder, seed=seed, progress=report)
+        found = sweep(means, estimators, task, folder, seed=asked.seed, progress=report)
     timed = _spread(found.curves[bundle.use])
     ways: dict[str, Any] = {c.name: c.network for c in means.candidates}
     ways |= {f"beta {p.t:.4g}": TileRouter(means, Wish(p.t)) for p in timed}
     with progress("timing") as report:
-        times = milliseconds(ways, task, folder, seed=seed, progress=report)
+        times = milliseconds(
+            ways, task, folder, seed=asked.seed, rounds=asked.rounds, progress=report
+        )
     content = {
         "images": found.images,
         "protocol": asdict(task.judgement),
-        "engine": engine,
+        "engine": asked.engine,
         "use": bundle.use,
         "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
         "static": {
@@ -78,19 +94,19 @@ def _draw(ready: Ready, found: Sweep, content: dict[str, Any], out: Path, title:
         {name: (x["gmacs"], x["psnr"]) for name, x in networks.items()},
         {name: [(p.gmacs, p.psnr) for p in points] for name, points in found.curves.items()},
     )
-    timed = sorted((x["ms"], x["psnr"]) for x in content["timed"])
-    times = Axis(
-        f"milliseconds an image ({content['engine']})",
-        {name: (x["ms"], x["psnr"]) for name, x in networks.items()},
-        {content["use"]: timed},
-    )
+    axes = [costs]
+    if content["timed"][0]["ms"] is not None:
+        timed = sorted((x["ms"], x["psnr"]) for x in content["timed"])
+        alone = {name: (x["ms"], x["psnr"]) for name, x in networks.items()}
+        label = f"milliseconds an image ({content['engine']})"
+        axes.append(Axis(label, alone, {content["use"]: timed}))
     names = list(networks)
     known = {
         use: {n: [(x, y) for x, y in c] for n, c in zip(names, j.calibration, strict=True)}
         for use, j in ready.bundle.judged.items()
     }
     try:
-        trade_off_picture(out / "sweep.png", (costs, times), title)
+        trade_off_picture(out / "sweep.png", axes, title)
         calibration_picture(out / "calibration.png", known, "tiles of held-out images")
     except UsageError as missing:
         return f"{out / 'sweep.json'}; no pictures: {missing}"
@@ -99,7 +115,7 @@ def _draw(ready: Ready, found: Sweep, content: dict[str, Any], out: Path, title:
 
 def _table(content: dict[str, Any]) -> Table:
     static = [
-        (name, "-", f"{x['psnr']:.3f}", f"{x['gmacs']:.2f}", f"{x['ms']:.1f}", "-")
+        (name, "-", f"{x['psnr']:.3f}", f"{x['gmacs']:.2f}", _ms(x["ms"]), "-")
         for name, x in content["static"].items()
     ]
     routed = [
@@ -108,12 +124,16 @@ def _table(content: dict[str, Any]) -> Table:
             f"{x['beta']:.4g}",
             f"{x['psnr']:.3f}",
             f"{x['gmacs']:.2f}",
-            f"{x['ms']:.1f}",
+            _ms(x["ms"]),
             " / ".join(f"{share:.0%}" for share in x["shares"]),
         )
         for x in content["timed"]
     ]
     return Table(("way", "beta", "PSNR", "GMACs", "ms", "tiles by candidate"), static + routed)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _chord(content: dict[str, Any]) -> str:

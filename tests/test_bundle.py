@@ -15,13 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cli_cases import contents, denoising_checkpoint, images, run, sr_checkpoint
 from thinlens.adaptive.adapt import Choices, adapt, means_of, tiling_for
 from thinlens.adaptive.bundle import Bundle, is_bundle, load_bundle, save_bundle
+from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.estimator import Estimating, judge, learn, spearman
 from thinlens.adaptive.laplacian import Laplacian, detail, fit
-from thinlens.adaptive.tile_errors import TileErrors, measure_folder
+from thinlens.adaptive.tile_errors import Measuring, TileErrors, measure_folder
 from thinlens.api import load
 from thinlens.errors import UsageError
 from thinlens.images.tiles import Tiling
@@ -130,7 +132,8 @@ def test_ranks_correlate_as_spearman_says() -> None:
 def test_windows_of_held_out_images_teach_nothing() -> None:
     means = means_of(bundle(), plain)
     tiling, task = Tiling((16, 16), (2, 2), full=True), make_task("sr", scale=2)
-    learnt, judged, used = measure_folder(means.candidates, task, folder() / "clean", tiling, 0)
+    measuring = Measuring(means.candidates, task, tiling)
+    learnt, judged, used = measure_folder(measuring, folder() / "clean")
     # 36x32 input pixels hold 2x2 windows of 20x20 that reach the end
     assert (len(learnt.tiles), len(judged.tiles), used) == (2 * 4, 4, 3)
     assert learnt.tiles.shape[1:] == (3, 20, 20)
@@ -138,7 +141,27 @@ def test_windows_of_held_out_images_teach_nothing() -> None:
     assert (learnt.errors[:, 2] < learnt.errors[:, :2].min(1).values).all()  # bicubic is best here
     large = Tiling((64, 64), (1, 1), full=True)
     with pytest.raises(UsageError, match="has 0 images of at least 66x66 input pixels: wanted 2"):
-        measure_folder(means.candidates, task, folder() / "clean", large, 0)
+        measure_folder(replace(measuring, tiling=large), folder() / "clean")
+
+
+def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def shade(tiles: Tensor) -> Tensor:
+        calls.append(len(tiles))
+        return F.interpolate(tiles, scale_factor=2)
+
+    only = Candidate("only", shade, lambda size: 1)
+    tiling, notes = Tiling((16, 16), (2, 2), full=True), tmp_path / "errors.jsonl"
+    measuring = Measuring([only], make_task("sr", scale=2), tiling)
+    whole = measure_folder(measuring, folder() / "clean", notes)[0]
+    assert len(calls) == 3
+    notes.write_text(notes.read_text()[:-30])  # killed in the last line
+    again = measure_folder(measuring, folder() / "clean", notes)[0]
+    assert len(calls) == 4
+    assert torch.equal(whole.errors, again.errors)
+    measure_folder(replace(measuring, seed=1), folder() / "clean", notes)
+    assert len(calls) == 7  # another measurement begins anew
 
 
 # --- Bundles --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from thinlens.adaptive.candidates import Candidate, Macs, Runners, common_task, 
 from thinlens.adaptive.estimator import NAME, SETTINGS, Estimator, judge, learn
 from thinlens.adaptive.laplacian import fit
 from thinlens.adaptive.router import Means
-from thinlens.adaptive.tile_errors import measure_folder, sides
+from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
@@ -23,6 +23,9 @@ from thinlens.training.settings import Settings
 
 DEFAULT_CORE = SLS_TILINGS["sr"].core
 """Of tasks that SLS does not tile."""
+
+NOTES_FILE = "errors.jsonl"
+"""Of the errors that are measured, in the folder of the bundle."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,16 @@ def adapt(
 ) -> Bundle:
     """Teach an estimator what error each candidate makes on tiles of a folder's images.
 
-    `run` makes the candidates run while they are measured. With `state`, a folder, a killed
-    training goes on where it was.
+    `run` makes the candidates run while they are measured. With `state`, a folder, what was
+    killed goes on where it was.
     """
     task = common_task(checkpoints)
     tiling = tiling_for(task, checkpoints, choices)
     candidates = line_up(checkpoints, run, sides(tiling))
     settings = Settings(steps=choices.steps, seed=choices.seed, **SETTINGS)  # type: ignore[arg-type]
-    learnt, held_out, images = measure_folder(candidates, task, folder, tiling, choices.seed)
+    measuring = Measuring(candidates, task, tiling, choices.seed)
+    notes = state / NOTES_FILE if state else None
+    learnt, held_out, images = measure_folder(measuring, folder, notes, progress)
     module = learn(learnt, settings, Trainer(settings, state, progress))
     laplacian = fit(learnt)
     return Bundle(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thinlens.adaptive.candidates import Candidate
+from thinlens.adaptive.error_notes import ErrorNotes
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.tiles import Box, Tile, Tiling
@@ -20,6 +21,7 @@ from thinlens.restoration.tiled import out_of_memory
 from thinlens.tasks.crops import turned
 from thinlens.tasks.folders import PairFiles, open_pairs, read_pair
 from thinlens.tasks.task import Task
+from thinlens.training.loop import Progress
 
 LEAST_ERROR = 1e-8
 """Added to an MSE before its logarithm; nothing can be restored better."""
@@ -49,25 +51,44 @@ class TileErrors:
         return turned(self.tiles[places], turn).contiguous(), self.errors[places]
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """By what, for what and how windows are restored."""
+
+    candidates: Sequence[Candidate]
+    task: Task
+    tiling: Tiling
+    seed: int = 0
+
+    def identity(self, folder: Path) -> str:
+        """Name what the errors on a folder's images depend on but for the images."""
+        marks = [c.identity for c in self.candidates]
+        return " ".join(map(str, (folder.resolve(), self.task, self.tiling, self.seed, *marks)))
+
+
 def measure_folder(
-    candidates: Sequence[Candidate], task: Task, folder: Path, tiling: Tiling, seed: int
+    measuring: Measuring, folder: Path, notes: Path | None = None, progress: Progress | None = None
 ) -> tuple[TileErrors, TileErrors, int]:
     """Restore windows of a folder's training images by every candidate.
 
     Returns those to learn from, those of every tenth image to judge by, and how many images there
-    are. Images smaller than a tile are left out.
+    are. Images smaller than a tile are left out. What is in the file `notes` of an earlier,
+    interrupted call is not measured again.
     """
-    pairs = open_pairs(folder, task, "train")
+    pairs = open_pairs(folder, measuring.task, "train")
+    known = ErrorNotes(notes, measuring.identity(folder)) if notes else None
     parts: tuple[list[TileErrors], list[TileErrors]] = ([], [])
     used = 0
     for index, pair in enumerate(pairs):
-        found = _windows(candidates, task, pair, tiling, (index, seed))
+        found = _windows(measuring, pair, index, known)
         if found is not None:
             held_out = used % HELD_OUT == 1
             parts[held_out].append(found)
             used += 1
+        if progress:
+            progress(index + 1, len(pairs), {})
     if not all(parts):
-        height, width = sides(tiling)
+        height, width = sides(measuring.tiling)
         raise UsageError(
             f"{folder} has {used} images of at least {width}x{height} input pixels: wanted 2 or "
             "more, to learn from one and judge by another"
@@ -110,20 +131,12 @@ def restored(network: Network, tiles: Tensor, places: Sequence[Place] = ()) -> T
     return torch.cat(parts)
 
 
-def log_errors(squares: Tensor) -> Tensor:
-    """Return log10 of mean squared errors."""
-    return (squares + LEAST_ERROR).log10()
-
-
 def _windows(
-    candidates: Sequence[Candidate],
-    task: Task,
-    pair: PairFiles,
-    tiling: Tiling,
-    drawn: tuple[int, int],
+    measuring: Measuring, pair: PairFiles, index: int, notes: ErrorNotes | None
 ) -> TileErrors | None:
     """Restore windows of one pair, inside it; None where no tile fits in."""
-    image, target = read_pair(pair, task, *drawn)
+    task, tiling = measuring.task, measuring.tiling
+    image, target = read_pair(pair, task, index, measuring.seed)
     height, width = image.shape[-2:]
     rows, columns = (
         _starts(length, side, core)
@@ -134,11 +147,15 @@ def _windows(
         return None
     tiles = torch.stack([image[:, b.top : b.bottom, b.left : b.right] for b in boxes])
     cores = [Tile(_inner(box, tiling.margin), box) for box in boxes]
-    errors = torch.stack(
-        [core_errors(restored(c.network, tiles), cores, target, task.scale) for c in candidates],
-        dim=1,
-    )
-    return TileErrors(tiles, log_errors(errors).float())
+    noted = notes.get(pair.name) if notes else None
+    if noted is not None and noted.shape == (len(tiles), len(measuring.candidates)):
+        return TileErrors(tiles, noted)
+    large = (restored(candidate.network, tiles) for candidate in measuring.candidates)
+    squares = [core_errors(pixels, cores, target, task.scale) for pixels in large]
+    errors = (torch.stack(squares, dim=1) + LEAST_ERROR).log10().float()
+    if notes:
+        notes.add(pair.name, errors)
+    return TileErrors(tiles, errors)
 
 
 def core_errors(large: Tensor, tiles: Sequence[Tile], target: Tensor, scale: int) -> Tensor:

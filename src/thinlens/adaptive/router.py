@@ -103,7 +103,6 @@ class TileRouter:
         self.history: list[Routes] = []
         """Of all images that were finished, without their estimates."""
 
-    @property
     def identity(self) -> str:
         means = self._means
         said = [c.identity for c in means.candidates]

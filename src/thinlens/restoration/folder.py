@@ -89,7 +89,7 @@ def restore_folder(
         restorer = network
     else:
         restorer = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
-    manifest, identity = Manifest(out), restorer.identity
+    manifest, identity = Manifest(out), restorer.identity()
     work = _Work(restorer, task, handling.max_pixels)
     skipped, failures = 0, {}
     with deferred_signals() as stop:

@@ -19,9 +19,8 @@ Network = Callable[[Tensor], Tensor]
 class Restorer(Protocol):
     """Restores images of any size its own way: in tiles, by several networks."""
 
-    @property
     def identity(self) -> str:
-        """Another one gives other images."""
+        """Name what it gives: another one gives other images."""
         ...
 
     def bands(

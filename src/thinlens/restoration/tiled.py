@@ -61,7 +61,6 @@ class Tiler:
             log.warning("%s", reach.sentence())
         return reach
 
-    @property
     def identity(self) -> str:
         return fingerprint(self._network)
 

@@ -344,7 +344,7 @@ def test_the_command_line_adapts_restores_and_sweeps(tmp_path: Path) -> None:
     )
     assert ran.status == 0, ran.err
     assert [c["name"] for c in ran.json["candidates"]] == ["wide", "thin", "bicubic"]
-    restore = ("restore", "--model", out, "--image-budget", "90%", "--map", "--blend", 1)
+    restore = ("restore", "--model", out, "--image-budget", "1G", "--map", "--blend", 1)
     for source in (place / "clean", tmp_path / "tiny"):
         ran = run(*restore, source, "--out", tmp_path / "out", "--json")
         assert ran.status == 0, ran.err

@@ -77,18 +77,21 @@ class Sweep:
     tiled: dict[str, float]
     """PSNR of each candidate alone, on tiles: what their margins cost."""
 
-    def above_chord(self, name: str) -> tuple[float, float]:
+    def above_chord(self, name: str) -> tuple[float, float] | None:
         """Return the most that a curve lies above the chord from the cheapest network to the
-        dearest, in dB, and the GMACs there. The free candidate is no network."""
+        dearest, in dB, and the GMACs there; None without a point between them.
+
+        The free candidate is no network.
+        """
         points = sorted(self.static.values(), key=lambda point: point.gmacs)[1:]
         low, high = points[0], points[-1]
-        best = (-math.inf, math.nan)
+        between = []
         for point in self.curves[name]:
             if low.gmacs < point.gmacs < high.gmacs:
                 part = (point.gmacs - low.gmacs) / (high.gmacs - low.gmacs)
                 chord = low.psnr + part * (high.psnr - low.psnr)
-                best = max(best, (point.psnr - chord, point.gmacs))
-        return best
+                between.append((point.psnr - chord, point.gmacs))
+        return max(between, default=None)
 
 
 def sweep(

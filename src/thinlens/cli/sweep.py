@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Ans
         found = sweep(means, estimators, task, folder, seed=asked.seed, progress=report)
     timed = _spread(found.curves[bundle.use])
     ways: dict[str, Any] = {c.name: c.network for c in means.candidates}
-    ways |= {f"beta {p.t:.4g}": TileRouter(means, Wish(p.t)) for p in timed}
+    ways |= {_way(point): TileRouter(means, Wish(point.t)) for point in timed}
     with progress("timing") as report:
         times = milliseconds(
             ways, task, folder, seed=asked.seed, rounds=asked.rounds, progress=report
@@ -58,25 +59,37 @@ def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Ans
         "engine": asked.engine,
         "use": bundle.use,
         "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
-        "static": {
-            name: {**_entry(point), "ms": times[name], "psnr_tiled": found.tiled[name]}
-            for name, point in found.static.items()
-        },
-        "timed": [{**_entry(p), "ms": times[f"beta {p.t:.4g}"]} for p in timed],
-        "curves": {name: [_entry(p) for p in points] for name, points in found.curves.items()},
-        "above_chord": {
-            name: dict(zip(("db", "gmacs"), found.above_chord(name), strict=True))
-            for name in found.curves
-        },
+        **_figures(found, times),
+        "timed": [{**_entry(p, bundle.use), "ms": times[_way(p)]} for p in timed],
     }
     write_json(out / "sweep.json", content)
     drawn = _draw(ready, found, content, out, f"{folder.name}, {found.images} images")
     return Answer(content, (_table(content).rich(), "\n".join([_chord(content), drawn])))
 
 
-def _entry(point: Point) -> dict[str, Any]:
-    entry = {"beta": point.t, "psnr": point.psnr, "gmacs": point.gmacs, "shares": point.shares}
-    return entry if point.t == point.t else {k: v for k, v in entry.items() if k != "beta"}
+def _figures(found: Sweep, times: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return the networks alone, the curves, and how far these lie above the chord."""
+    above = {name: found.above_chord(name) for name in found.curves}
+    return {
+        "static": {
+            name: {**_entry(point), "ms": times[name], "psnr_tiled": found.tiled[name]}
+            for name, point in found.static.items()
+        },
+        "curves": {n: [_entry(p, n) for p in points] for n, points in found.curves.items()},
+        "above_chord": {
+            name: {"db": most[0], "gmacs": most[1]} for name, most in above.items() if most
+        },
+    }
+
+
+def _way(point: Point) -> str:
+    return f"beta {point.t:.6g}"
+
+
+def _entry(point: Point, curve: str = "") -> dict[str, Any]:
+    """Return a point as JSON; `curve` is the name of the curve that it lies on, if it does."""
+    t = {"mu" if curve.endswith("lagrange") else "beta": point.t} if curve else {}
+    return {**t, "psnr": point.psnr, "gmacs": point.gmacs, "shares": point.shares}
 
 
 def _spread(points: list[Point]) -> list[Point]:

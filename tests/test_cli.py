@@ -67,6 +67,7 @@ BAD_LINES = [
     ("train rfdn --data empty --out run", "empty holds no images"),
     ("train dncnn-17 --data small --out run", "smaller than the patch"),
     ("train classifier --data clean --out run", "classifier makes no images"),
+    ("train mse-estimator --data clean --out run", "makes no images: adapt trains it"),
     ("prune sr --method one-shot --out run", "one-shot wants --budget"),
     ("prune sr --method one-shot --budget 1/2 --branches 1:4,4:4 --out run", "has branches"),
     ("prune sr --method sls --budget 1/2 --metric params --out run", "only filter has metric"),

@@ -21,12 +21,22 @@ FLAGS = {
         *("--branches", "--budget", "--data", "--json", "--m", "--method", "--metric", "--out"),
         *("--preset", "--seed", "--size", "--steps", "--target-cost", "--threads"),
     ],
-    "evaluate": ["--crop-target", "--data", "--engine", "--json", "--router", "--seed", "--sigma"],
-    "restore": ["--engine", "--json", "--max-pixels", "--model", "--out", "--tile"],
+    "evaluate": [
+        *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
+        *("--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
+    ],
+    "restore": [
+        *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--max-pixels"),
+        *("--model", "--out", "--rule", "--tile"),
+    ],
     "bench": [
         *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
     ],
     "compare": ["--json", "--out"],
+    "adapt": [
+        *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
+        *("--seed", "--steps", "--tile"),
+    ],
 }
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]
@@ -43,6 +53,9 @@ KEYS = {
     "restore": "done failed skipped seconds",
     "bench": "machine rows best_dense speedup missing",
     "compare": "recipe out done failed left_out rows",
+    "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
+    "evaluate BUNDLE": "images psnr ssim lpips protocol per_image macs params routing",
+    "evaluate --sweep": ("images protocol engine use tile static timed curves above_chord"),
 }
 
 
@@ -94,6 +107,12 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
         ),
         "compare": run("compare", comparison, "--out", tmp_path / "compared", "--json"),
     }
+    bundle = tmp_path / "bundle"
+    tiles = ("--tile", "16x16", "--steps", 1, "--out", bundle)
+    answers["adapt"] = run("adapt", sr, "--data", clean, *tiles, "--json")
+    judged = ("evaluate", bundle, "--data", clean, "--json")
+    answers["evaluate BUNDLE"] = run(*judged)
+    answers["evaluate --sweep"] = run(*judged, "--sweep", "--rounds", 0)
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err
         assert set(ran.json) == set(KEYS[verb].split()), verb

@@ -161,6 +161,14 @@ def deblurring(name: str, c: int, p: int) -> tuple[list[Convolution], int]:
     return list(pyramid(c, (6, 5), 5, passes, 3)), relus * passes // p
 
 
+def estimator(c: int, p: int) -> tuple[list[Convolution], int]:
+    """Return an estimator's convolutions and the outputs of its ReLUs; its head is one too."""
+    places = [p // 16, p // 16, p // 64, p // 64, p // 256, p // 256]
+    body = [(c, c, 3, here, True) for here in places[1:5]]
+    found = [(3, c, 3, places[0], False), *body, (c, c, 1, places[5], True), (c, 1, 1, 1, True)]
+    return found, c * sum(places)
+
+
 def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
     """Return the convolutions, the outputs of activation modules and the batch norms' weights."""
     name, s, width = row["name"], row["scale"], Fraction(row["width"])
@@ -178,6 +186,8 @@ def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
         return list(rfdn(c, f, s, p, small)), 4 * (4 * (c // 2) + 3 * c) * p + c * p, 0
     if name in ("unet", "srn", "dmphn"):
         return *deblurring(name, c if name == "unet" else c // 2, p), 0
+    if name == "mse-estimator":
+        return *estimator(c, p), 0
     depth, channels = int(name.split("-")[1]), 3 if name.endswith("rgb") else 1
     norms = 2 * c * (depth - 2) if depth == 20 else 0
     return list(dncnn(c, depth, channels, p, 0)), (depth - 1) * c * p, norms
@@ -205,6 +215,12 @@ def test_golden_counts_are_the_closed_forms(name: str, scale: int) -> None:
         flops = 2 * macs if row["convention"] == "classpruning" else None
         expected = {"params": params, "macs": macs, "flops": flops, "prunable_macs": prunable}
         assert {**row, **expected} == row
+
+
+def test_the_estimator_has_the_size_that_sls_prints() -> None:
+    (row,) = (r for r in COUNTS if (r["name"], r["pattern"]) == ("mse-estimator", ""))
+    assert (f"{row['params'] / 1e6:.2f}", f"{row['macs'] / 1e9:.2f}") == ("0.15", "3.45")
+    assert (row["params"], f"{row['macs'] / 1e9:.4f}") == (153_729, "3.4514")  # architectures.md
 
 
 def test_what_design_promises() -> None:

@@ -51,12 +51,13 @@ def test_any_size_gives_a_finite_image_of_the_right_size(name: str) -> None:
             assert output.isfinite().all()
 
 
-def test_any_size_gives_finite_logits() -> None:
-    model = tiny("classifier").eval()
+@pytest.mark.parametrize(("name", "answers"), [("classifier", 3), ("mse-estimator", 1)])
+def test_any_size_gives_finite_answers(name: str, answers: int) -> None:
+    model = tiny(name).eval()
     for side in range(1, 18):
-        logits = model(torch.rand(2, 1, side, 18 - side))
-        assert logits.shape == (2, 3)
-        assert logits.isfinite().all()
+        found = model(torch.rand(2, MODELS[name].channels, side, 18 - side))
+        assert found.shape == (2, answers)
+        assert found.isfinite().all()
 
 
 @pytest.mark.parametrize("name", MODELS)

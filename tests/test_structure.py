@@ -30,6 +30,7 @@ ORDER = [
     {"engine"},
     {"restoration"},
     {"report"},
+    {"adaptive"},
     {"api"},
     {"web", "cli"},
 ]

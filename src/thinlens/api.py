@@ -33,6 +33,7 @@ from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Handling, Outcome, restore_folder
 from thinlens.restoration.network import Network as Runner
+from thinlens.restoration.network import Restorer
 from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
 from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
@@ -168,12 +169,12 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     true noise level (oracle), chance with the classifier's own shares (random), or a branch's
     number, 0 for the thinnest.
     """
-    judged, runner = _task(network, task), _runner(network, engine)
+    judged, running = _task(network, task), runner(network, engine)
     module, _ = _parts(network)
     if not isinstance(module, ClassPruned):
         if router != "learned":
             raise UsageError(f"router {router!r}: this network has one branch")
-        return evaluate_folder(runner, judged, Path(folder), seed=seed, progress=progress)
+        return evaluate_folder(running, judged, Path(folder), seed=seed, progress=progress)
     routed = Router(module)
     levels = make_task(**network.task) if isinstance(network, Checkpoint) else judged
     if router == "random":
@@ -196,7 +197,7 @@ def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choi
 
 
 def restore(
-    network: Network,
+    network: Network | Restorer,
     source: str | Path,
     out: str | Path,
     *,
@@ -209,16 +210,17 @@ def restore(
 
     The same call again does what is left. A bad image is listed and the others go on.
     `engine` is as for `evaluate`, `handling` are fields of `Handling`: `tile`, `blend` and
-    `max_pixels`.
+    `max_pixels`. A router of tiles (`adaptive.router`) has its own engine and wants `task`.
     """
-    restored, runner = _task(network, task), _runner(network, engine)
+    restored = _task(network, task)
+    running = network if isinstance(network, Restorer) else runner(network, engine)
     known = {field.name for field in fields(Handling)}
     for key in handling:
         if key not in known:
             raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(known))}")
     chosen = Handling(**handling)
     source, out = Path(source), Path(out)
-    return restore_folder(runner, restored, source, out, handling=chosen, progress=progress)
+    return restore_folder(running, restored, source, out, handling=chosen, progress=progress)
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -232,7 +234,7 @@ def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:
     return network.module, network.patterns
 
 
-def _runner(network: Network, engine: str) -> Runner:
+def runner(network: Network, engine: str) -> Runner:
     """Return what runs the network: its module, or what the native engine makes of it."""
     module, _ = _parts(network)
     if engine not in ENGINES:
@@ -244,7 +246,7 @@ def _runner(network: Network, engine: str) -> Runner:
     return compile(module)
 
 
-def _task(network: Network, task: Task | None) -> Task:
+def _task(network: Network | Restorer, task: Task | None) -> Task:
     if task is not None:
         return task
     if isinstance(network, Checkpoint):

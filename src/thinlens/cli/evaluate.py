@@ -11,6 +11,7 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
+from thinlens.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Evaluate(Verb):
     Example: thinlens evaluate rfdn-x4 --data Set5/x4
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, GoPro's or
@@ -36,16 +37,74 @@ class Evaluate(Verb):
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
     """Who picks the branch of a class-pruned network: its classifier, the true noise level,
     chance with the classifier's shares, or one branch for all."""
+    beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
+    """Of a bundle: as for restore."""
+    image_budget: Annotated[str | None, tyro.conf.arg(metavar="6G|30%", help_behavior_hint="")] = (
+        None
+    )
+    """Of a bundle: as for restore."""
+    rule: Annotated[
+        str | None, tyro.conf.arg(metavar="equation-8|lagrange", help_behavior_hint="")
+    ] = None
+    """Of a bundle: as for restore."""
+    sweep: bool = False
+    """Of a bundle: measure all of beta's range and every network alone; write sweep.json, and
+    pictures of PSNR by GMACs and by milliseconds."""
+    rounds: int = 3
+    """Of --sweep: how often each way is timed on every image; 0 times nothing."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder of what --sweep writes (default: BUNDLE/sweep)."""
 
     def run(self) -> Answer:
+        from thinlens.adaptive.bundle import is_bundle
+
+        return self._bundle() if is_bundle(self.checkpoint) else self._network()
+
+    def _bundle(self) -> Answer:
+        """Judge a bundle at one beta or budget, or at all."""
+        from thinlens.cli.bundle_score import score
+        from thinlens.cli.bundles import ready
+        from thinlens.cli.sweep import SweepOptions, run_sweep
+
+        for flag, value in (("sigma", self.sigma), ("crop-target", self.crop_target)):
+            if value is not None:
+                raise UsageError(f"--{flag} {value}: a bundle's task is that of its estimator")
+        if self.router != "learned":
+            raise UsageError(f"--router {self.router}: the tiles of a bundle go by --beta")
+        made = ready(
+            self.checkpoint,
+            self.engine,
+            beta=self.beta,
+            budget=self.image_budget,
+            rule=self.rule,
+        )
+        if not self.sweep:
+            return score(made, self.data, seed=self.seed)
+        if (self.beta, self.image_budget, self.rule) != (None, None, None):
+            raise UsageError("--sweep tries all: wanted no --beta, --image-budget or --rule")
+        out = self.out or Path(self.checkpoint) / "sweep"
+        asked = SweepOptions(self.engine, self.seed, self.rounds)
+        return run_sweep(made, self.data, out, asked)
+
+    def _network(self) -> Answer:
         from thinlens.api import evaluate, load
+        from thinlens.cli.bundles import refuse_for_networks
         from thinlens.cli.info import DEFAULT_SIZES
         from thinlens.cli.networks import input_shape
+        from thinlens.cli.scores import protocol_of, scores
         from thinlens.cli.values import size
         from thinlens.report.price import price
-        from thinlens.report.tables import Table, count, giga
+        from thinlens.report.tables import count, giga
         from thinlens.tasks import make_task
 
+        refuse_for_networks(
+            self.checkpoint,
+            beta=self.beta,
+            image_budget=self.image_budget,
+            rule=self.rule,
+            sweep=self.sweep,
+            out=self.out,
+        )
         network = load(self.checkpoint)
         given: dict[str, Any] = {"sigma": self.sigma, "crop_target": self.crop_target}
         if self.sigma is not None and network.task.get("sigmas"):
@@ -65,22 +124,16 @@ class Evaluate(Verb):
             )
         total = price(network.module, network.patterns, shape).total
         content = {**found.as_json(), "macs": total.macs, "params": total.params}
-        table = Table(
-            ("image", "PSNR", "SSIM"),
-            [(x.name, f"{x.psnr:.2f}", f"{x.ssim:.4f}") for x in found.per_image]
-            + [(f"mean of {found.images}", f"{found.psnr:.2f}", f"{found.ssim:.4f}")],
+        cost = (
+            f"{giga(total.macs)} GMACs at {DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
         )
-        by = found.protocol
-        protocol = (
-            f"dB and SSIM of {by.channel}, border of {by.crop} pixels cut, rounded to "
-            f"{by.rounding}, range 0..{by.range}; {giga(total.macs)} GMACs at "
-            f"{DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
-        )
-        about = [protocol]
+        about = [f"{protocol_of(found)}; {cost}"]
         about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
         about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
         about += [found.without_lpips] if found.without_lpips else []
-        return Answer(content, (table.rich(), "\n".join([*about, *_routing(found.routing)])))
+        return Answer(
+            content, (scores(found).rich(), "\n".join([*about, *_routing(found.routing)]))
+        )
 
 
 def _routing(bill: Mapping[str, Any]) -> tuple[str, ...]:

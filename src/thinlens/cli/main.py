@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 
+from thinlens.cli.adapt import Adapt
 from thinlens.cli.bench import Bench
 from thinlens.cli.compare import Compare
 from thinlens.cli.demo import Demo
@@ -49,6 +50,7 @@ VERBS: dict[str, type[Verb]] = {
     "restore": Restore,
     "bench": Bench,
     "compare": Compare,
+    "adapt": Adapt,
 }
 
 SUMMARY = "Make image-restoration networks thin, and show that they still see."

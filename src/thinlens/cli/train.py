@@ -18,6 +18,9 @@ from thinlens.errors import UsageError
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
 
+OTHER_TRAINERS = {"logits": "prune --method classpruning", "log errors": "adapt"}
+"""What trains the networks that make no images, by what they answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Verb):
@@ -54,8 +57,9 @@ class Train(Verb):
         from thinlens.training.loop import Trainer
         from thinlens.training.objective import Plain
 
-        if network(self.name).answers != "image":
-            raise UsageError(f"{self.name} makes no images: prune --method classpruning trains it")
+        trained_by = OTHER_TRAINERS.get(network(self.name).answers)
+        if trained_by:
+            raise UsageError(f"{self.name} makes no images: {trained_by} trains it")
         recipe = read_recipe(self.recipe)
         given = {"steps": self.steps, "seed": self.seed}
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,27 @@ class Joiner:
         """The first input row that has not been taken."""
         self._sum: Tensor | None = None
         self._weight = torch.empty(0)
+
+    def band(
+        self,
+        bottom: int,
+        results: Iterable[tuple[Tile, Tensor]],
+        finish: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return `[C, H, W]`, the rows that are finished once a band of tiles is laid down.
+
+        `results` are its tiles, whose cores end at the input row `bottom`, and what their outer
+        boxes became. `finish` is done to every tile, or to the rows once they have faded.
+        """
+        scale = 0
+        for tile, pixels in results:
+            finished = pixels if self._blend else finish(pixels)
+            if not scale:
+                scale = pixels.shape[-1] // tile.outer.width
+                self.open(bottom, finished, scale)
+            self.add(tile, finished, scale)
+        done = self.take(bottom, scale)
+        return finish(done) if self._blend and done.shape[1] else done
 
     def open(self, bottom: int, like: Tensor, scale: int) -> None:
         """Make room for cores that end at the input row `bottom`; `like` `[C, ...]` is a result."""

@@ -32,6 +32,10 @@ class Rows(Protocol):
         """Return `[C, bottom - top, W]`; neither bound may be less than at the last call."""
         ...
 
+    def again(self) -> Rows:
+        """Return the same image, to be read from its top once more."""
+        ...
+
 
 class WholeRows:
     """The rows of an image that is in memory."""
@@ -47,12 +51,15 @@ class WholeRows:
     def rows(self, top: int, bottom: int) -> Tensor:
         return self._image[:, top:bottom]
 
+    def again(self) -> Rows:
+        return self
+
 
 class StreamedRows:
     """The rows of a file, uint8, decoded when they are wanted and forgotten afterwards."""
 
     def __init__(self, path: Path, channels: int | None) -> None:
-        self._path, self._vips = path, _vips()
+        self._path, self._channels, self._vips = path, channels, _vips()
         try:
             image = self._vips.Image.new_from_file(str(path), access="sequential", fail=True)
             if channels == 3 and image.bands == 1:
@@ -81,6 +88,9 @@ class StreamedRows:
             parts.append(pixels.view(bottom - first, width, channels).permute(2, 0, 1))
         self._held, self._top = torch.cat(parts, dim=1), top
         return self._held[:, : bottom - top]
+
+    def again(self) -> Rows:
+        return StreamedRows(self._path, self._channels)
 
 
 def open_rows(path: Path, *, channels: int | None = 3, max_pixels: int = MOST_PIXELS) -> Rows:

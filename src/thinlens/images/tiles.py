@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 
 from thinlens.errors import UsageError
 
@@ -98,6 +99,12 @@ class Tiling:
         """Return the tiling with cores of half the side."""
         height, width = ((side + 1) // 2 for side in self.core)
         return replace(self, core=(height, width))
+
+    def evenly(self, height: int, width: int) -> Tiling:
+        """Return the tiling whose cores are as few for an image of this size, and nearly alike."""
+        sizes = zip((height, width), self.core, strict=True)
+        rows, columns = (ceil(length / ceil(length / side)) for length, side in sizes)
+        return replace(self, core=(rows, columns))
 
     def _axis(
         self, axis: int, length: int, part: tuple[int, int]

@@ -16,6 +16,7 @@ from thinlens.models import (
     dncnn,
     edsr,
     gcanet,
+    mse_estimator,
     rescan,
     rfdn,
     srn,
@@ -39,6 +40,7 @@ MODELS: dict[str, Network] = {
     **srn_lstm.NETWORKS,
     **gcanet.NETWORKS,
     **classifier.NETWORKS,
+    **mse_estimator.NETWORKS,
 }
 """The networks by the name that the command line and checkpoints use."""
 

@@ -31,7 +31,8 @@ class Network:
     widths: tuple[str, ...] = ("width",)
     """Config fields that `--width` multiplies."""
     answers: str = "image"
-    """What it makes of an image: an image, or logits `[B, classes]` of a classifier."""
+    """What it makes of an image: an image, logits `[B, classes]` of a classifier, or log errors
+    `[B, candidates]` of an estimator."""
     adopt: Callable[[State], State] = dict
     """Renames a published state dict to the module's own names."""
 

@@ -35,8 +35,8 @@ def rank_correlation(price: Price, *, enlarging: bool = True) -> float | None:
     whether layers before a pixel shuffle count. None for fewer than three layers or constant N.
     """
     layers = [layer for layer in price.patterned if enlarging or not layer.enlarges]
-    macs = _places([layer.macs for layer in layers])
-    kept = _places([price.part(layer) for layer in layers])
+    macs = places([layer.macs for layer in layers])
+    kept = places([price.part(layer) for layer in layers])
     if len(layers) < LEAST_LAYERS or np.ptp(macs) == 0 or np.ptp(kept) == 0:
         return None
     return float(np.corrcoef(macs, kept)[0, 1])
@@ -68,7 +68,7 @@ def course_picture(path: Path, runs: Mapping[str, Mapping[str, Any]], title: str
     save_figure(path, figure)
 
 
-def _places(values: Sequence[float]) -> NDArray[np.float64]:
+def places(values: Sequence[float]) -> NDArray[np.float64]:
     """Place values in ascending order; equal ones share the mean of their places."""
     _, inverse, counts = np.unique(np.array(values), return_inverse=True, return_counts=True)
     means = np.cumsum(counts) - (counts + 1) / 2

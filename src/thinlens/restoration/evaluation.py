@@ -10,7 +10,7 @@ from typing import Any
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
-from thinlens.restoration.network import Network
+from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
@@ -86,7 +86,12 @@ class Evaluation:
 
 
 def evaluate(
-    network: Network, task: Task, folder: Path, *, seed: int = 0, progress: Progress | None = None
+    network: Network | Restorer,
+    task: Task,
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Restore every input of `folder` (layouts: `tasks.folders`) and judge it by the task.
 

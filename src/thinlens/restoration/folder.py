@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from torch import Tensor
 
@@ -17,8 +18,8 @@ from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths
 from thinlens.images.rows import open_rows
 from thinlens.images.writing import write_rows
 from thinlens.interrupts import deferred_signals
-from thinlens.restoration.manifest import Manifest, Record, file_hash, fingerprint
-from thinlens.restoration.network import Network
+from thinlens.restoration.manifest import Manifest, Record, file_hash
+from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.tiled import Tiler
 from thinlens.tasks.task import Task
 
@@ -36,6 +37,8 @@ class Handling:
     """Input pixels on either side of the borders of tiles over which they fade into another."""
     max_pixels: int = MOST_PIXELS
     """Larger inputs are refused before they are decoded."""
+    picture: Callable[[Path, Path], None] | None = None
+    """What else is drawn of every image: given the result and where the picture goes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Outcome:
 
 
 def restore_folder(
-    network: Network,
+    network: Network | Restorer,
     task: Task,
     source: Path,
     out: Path,
@@ -72,16 +75,22 @@ def restore_folder(
 
     `out`/manifest.jsonl holds a line for each (`Record`); the same call again does what it does
     not hold. An image that cannot be read or restored is noted there and the others go on. Results
-    appear whole or not at all. Raises `Interrupted` after Ctrl-C or SIGTERM once the tile at hand
+    appear whole or not at all. `handling` cuts and fades the tiles of a network; what restores
+    its own way does not ask. Raises `Interrupted` after Ctrl-C or SIGTERM once the tile at hand
     is done, `RunError` where nothing can be written, `UsageError` where there is nothing to do.
     """
     started = time.monotonic()
     root, paths = _inputs(source, out)
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
-    manifest, identity = Manifest(out), fingerprint(network)
     handling = handling or Handling()
-    tiler = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
-    work = _Work(tiler, task, handling.max_pixels)
+    pictures = _pictures(outputs.values(), out) if handling.picture else {}
+    restorer: Restorer
+    if isinstance(network, Restorer):
+        restorer = network
+    else:
+        restorer = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
+    manifest, identity = Manifest(out), restorer.identity()
+    work = _Work(restorer, task, handling.max_pixels)
     skipped, failures = 0, {}
     with deferred_signals() as stop:
         for count, (path, (name, output)) in enumerate(zip(paths, outputs.items(), strict=True)):
@@ -94,8 +103,10 @@ def restore_folder(
                 if error:
                     failures[name] = error
                 seconds = round(time.monotonic() - begun, 3)
-                tile = None if error else tiler.used
-                manifest.add(replace(wanted, seconds=seconds, error=error, tile=tile))
+                told: dict[str, Any] = {} if error else restorer.account()
+                if handling.picture and not error:
+                    handling.picture(out / output, pictures[output])
+                manifest.add(replace(wanted, seconds=seconds, error=error, **told))
             if progress:
                 progress(count + 1, len(paths), {})
             stop.check()
@@ -122,6 +133,16 @@ def result_names(names: Sequence[str]) -> dict[str, str]:
         outputs.update({name: f"{name}.png" for name in clashing})
 
 
+def _pictures(outputs: Iterable[str], out: Path) -> dict[str, Path]:
+    """Give each result a picture beside it; none may take a result's place."""
+    known = set(outputs)
+    pictures = {output: str(PurePosixPath(output).with_suffix(".routes.png")) for output in known}
+    clashing = known & set(pictures.values())
+    if clashing:
+        raise UsageError(f"{min(clashing)} is a result: a picture of routes cannot have its name")
+    return {output: out / picture for output, picture in pictures.items()}
+
+
 def _inputs(source: Path, out: Path) -> tuple[Path, list[Path]]:
     """Return the folder that relative paths start from, and what to restore below it."""
     root = source if source.is_dir() else source.parent
@@ -142,7 +163,7 @@ def _inputs(source: Path, out: Path) -> tuple[Path, list[Path]]:
 class _Work:
     """What is done with every image."""
 
-    tiler: Tiler
+    restorer: Restorer
     task: Task
     max_pixels: int
 
@@ -154,7 +175,7 @@ class _Work:
                 channels = 3 if self.task.channels == 3 else None
                 image = open_rows(path, channels=channels, max_pixels=self.max_pixels)
                 profile = colour_profile(path, image.shape[0])
-                bands = self.tiler.bands(image, to_uint8, check)
+                bands = self.restorer.bands(image, to_uint8, check)
                 first = next(bands)
             _, height, width = image.shape
             scale = first.shape[-1] // width

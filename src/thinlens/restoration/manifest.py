@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ class Record:
     """Why there is no result."""
     tile: int | None = None
     """The longest side of the tiles that the input was cut into; None: it went through whole."""
+    routes: dict[str, Any] | None = None
+    """Which candidate restored which tile, by what estimates and at what cost."""
 
 
 class Manifest:
@@ -96,7 +99,8 @@ def _record(line: str) -> Record | None:
     """Read a line; None for what a kill left half written or another program wrote."""
     try:
         content = json.loads(line)
-        content.setdefault("tile", None)  # which the lines of older versions lack
-        return Record(**{f.name: content[f.name] for f in fields(Record)})
+        # older versions' lines lack the fields that have defaults
+        known = {f.name for f in fields(Record)}
+        return Record(**{key: content[key] for key in known & content.keys()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

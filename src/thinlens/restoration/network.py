@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from thinlens.images.rows import Rows
+
 Network = Callable[[Tensor], Tensor]
 """Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or what an engine made."""
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Restores images of any size its own way: in tiles, by several networks."""
+
+    def identity(self) -> str:
+        """Name what it gives: another one gives other images."""
+        ...
+
+    def bands(
+        self,
+        image: Rows,
+        finish: Callable[[Tensor], Tensor],
+        check: Callable[[], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the result from top to bottom, as `restoration.tiled.Tiler.bands` does."""
+        ...
+
+    def account(self) -> dict[str, Any]:
+        """Return what the manifest says of the last image, by the names of `Record`'s fields."""
+        ...
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.placement import Place, placed
+from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.reach import Reach, measure
@@ -53,12 +54,18 @@ class Tiler:
         try:
             reach = measure(self._network, self._channels)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             raise RunError("not even the thinnest strip of an image fits into memory") from error
         if not reach.exact:
             log.warning("%s", reach.sentence())
         return reach
+
+    def identity(self) -> str:
+        return fingerprint(self._network)
+
+    def account(self) -> dict[str, Any]:
+        return {"tile": self.used}
 
     def bands(
         self,
@@ -80,19 +87,10 @@ class Tiler:
             bottom = band[0].core.bottom
             rows = min(t.outer.top for t in band), max(t.outer.bottom for t in band)
             there = image.rows(*rows), rows[0]
-            opened = False
-            for tile, pixels in self._restored(band, there, (height, width)):
-                scale = pixels.shape[-1] // tile.outer.width
-                finished = pixels if self._blend else finish(pixels)
-                if not opened:
-                    joiner.open(bottom, finished, scale)
-                    opened = True
-                joiner.add(tile, finished, scale)
-                if check and tile.core.bottom * tile.core.right < height * width:
-                    check()
-            done = joiner.take(bottom, scale)
+            results = self._restored(band, there, (height, width))
+            done = joiner.band(bottom, checked(results, (height, width), check), finish)
             if done.shape[1]:
-                yield finish(done) if self._blend else done
+                yield done
 
     def _tiling(self, shape: tuple[int, int, int]) -> Tiling:
         """Choose how an image of `[C, height, width]` is cut."""
@@ -111,11 +109,11 @@ class Tiler:
         if edge >= max(height, width):
             return Tiling((height, width))
         self.used = edge
-        across = ceil(height / ceil(height / edge)), ceil(width / ceil(width / edge))
         margin = self.reach.margin + self._blend
         # An engine plans each size anew; torch takes all sizes alike.
         full = not isinstance(self._network, nn.Module)
-        return Tiling(across, (margin, margin), self.reach.grid, full)
+        tiling = Tiling((edge, edge), (margin, margin), self.reach.grid, full)
+        return tiling.evenly(height, width)
 
     def _restored(
         self, band: list[Tile], there: tuple[Tensor, int], size: tuple[int, int]
@@ -160,7 +158,7 @@ class Tiler:
             with torch.inference_mode(), evaluating(self._network):
                 return self._run(to_float(part) if part.dtype == torch.uint8 else part, tile, size)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         # Outside of the handler the failed tile's tensors are free.
         if torch.cuda.is_available():
@@ -183,6 +181,20 @@ class Tiler:
         return large.clamp(0, 1).flatten(0, 1).float().cpu()
 
 
-def _out_of_memory(error: Exception) -> bool:
+def checked(
+    results: Iterable[tuple[Tile, Tensor]],
+    size: tuple[int, int],
+    check: Callable[[], None] | None,
+) -> Iterator[tuple[Tile, Tensor]]:
+    """Pass tiles of an image of `size` on and call `check` behind each but the last."""
+    height, width = size
+    for tile, pixels in results:
+        yield tile, pixels
+        if check and tile.core.bottom * tile.core.right < height * width:
+            check()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory does not suffice."""
     # A CPU out of memory is a plain RuntimeError, told apart by its words alone.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)

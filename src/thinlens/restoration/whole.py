@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from thinlens.images.rows import WholeRows
-from thinlens.restoration.network import Network
+from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.tiled import Tiler
 
 
 def restore_image(
-    network: Network,
+    network: Network | Restorer,
     image: Tensor,
     channels: int | None = None,
     *,
@@ -25,5 +25,9 @@ def restore_image(
     Large images are cut into tiles (`Tiler` says how, and what `tile` and `blend` mean). One that
     does not fit into memory is a `UsageError` or a `RunError`, as is a result with NaN.
     """
-    tiler = Tiler(network, channels or len(image), tile=tile, blend=blend)
-    return torch.cat(list(tiler.bands(WholeRows(image), torch.Tensor.contiguous)), dim=1)
+    restorer: Restorer
+    if isinstance(network, Restorer):
+        restorer = network
+    else:
+        restorer = Tiler(network, channels or len(image), tile=tile, blend=blend)
+    return torch.cat(list(restorer.bands(WholeRows(image), torch.Tensor.contiguous)), dim=1)

@@ -74,8 +74,8 @@ class Crops:
         places = [self._place(generator) for _ in range(self.candidates)]
         best = max(places, key=lambda place: _detail(self._cut(self.inputs, place, 1)))
         turn = int(generator.integers(8))
-        x = _turned(self._cut(self.inputs, best, 1), turn).float() / 255
-        y = _turned(self._cut(self.targets, best, self.task.scale), turn).float() / 255
+        x = turned(self._cut(self.inputs, best, 1), turn).float() / 255
+        y = turned(self._cut(self.targets, best, self.task.scale), turn).float() / 255
         x = x if self.degraded else self.task.corrupt(x, generator)
         return _within(x, self._margin), _within(y, self._margin * self.task.scale)
 
@@ -116,8 +116,8 @@ def _within(crop: Tensor, margin: int) -> Tensor:
     return crop[..., margin : height - margin, margin : width - margin]
 
 
-def _turned(crop: Tensor, turn: int) -> Tensor:
-    """Apply one of the square's eight symmetries."""
+def turned(crop: Tensor, turn: int) -> Tensor:
+    """Apply one of the eight symmetries of a square to images `[..., H, W]`."""
     crop = crop.flip(-1) if turn & 1 else crop
     crop = crop.flip(-2) if turn & 2 else crop
     return crop.transpose(-1, -2) if turn & 4 else crop

@@ -20,7 +20,7 @@ SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 def psnr(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     """Return the PSNR in dB of uint8 `[C, H, W]` images; infinity if they are equal."""
-    x, y = _judged(restored, target, judgement)
+    x, y = judged(restored, target, judgement)
     error = float((x - y).square().mean())
     return 10 * math.log10(judgement.range**2 / error) if error else math.inf
 
@@ -31,7 +31,7 @@ def ssim(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     As `ssim_index.m` without its downsampling: a Gaussian window of 11x11 and sigma 1.5 wherever
     it fits. Images smaller than the window are a `UsageError`.
     """
-    x, y = _judged(restored, target, judgement)
+    x, y = judged(restored, target, judgement)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         height, width = x.shape[-2:]
         raise UsageError(
@@ -46,7 +46,7 @@ def ssim(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     return float((luminance * structure).mean())
 
 
-def _judged(restored: Tensor, target: Tensor, judgement: Judgement) -> tuple[Tensor, Tensor]:
+def judged(restored: Tensor, target: Tensor, judgement: Judgement) -> tuple[Tensor, Tensor]:
     """Return what the protocol compares, in float64: its channels, without the border."""
     if restored.shape != target.shape or {restored.dtype, target.dtype} != {torch.uint8}:
         raise UsageError(

@@ -1,0 +1,198 @@
+"""How does a folder hold several networks and what chooses between them?
+
+BUNDLE/candidates/FINGERPRINT and BUNDLE/estimator/FINGERPRINT are checkpoints. bundle.json names
+them, by fingerprints of what is in them, and is written last: until then the bundle is the one it
+was before, or none. What it no longer names is removed afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from thinlens.adaptive.candidates import common_task
+from thinlens.adaptive.estimator import NAME as ESTIMATOR
+from thinlens.adaptive.estimator import Verdict
+from thinlens.adaptive.laplacian import Laplacian
+from thinlens.checkpoints.format import Checkpoint, save
+from thinlens.checkpoints.format import load as load_checkpoint
+from thinlens.checkpoints.manifest import shown
+from thinlens.errors import UsageError
+from thinlens.files import sweep_leftovers, write_json
+from thinlens.images.tiles import Tiling
+from thinlens.restoration.manifest import fingerprint
+from thinlens.tasks import make_task
+from thinlens.tasks.task import Task
+
+BUNDLE_FILE = "bundle.json"
+FORMAT = 1
+"""The version of the folder's format. Every released one loads forever."""
+
+LARGEST_FILE = 2 * 2**20
+"""Bytes of bundle.json that are read at most."""
+
+CANDIDATES, ESTIMATORS = "candidates", "estimator"
+"""The folders of a bundle."""
+
+USES = ("learned", "laplacian")
+"""What may estimate errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What `adapt` makes and `restore` runs."""
+
+    checkpoints: dict[str, Checkpoint]
+    """The candidates by name, the dearest first, without the free one."""
+    tiling: Tiling
+    """How images are cut; margins are what candidates see around a core."""
+    exact: bool
+    """Whether the margin is all that the candidates need, so that tiles equal the whole image."""
+    estimator: nn.Module
+    """Trained on these candidates, the free one last."""
+    laplacian: Laplacian
+    """The same from a tile's detail alone."""
+    use: str
+    """Which of both chooses: learned or laplacian."""
+    judged: dict[str, Verdict]
+    """How well both knew held-out tiles."""
+    provenance: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """What the candidates restore."""
+        return make_task(**next(iter(self.checkpoints.values())).task)
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Tell whether a word of the command line means a bundle."""
+    return (Path(path) / BUNDLE_FILE).is_file()
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> int:
+    """Write a bundle and return its bytes; the folder changes whole or not at all."""
+    sweep_leftovers(folder)
+    known = [_save(folder / CANDIDATES, c) for c in bundle.checkpoints.values()]
+    first = next(iter(bundle.checkpoints.values()))
+    taught_by = {"candidates": known}
+    judge = Checkpoint(bundle.estimator, {}, {}, ESTIMATOR, first.task, taught_by, 0)
+    estimator = _save(folder / ESTIMATORS, judge)
+    content = {
+        "format": FORMAT,
+        "candidates": [
+            {"name": name, "fingerprint": mark}
+            for name, mark in zip(bundle.checkpoints, known, strict=True)
+        ],
+        "estimator": estimator,
+        "use": bundle.use,
+        "tiling": {**asdict(bundle.tiling), "exact": bundle.exact},
+        "laplacian": asdict(bundle.laplacian),
+        "judged": {use: asdict(judged) for use, judged in bundle.judged.items()},
+        "provenance": bundle.provenance,
+    }
+    write_json(folder / BUNDLE_FILE, content)
+    _sweep(folder / CANDIDATES, known)
+    _sweep(folder / ESTIMATORS, [estimator])
+    return sum(path.stat().st_size for path in folder.glob("*/*/*") if path.is_file())
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle; what is damaged, missing or of other networks is a `UsageError`."""
+    path = folder / BUNDLE_FILE
+    try:
+        content = _content(path)
+        checkpoints = {
+            entry["name"]: _load(folder / CANDIDATES, entry["fingerprint"], entry["name"])
+            for entry in content["candidates"]
+        }
+        task = common_task(checkpoints)
+        estimator = _load(folder / ESTIMATORS, content["estimator"], "the estimator")
+        _check_estimator(estimator, [entry["fingerprint"] for entry in content["candidates"]], task)
+        tiling = dict(content["tiling"])
+        exact = tiling.pop("exact")
+        core, margin = (tuple(tiling.pop(key)) for key in ("core", "margin"))
+        if content["use"] not in USES:
+            raise UsageError(f"it uses {shown(content['use'])}: wanted {' or '.join(USES)}")
+        laplacian = Laplacian(**content["laplacian"])
+        if len(laplacian.values[0]) != len(checkpoints) + 1:
+            raise UsageError("its table of the Laplacian is for another number of candidates")
+        return Bundle(
+            checkpoints,
+            Tiling(core, margin, **tiling),
+            exact,
+            estimator.module,
+            laplacian,
+            content["use"],
+            {use: Verdict(**judged) for use, judged in content["judged"].items()},
+            content["provenance"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+        reason = error if isinstance(error, UsageError | OSError) else f"it is malformed ({error})"
+        raise UsageError(f"{path} cannot be used: {reason}") from error
+
+
+def _save(parent: Path, checkpoint: Checkpoint) -> str:
+    """Write a checkpoint to the folder that its fingerprint names."""
+    name = fingerprint(checkpoint.module)
+    save(
+        parent / name,
+        checkpoint.module,
+        model=checkpoint.model,
+        task=checkpoint.task,
+        patterns=checkpoint.patterns,
+        provenance=checkpoint.provenance,
+    )
+    return name
+
+
+def _load(parent: Path, expected: object, name: object) -> Checkpoint:
+    """Read a checkpoint and compare it with the fingerprint that it must have."""
+    digits = "0123456789abcdef"
+    if type(expected) is not str or not expected or set(expected) - set(digits):
+        raise UsageError(f"the fingerprint {shown(expected)} of {shown(name)} is none")
+    folder = parent / expected
+    if not folder.is_dir():
+        raise UsageError(f"{name} is missing: there is no folder {folder}")
+    checkpoint = load_checkpoint(folder)
+    found = fingerprint(checkpoint.module)
+    if found != expected:
+        raise UsageError(f"{folder} holds another network than {name} was: {found}")
+    return checkpoint
+
+
+def _check_estimator(estimator: Checkpoint, candidates: list[str], task: Task) -> None:
+    if estimator.model != ESTIMATOR:
+        raise UsageError(f"its estimator is a {shown(estimator.model)}: wanted {ESTIMATOR}")
+    taught_by = estimator.provenance.get("candidates")
+    if taught_by != candidates:
+        raise UsageError("its estimator was trained on other candidates: wanted adapt run again")
+    config: Any = estimator.module.config
+    if (config.candidates, config.channels) != (len(candidates) + 1, task.channels):
+        raise UsageError("its estimator is for another number of candidates or colours")
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    if path.stat().st_size > LARGEST_FILE:
+        raise UsageError(f"it is larger than {LARGEST_FILE} bytes")
+    content = json.loads(path.read_bytes())
+    if type(content) is not dict:
+        raise UsageError("it is not a JSON object")
+    if content.get("format") != FORMAT:
+        raise UsageError(f"format {shown(content.get('format'))} is unknown: wanted {FORMAT}")
+    judged = {field.name for field in fields(Verdict)}
+    if any(set(found) != judged for found in content["judged"].values()):
+        raise UsageError("what it says of its estimators is malformed")
+    return content
+
+
+def _sweep(parent: Path, wanted: list[str]) -> None:
+    """Remove the checkpoints of the bundle that was here before."""
+    for folder in parent.iterdir():
+        if folder.is_dir() and folder.name not in wanted:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""How is it learnt what error each candidate will make on a tile, and how well is it known?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from thinlens.adaptive.tile_errors import BATCH, TileErrors
+from thinlens.models import create
+from thinlens.report.search import places
+from thinlens.restoration.network import device_of, evaluating
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import Network, Plain
+from thinlens.training.settings import Settings
+
+NAME = "mse-estimator"
+"""Its key in `MODELS`."""
+
+Estimator = Callable[[Tensor], Tensor]
+"""Maps tiles `[T, C, h, w]` to log10 of the MSE of every candidate, `[T, n]`."""
+
+SETTINGS = {"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine"}
+
+KNEE = 0.1
+"""Where the loss goes from squares to magnitudes: candidates differ by a tenth of a decade."""
+
+BINS = 10
+"""Of the calibration: a tenth of the tiles each."""
+
+
+class Estimating(Plain):
+    """Minimise the smooth L1 of log errors and of what each candidate gains on the cheapest.
+
+    Both rules choose by differences of candidates, which are far smaller than those of tiles.
+    """
+
+    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+        tiles, errors = batch
+        distance, found = nn.SmoothL1Loss(beta=KNEE), network(tiles)
+        loss: Tensor = distance(found, errors)
+        if errors.shape[1] > 1:
+            loss = loss + distance(*(x[:, :-1] - x[:, -1:] for x in (found, errors)))
+        return loss
+
+
+def learn(lessons: TileErrors, settings: Settings, trainer: Trainer) -> nn.Module:
+    """Train an estimator, which begins at the mean errors; a killed run goes on where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        count, channels = lessons.errors.shape[1], lessons.tiles.shape[1]
+        module = create(NAME, candidates=count, channels=channels)
+    with torch.no_grad():
+        module.get_parameter("judge.bias").copy_(lessons.errors.mean(0))
+    trainer.fit(Estimating(module), lessons)
+    return module.eval()
+
+
+def estimated(estimator: Estimator, tiles: Tensor) -> Tensor:
+    """Return an estimator's answers `[T, n]`, some tiles at a time."""
+    with torch.inference_mode(), evaluating(estimator):
+        parts = [
+            estimator(some.to(device_of(estimator))).cpu() for some in torch.split(tiles, BATCH)
+        ]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How well an estimator knows the tiles of images that did not teach it."""
+
+    rank_correlation: list[float]
+    """Spearman's, of estimated and true errors of every candidate."""
+    gain_correlation: list[float]
+    """The same of the ratio of every candidate's error to the last one's, by which tiles are
+    routed; one fewer."""
+    bias: list[float]
+    """Mean of estimated less true log10 errors of every candidate."""
+    error: list[float]
+    """Their root mean square."""
+    calibration: list[list[list[float]]]
+    """Of every candidate: pairs of mean estimated and mean true log10 error, by tenths."""
+
+
+def judge(estimator: Estimator, held_out: TileErrors) -> Verdict:
+    """Compare an estimator with the true errors of tiles."""
+    found = estimated(estimator, held_out.tiles).double().numpy()
+    true = held_out.errors.double().numpy()
+    gains = (x[:, :-1] - x[:, -1:] for x in (found, true))
+    return Verdict(
+        rank_correlation=_correlations(found, true),
+        gain_correlation=_correlations(*gains),
+        bias=_rounded((found - true).mean(0)),
+        error=_rounded(np.sqrt(((found - true) ** 2).mean(0))),
+        calibration=[_calibration(x, y) for x, y in zip(found.T, true.T, strict=True)],
+    )
+
+
+def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return Spearman's rank correlation; 0 where one of them does not vary."""
+    first, second = places(x.tolist()), places(y.tolist())
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _correlations(found: NDArray[Any], true: NDArray[Any]) -> list[float]:
+    return [round(spearman(x, y), 4) for x, y in zip(found.T, true.T, strict=True)]
+
+
+def _calibration(found: NDArray[Any], true: NDArray[Any]) -> list[list[float]]:
+    order = np.argsort(found, kind="stable")
+    parts = [part for part in np.array_split(order, BINS) if len(part)]
+    return [_rounded([found[part].mean(), true[part].mean()]) for part in parts]
+
+
+def _rounded(values: Sequence[Any] | NDArray[Any]) -> list[float]:
+    return [round(float(value), 4) for value in values]

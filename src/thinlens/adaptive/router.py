@@ -1,0 +1,284 @@
+"""How is an image restored by a network that is chosen for every tile?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinlens.adaptive.candidates import Candidate, Macs, names
+from thinlens.adaptive.estimator import Estimator, estimated
+from thinlens.adaptive.image_budget import ImageBudget
+from thinlens.adaptive.rule import (
+    RULES,
+    Floats,
+    Offers,
+    Places,
+    chosen,
+    equation_8,
+    lagrangian,
+    within,
+)
+from thinlens.adaptive.tile_errors import BATCH, restored
+from thinlens.errors import UsageError
+from thinlens.images.joining import Joiner
+from thinlens.images.pixels import to_float
+from thinlens.images.rows import Rows
+from thinlens.images.tiles import Tile, Tiling
+from thinlens.models.placement import Place
+from thinlens.restoration.tiled import checked
+
+HD_PIXELS = 1280 * 720
+"""Of the result that SLS counts multiply-adds for."""
+
+DIGITS = 4
+"""Significant ones of an estimate in the manifest."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How much is to be spent: at a beta, or within a budget."""
+
+    beta: float = 0.3
+    budget: ImageBudget | None = None
+    """Takes beta's place: beta, or mu, is found for every image."""
+    rule: str = "equation-8"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < float("inf"):
+            raise UsageError(f"--beta {self.beta}: wanted a number of 0 or more")
+        if self.rule not in RULES:
+            raise UsageError(f"--rule {self.rule!r}: wanted {' or '.join(RULES)}")
+        if self.rule == "lagrange" and self.budget is None:
+            raise UsageError("--rule lagrange has no beta: wanted --image-budget")
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """What tiles are judged by and restored with."""
+
+    candidates: Sequence[Candidate]
+    """The dearest first; the last is free."""
+    estimator: Estimator
+    estimator_macs: Macs
+    tiling: Tiling
+    exact: bool
+    """Whether networks are told where in the image a tile lies."""
+    channels: int
+    """The networks'; an RGB image goes through grey ones channel by channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Where the tiles of an image went, row by row."""
+
+    shape: tuple[int, int]
+    """Rows and columns of tiles."""
+    size: tuple[int, int]
+    """(height, width) of the input."""
+    routes: Places
+    errors: Floats
+    """f, the estimated MSE of every candidate `[T, n]`."""
+    macs: int
+    """Of all tiles with their margins and of the estimator."""
+
+
+class TileRouter:
+    """Restores images of any size; each tile by the candidate that the rule picks for it."""
+
+    def __init__(self, means: Means, wish: Wish, blend: int = 0) -> None:
+        if not 0 <= blend <= min(means.tiling.margin):
+            raise UsageError(
+                f"--blend {blend}: wanted 0 to {min(means.tiling.margin)}, the margin of this "
+                "bundle's tiles"
+            )
+        self._means, self._wish, self._blend = means, wish, blend
+        self.last: Routes | None = None
+        """Of the last image that was begun."""
+        self.history: list[Routes] = []
+        """Of all images that were finished, without their estimates."""
+
+    def identity(self) -> str:
+        means = self._means
+        said = [c.identity for c in means.candidates]
+        said += [str(x) for x in (means.tiling, means.exact, self._wish, self._blend)]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+    def account(self) -> dict[str, Any]:
+        """Return what the manifest says of the last image."""
+        found = self.last
+        if found is None:
+            return {}
+        errors = [[float(f"{f:.{DIGITS}g}") for f in row] for row in found.errors]
+        return {
+            "tile": max(self._means.tiling.core),
+            "routes": {
+                "candidates": names(self._means.candidates),
+                "beta": None if self._wish.budget else self._wish.beta,
+                "rule": self._wish.rule,
+                "macs": found.macs,
+                "tiles": list(found.shape),
+                "route": found.routes.tolist(),
+                "errors": errors,
+            },
+        }
+
+    def bands(
+        self,
+        image: Rows,
+        finish: Callable[[Tensor], Tensor],
+        check: Callable[[], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield an image's result from top to bottom, in the memory of a band of tiles.
+
+        For a budget the image is read twice: all tiles are judged before the first is restored.
+        """
+        _, height, width = image.shape
+        cut = self._means.tiling.evenly(height, width).bands(height, width)
+        planned = None
+        if self._wish.budget:
+            planned = self._planned(image, cut, check)
+            image = image.again()
+        done: list[tuple[Places, Floats, int]] = []
+        joiner = Joiner(height, width, self._blend)
+        for number, band in enumerate(cut):
+            tiles = self._pixels(image, band)
+            if planned is None:
+                errors = self._errors(tiles)
+                routes = chosen(self._offers(band, errors, image.shape[0]), self._wish.beta)
+            else:
+                part = slice(number * len(band), (number + 1) * len(band))
+                errors, routes = planned[0][part], planned[1][part]
+            macs = self._macs(band, routes, image.shape[0])
+            done.append((routes, errors, macs))
+            self.last = _together(done, len(band), (height, width))
+            results = self._restored(band, tiles, routes, (height, width))
+            rows = joiner.band(
+                band[0].core.bottom, checked(results, (height, width), check), finish
+            )
+            if rows.shape[1]:
+                yield rows
+        if self.last:
+            self.history.append(replace(self.last, errors=np.empty((0, 0))))
+
+    def bill(self, scale: int) -> dict[str, Any]:
+        """Return where the tiles of all images went and what that cost, for results `scale` times
+        as large as inputs."""
+        candidates, macs = self._means.candidates, sum(image.macs for image in self.history)
+        pixels = sum(image.size[0] * image.size[1] for image in self.history) * scale**2
+        routes = np.concatenate([image.routes for image in self.history])
+        counts = np.bincount(routes, minlength=len(candidates))
+        return {
+            "candidates": names(candidates),
+            "shares": (counts / max(1, len(routes))).tolist(),
+            "tiles": len(routes),
+            "macs": macs,
+            "hd_macs": round(macs / max(1, pixels) * HD_PIXELS),
+        }
+
+    def _planned(
+        self, image: Rows, cut: list[list[Tile]], check: Callable[[], None] | None
+    ) -> tuple[Floats, Places]:
+        """Judge all tiles of an image, and choose within the budget."""
+        budget = self._wish.budget
+        if budget is None:
+            raise ValueError("there is no budget")
+        found = []
+        for band in cut:
+            found.append(self._errors(self._pixels(image, band)))
+            if check:
+                check()
+        errors, tiles = np.concatenate(found), [tile for band in cut for tile in band]
+        planes, height, width = image.shape
+        whole = self._planes(planes) * self._means.candidates[0].macs((height, width))
+        estimating = self._estimating(tiles, planes)
+        offers = self._offers(tiles, errors, planes)
+        return errors, within(offers, budget.of(whole), estimating)
+
+    def _pixels(self, image: Rows, band: list[Tile]) -> list[Tensor]:
+        """Cut the outer boxes of a band out of an image, float `[C, h, w]`."""
+        top = min(t.outer.top for t in band)
+        rows = image.rows(top, max(t.outer.bottom for t in band))
+        rows = to_float(rows) if rows.dtype == torch.uint8 else rows
+        boxes = [tile.outer for tile in band]
+        return [rows[:, b.top - top : b.bottom - top, b.left : b.right] for b in boxes]
+
+    def _errors(self, tiles: list[Tensor]) -> Floats:
+        """Return f of every candidate on every tile `[T, n]`; of colours the mean."""
+        found = np.empty((len(tiles), len(self._means.candidates)))
+        for places in _alike(tiles):
+            stack = torch.stack([tiles[place] for place in places])
+            planes = stack.reshape(-1, self._means.channels, *stack.shape[2:])
+            logs = estimated(self._means.estimator, planes).double()
+            found[places] = (10**logs).view(len(places), -1, logs.shape[1]).mean(1).numpy()
+        return found
+
+    def _offers(self, tiles: Sequence[Tile], errors: Floats, planes: int) -> Offers:
+        costs = np.array(
+            [[c.macs(_size(t)) for c in self._means.candidates] for t in tiles], np.float64
+        )
+        costs *= self._planes(planes)
+        if self._wish.rule == "lagrange":
+            return lagrangian(errors, costs, [tile.core.area for tile in tiles])
+        return equation_8(errors, costs)
+
+    def _macs(self, tiles: Sequence[Tile], routes: Places, planes: int) -> int:
+        """Return what tiles cost with the estimator."""
+        pairs = zip(tiles, routes, strict=True)
+        macs = sum(self._means.candidates[route].macs(_size(tile)) for tile, route in pairs)
+        return int(self._planes(planes) * macs + self._estimating(tiles, planes))
+
+    def _estimating(self, tiles: Sequence[Tile], planes: int) -> int:
+        return self._planes(planes) * sum(self._means.estimator_macs(_size(t)) for t in tiles)
+
+    def _planes(self, channels: int) -> int:
+        return channels // self._means.channels
+
+    def _restored(
+        self, band: list[Tile], tiles: list[Tensor], routes: Places, size: tuple[int, int]
+    ) -> Iterator[tuple[Tile, Tensor]]:
+        """Yield the tiles of a band and their results, candidate by candidate, some at a time."""
+        for route in np.unique(routes):
+            network = self._means.candidates[route].network
+            wanted = np.flatnonzero(routes == route)
+            for alike in _alike([tiles[place] for place in wanted]):
+                places = wanted[alike]
+                for start in range(0, len(places), BATCH):
+                    some = places[start : start + BATCH]
+                    stack = torch.stack([tiles[place] for place in some])
+                    planes = stack.reshape(-1, self._means.channels, *stack.shape[2:])
+                    there = self._places([band[place] for place in some], size, len(planes))
+                    large = restored(network, planes, there)
+                    large = large.view(len(some), -1, *large.shape[2:])
+                    yield from zip([band[place] for place in some], large, strict=True)
+
+    def _places(self, tiles: list[Tile], size: tuple[int, int], planes: int) -> list[Place]:
+        """Return where tiles lie, if their margin is meant to make them exact."""
+        if not self._means.exact or all(_size(tile) == size for tile in tiles):
+            return []
+        times = planes // len(tiles)
+        return [Place(t.outer.top, t.outer.left, *size) for t in tiles for _ in range(times)]
+
+
+def _size(tile: Tile) -> tuple[int, int]:
+    return tile.outer.height, tile.outer.width
+
+
+def _alike(tiles: Sequence[Tensor]) -> list[Places]:
+    """Group the places of tiles of one size."""
+    sizes = np.array([[x.shape[-2], x.shape[-1]] for x in tiles])
+    _, groups = np.unique(sizes, axis=0, return_inverse=True)
+    return [np.flatnonzero(groups.ravel() == group) for group in range(int(groups.max()) + 1)]
+
+
+def _together(
+    done: Sequence[tuple[Places, Floats, int]], columns: int, size: tuple[int, int]
+) -> Routes:
+    routes, errors, macs = zip(*done, strict=True)
+    shape = len(done), columns
+    return Routes(shape, size, np.concatenate(routes), np.concatenate(errors), sum(macs))

@@ -27,6 +27,11 @@ class Objective(Protocol):
     module: nn.Module
     """What is trained; it may carry parametrizations."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run may end before its last step; asked after every step."""
+        ...
+
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups."""
         ...
@@ -62,6 +67,8 @@ class Objective(Protocol):
 
 class Plain:
     """Minimise the mean absolute error (L1) and do nothing else: dense training, fine-tuning."""
+
+    finished = False
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

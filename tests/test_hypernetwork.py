@@ -60,6 +60,11 @@ def test_it_can_begin_with_the_given_weights(name: str) -> None:
         plain = found.module.plain().eval()
         assert torch.equal(plain(image), found.module(image))
     assert list(plain.state_dict()) == list(found.model.state_dict())
+    makers = zip(found.module.names, found.module.indicators(), strict=True)
+    for layer, indicator in makers:  # the order of dying is that of sizes, but for the smallest
+        sizes = found.model.get_parameter(f"{layer}.weight").abs()
+        large = indicator > 0.2
+        assert (indicator[large].argsort() == sizes[large].argsort()).all()
 
 
 def test_a_fresh_one_forgets_the_given_weights_and_has_their_variance() -> None:

@@ -35,8 +35,8 @@ class Weights:
         left = _cut(indicator, rows, columns)
         if self._m is None:
             weights = self.shape.numel() // indicator.numel()
-            values = left.flatten()
-            return values, torch.full_like(values, weights * self._uses, dtype=torch.int64)
+            values, cost = left.flatten(), torch.tensor(weights * self._uses, device=left.device)
+            return values, cost.expand(len(values))
         groups = in_groups(canonical(left, self._layer), self._m, fill=-torch.inf)
         groups = groups.sort(dim=1, descending=True).values
         there = groups.isfinite()  # a last group may be short
@@ -70,4 +70,6 @@ class Weights:
 
 def _cut(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return what living channels have of a tensor whose first two axes are channels."""
-    return values.index_select(0, rows).index_select(1, columns)
+    if len(rows) < values.shape[0]:
+        values = values.index_select(0, rows)
+    return values.index_select(1, columns) if len(columns) < values.shape[1] else values

@@ -20,12 +20,16 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from thinlens.errors import UsageError
-from thinlens.methods.leaving import families
+from thinlens.methods.leaving import families, magnitudes
 from thinlens.sparsity.channels import Channels
 from thinlens.sparsity.prunable import Layer
 
 STARTS = ("fresh", "weights")
 INDICATORS = ("weight", "kernel", "nm")
+
+SMALLEST = 0.05
+"""Entries and indicators that stand for small weights begin no nearer to 0, in parts of the mean
+square: the maps make up for it."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,24 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def begin(self, fan_in: int) -> None:
-        """Begin with weights of variance 1 / `fan_in` where the vectors have variance 1 (DHP)."""
+        """Begin with weights of variance 1 / `fan_in` where the vectors have variance 1 (DHP).
+
+        Indicators begin as vectors do: from equal values they would all die at once.
+        """
         bound = (3 / (self.w2.shape[2] * fan_in)) ** 0.5
         self.w2.uniform_(-bound, bound)
+        nn.init.normal_(self.indicator)
 
     @torch.no_grad()
-    def reproduce(self, weight: Tensor) -> None:
-        """Begin with `weight` where the vectors are 1; it then shrinks as their entries do."""
-        flat = weight.reshape(len(self.w1), -1, 1)
-        self.w2.copy_(flat * (self.w1 / self.w1.square().sum(1, keepdim=True))[:, None])
+    def reproduce(self, weight: Tensor, entries: Tensor) -> None:
+        """Begin with `weight`, indicators being its sizes; it shrinks as the `entries` do."""
+        axes = [axis for axis in range(2, weight.ndim) if self.indicator.shape[axis] == 1]
+        sizes = weight.square().mean(axes, keepdim=True) if axes else weight.square()
+        mean = sizes.mean().clamp_min(torch.finfo(weight.dtype).tiny)
+        self.indicator.copy_((sizes / mean).sqrt().clamp_min(SMALLEST))
+        kernels = (weight / self.indicator).reshape(len(self.w1), -1, 1)
+        latent = (entries[self.first][:, None] * entries[self.second]).reshape(-1, 1)
+        self.w2.copy_(kernels * (self.w1 / (latent * self.w1.square().sum(1, True)))[:, None])
 
     def forward(self, entries: Tensor) -> Tensor:
         """Make the weight from the vectors' `entries`, the pinned one first."""
@@ -119,9 +132,9 @@ class Hypernetwork(nn.Module):
         """Which label (see `Channels`) each entry of the vector belongs to."""
         device = next(self.network.parameters()).device
         self.register_buffer("pinned", torch.ones(1, device=device), persistent=False)
-        self.vector = nn.Parameter(torch.ones(len(self.labels), device=device))
-        if form.start == "fresh":
-            nn.init.normal_(self.vector)
+        self.vector = nn.Parameter(torch.randn(len(self.labels)).to(device))
+        if form.start == "weights":
+            self.vector.data = self._sizes(channels).to(device)
         self.names = [x.name for x in layers if x.calls and f"{x.name}.weight" in channels.axes]
         """The layers whose weights are made."""
         fans = {x.name: x.in_channels_per_group * prod(x.kernel) for x in layers}
@@ -177,5 +190,14 @@ class Hypernetwork(nn.Module):
         if self.form.start == "fresh":
             made.begin(fan_in)
         else:
-            made.reproduce(weight.detach())
+            made.reproduce(weight.detach(), torch.cat([self.pinned, self.vector.detach()]))
         return made
+
+    def _sizes(self, channels: Channels) -> Tensor:
+        """Return the sizes of every label's filters, in parts of their family's mean square."""
+        norms = magnitudes(self.network, channels, 2)
+        found: dict[int, float] = {}
+        for family in families(channels):
+            mean = (sum(norms[label] ** 2 for label in family) / max(1, len(family))) ** 0.5 or 1.0
+            found |= {label: max(SMALLEST, norms[label] / mean) for label in family}
+        return torch.tensor([found[label] for label in self.labels])

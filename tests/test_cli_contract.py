@@ -18,8 +18,9 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        *("--branches", "--budget", "--data", "--json", "--m", "--method", "--metric", "--out"),
-        *("--preset", "--seed", "--size", "--steps", "--target-cost", "--threads"),
+        *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
+        *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
+        *("--target-cost", "--threads"),
     ],
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),

@@ -188,6 +188,111 @@ def test_the_smoke_recipe_is_readable(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert list(read_comparison(recipe).tests) == ["Set5"]
 
 
+FMP_CELLS = {
+    **dict.fromkeys(("edsr-x4", "edsr-x4-short"), 9),
+    **dict.fromkeys(("esrb-x2", "esrb-x3", "esrb-x4", "esrb-x4-short"), 2),
+    "versus-short": 6,
+}
+
+
+@pytest.mark.parametrize("name", FMP_CELLS)
+def test_the_recipes_of_fmp_are_readable(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("THINLENS_DATA", str(tmp_path))
+    (tmp_path / "train" / "BSDS500").mkdir(parents=True)
+    for test in ("Set5", "Set14", "B100"):
+        for scale in (2, 3, 4):
+            (tmp_path / "sr_test" / test / f"x{scale}").mkdir(parents=True)
+    folder = Path(__file__).parents[1] / "recipes" / "fmp"
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(FMP_CELLS)
+    plan = read_comparison(folder / f"{name}.toml")
+    assert len(cells(plan)) == len({cell.folder for cell in cells(plan)}) == FMP_CELLS[name]
+    assert not plan.left_out
+
+
+FRESH = """
+networks = ["small"]
+methods = ["channels", "filter"]
+budgets = ["1/2"]
+data = "clean"
+
+[tests]
+twice = "clean"
+
+[fresh.small]
+model = "edsr"
+scale = 2
+width = 12
+blocks = 1
+
+[variants.channels]
+method = "fmp"
+criterion = "channel"
+least = 2
+budget = "60%"
+
+[training]
+steps = 4
+warmup = 0
+save_every = 1
+
+[crops]
+patch = 16
+batch_size = 2
+"""
+
+
+def test_a_fresh_network_is_trained_first_and_variants_say_who_removed_what(place: Path) -> None:
+    (place / "small.toml").write_text(FRESH)
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    dense, channels, filtered = ran.json["rows"]
+    assert (dense["parts"], filtered["parts"]) == (None, None)
+    assert channels["parts"]["macs"]["channels"] >= 0.4
+    assert channels["achieved"] == pytest.approx(channels["parts"]["macs"]["left"])
+    assert (place / "out" / "small" / "channels-60%-seed0" / "cell.json").is_file()
+    table = list(csv.DictReader((place / "out" / "table.csv").read_text().splitlines()))
+    assert float(table[1]["macs_channels"]) == channels["parts"]["macs"]["channels"]
+    assert [row["variant"] for row in table] == ["", "channels", ""]
+    told = (place / "out" / "table.md").read_text()
+    assert "by channels (macs / params)" in told
+    before = contents(place / "out")
+    assert run("compare", "small.toml", "--out", "out").status == 0
+    assert contents(place / "out") == before
+    (place / "small.toml").write_text(FRESH.replace("blocks = 1", "blocks = 2"))
+    assert "made by another recipe" in run("compare", "small.toml", "--out", "out").err
+
+
+def test_a_network_that_is_not_trained_is_not_judged(place: Path) -> None:
+    (place / "small.toml").write_text(FRESH.replace("blocks = 1", "blocks = 1\nsteps = 0"))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    assert [len(row["scores"]) for row in ran.json["rows"]] == [0, 1, 1]
+    assert "(" in run("compare", "small.toml", "--out", "out").out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragment"),
+    [
+        ('model = "edsr"\n', "", "[fresh.small] wants model"),
+        ("width = 12", "wings = 12", "no option 'wings'"),
+        ("width = 12", 'width = "12"', "width = '12': wanted int"),
+        ("blocks = 1", "blocks = 1\nsteps = -1", "wanted 0 or more"),
+        ("least = 2", "last = 2", "fmp has no option 'last'"),
+        ('"channel"', '"channels"', "criterion 'channels'"),
+    ],
+)
+def test_a_bad_fresh_network_or_variant_is_refused(
+    old: str, new: str, fragment: str, place: Path
+) -> None:
+    (place / "small.toml").write_text(FRESH.replace(old, new))
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 2
+    assert fragment in ran.json["error"]
+    assert not (place / "out").exists()
+
+
 def test_a_damaged_cell_is_named(place: Path) -> None:
     folder = place / "out" / "sr" / "dense"
     folder.mkdir(parents=True)

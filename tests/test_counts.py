@@ -83,9 +83,9 @@ def upsampling(c: int, scale: int, p: int) -> Iterator[Convolution]:
         yield c, c * (9 if scale == 3 else 4), 3, p * 4**step, True
 
 
-def edsr(c: int, _: int, scale: int, p: int, __: int) -> Iterator[Convolution]:
+def edsr(c: int, count: int, scale: int, p: int, _: int) -> Iterator[Convolution]:
     yield 3, c, 3, p, False
-    yield from [(c, c, 3, p, True)] * 33
+    yield from [(c, c, 3, p, True)] * (2 * count + 1)
     yield from upsampling(c, scale, p)
     yield c, 3, 3, p * scale**2, False
 
@@ -110,6 +110,18 @@ def rfdn(c: int, f: int, scale: int, p: int, small: tuple[int, int]) -> Iterator
         yield f, f, 3, strided, True
         yield from [(f, f, 3, pooled, True)] * 3
     yield 4 * c, c, 1, p, True
+    yield c, c, 3, p, True
+    yield c, 3 * scale**2, 3, p, True
+
+
+def esrb(c: int, f: int, scale: int, p: int, small: tuple[int, int]) -> Iterator[Convolution]:
+    strided, pooled = small
+    yield 3, c, 3, p, False
+    for _ in range(6):
+        yield from [(c, c, 3, p, True)] * 2
+        yield from [(c, c, 1, p, True), (c, f, 1, p, True), (f, f, 1, p, True), (f, c, 1, p, True)]
+        yield f, f, 3, strided, True
+        yield f, f, 3, pooled, True
     yield c, c, 3, p, True
     yield c, 3 * scale**2, 3, p, True
 
@@ -161,6 +173,9 @@ def deblurring(name: str, c: int, p: int) -> tuple[list[Convolution], int]:
     return list(pyramid(c, (6, 5), 5, passes, 3)), relus * passes // p
 
 
+FULL_WIDTHS = {"rfdn-aim": 50, "edsr-8-128": 128, "esrb-6-256": 256}
+
+
 def estimator(c: int, p: int) -> tuple[list[Convolution], int]:
     """Return an estimator's convolutions and the outputs of its ReLUs; its head is one too."""
     places = [p // 16, p // 16, p // 64, p // 64, p // 256, p // 256]
@@ -173,15 +188,18 @@ def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
     """Return the convolutions, the outputs of activation modules and the batch norms' weights."""
     name, s, width = row["name"], row["scale"], Fraction(row["width"])
     w, h = (int(side) // s for side in row["size"].split("x"))
-    p, c = w * h, int((50 if name == "rfdn-aim" else 64) * width)
-    if name == "edsr":
-        return list(edsr(c, 0, s, p, 0)), 16 * c * p, 0
+    p, c = w * h, int(FULL_WIDTHS.get(name, 64) * width)
+    if name.startswith("edsr"):
+        count = 8 if name == "edsr-8-128" else 16
+        return list(edsr(c, count, s, p, 0)), count * c * p, 0
     if name == "carn":
         shuffled = c * p * {2: 4, 3: 9, 4: 4 + 16}[s]
         return list(carn(c, 0, s, p, 0)), (9 + 12) * c * p + shuffled, 0
+    a, b = (h - 3) // 2 + 1, (w - 3) // 2 + 1
+    small = (a * b, ((a - 7) // 3 + 1) * ((b - 7) // 3 + 1))
+    if name == "esrb-6-256":
+        return list(esrb(c, int(16 * width), s, p, small)), 6 * 2 * c * p, 0
     if name.startswith("rfdn"):
-        a, b = (h - 3) // 2 + 1, (w - 3) // 2 + 1
-        small = (a * b, ((a - 7) // 3 + 1) * ((b - 7) // 3 + 1))
         f = int((12 if name == "rfdn-aim" else 32) * width)
         return list(rfdn(c, f, s, p, small)), 4 * (4 * (c // 2) + 3 * c) * p + c * p, 0
     if name in ("unet", "srn", "dmphn"):
@@ -204,14 +222,14 @@ def test_golden_counts_are_the_closed_forms(name: str, scale: int) -> None:
         convolutions, activations, params = closed_form(row)
         n, m = (int(x) for x in (row["pattern"] or "32:32").split(":"))
         macs = activations if row["convention"] == "sls" else 0
-        prunable = 0
+        prunable, bias = 0, row["convention"] != "fmp"
         for c_in, c_out, side, positions, may in convolutions:
             kept = c_in
             if may and (c_in % m == 0 or row["policy"] == "pad"):
                 kept = c_in // m * n + min(n, c_in % m)
                 prunable += c_in * c_out * side**2 * positions
             params += kept * c_out * side**2 + c_out
-            macs += (kept * side**2 + 1) * c_out * positions
+            macs += (kept * side**2 + bias) * c_out * positions
         flops = 2 * macs if row["convention"] == "classpruning" else None
         expected = {"params": params, "macs": macs, "flops": flops, "prunable_macs": prunable}
         assert {**row, **expected} == row

@@ -23,7 +23,8 @@ from thinlens.training.settings import Settings
 
 EXAMPLE = (1, 3, 16, 16)
 UNTRAINED = Settings(steps=0)
-SETTINGS = {"sr-ste": Settings(steps=3, optimizer="adam", learning_rate=1e-3, warmup=0)}
+TRAINED = Settings(steps=3, optimizer="adam", learning_rate=1e-3, warmup=0)
+SETTINGS = {"sr-ste": TRAINED, "fmp": TRAINED, "assl": TRAINED}
 """How a method trains that has to."""
 
 APART = ["sls", "classpruning"]
@@ -32,7 +33,10 @@ APART = ["sls", "classpruning"]
 NAMES = [name for name in METHODS if name not in APART]
 NM_NAMES = [name for name in NAMES if issubclass(METHODS[name], NMMethod)]
 
-SMALL = {"least-squares": {"pixels": 4096}, "filter": {"least": 2}}
+SMALL = {
+    "least-squares": {"pixels": 4096},
+    **{name: {"least": 2} for name in ("filter", "fmp", "assl")},
+}
 """Settings that make a method quick on small networks, or let it prune these."""
 
 

@@ -94,6 +94,26 @@ def literal_rfdn(state: dict[str, Tensor], image: Tensor, scale: int, times: flo
     return F.pixel_shuffle(conv(state, "upsampler.0", x), scale) / times
 
 
+def literal_esrb(state: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    def act(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, 0.05 * x)
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        a = conv(state, f"{name}.conv1", x)
+        b = F.max_pool2d(conv(state, f"{name}.conv2", a, stride=2), 7, 3)
+        b = conv(state, f"{name}.conv3", b)
+        b = F.interpolate(b, x.shape[2:], mode="bilinear", align_corners=False)
+        b = b + conv(state, f"{name}.conv_f", a)
+        return x * conv(state, f"{name}.conv4", b).sigmoid()
+
+    x = features = conv(state, "head", image)
+    for name in ("body.0", "body.1"):
+        y = act(conv(state, f"{name}.conv2", act(conv(state, f"{name}.conv1", x)))) + x
+        x = attention(f"{name}.esa", conv(state, f"{name}.conv3", y))
+    x = conv(state, "body.2", x) + features
+    return F.pixel_shuffle(conv(state, "tail.0", x), scale)
+
+
 def padded(image: Tensor, side: int) -> Tensor:
     height, width = image.shape[2:]
     rows = torch.arange(-(-height // side) * side).clamp(max=height - 1)
@@ -207,7 +227,7 @@ def literal_dncnn(state: dict[str, Tensor], image: Tensor) -> Tensor:
     return image - conv(state, str(index), x)
 
 
-@pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "rfdn-aim"])
+@pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "rfdn-aim", "esrb-6-256"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_super_resolution_is_wired_as_described(name: str, scale: int) -> None:
     model = tiny(name, scale=scale).double()
@@ -217,6 +237,8 @@ def test_super_resolution_is_wired_as_described(name: str, scale: int) -> None:
         expected = literal_edsr(state, image, scale)
     elif name == "carn":
         expected = literal_carn(state, image, scale)
+    elif name == "esrb-6-256":
+        expected = literal_esrb(state, image, scale)
     else:
         expected = literal_rfdn(state, image, scale, 255.0 if name == "rfdn-aim" else 1.0)
     # the mean of the colours is stored as float32

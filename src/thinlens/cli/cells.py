@@ -12,6 +12,7 @@ from typing import Any
 
 from thinlens.api import evaluate, load, prune, save
 from thinlens.checkpoints.format import Checkpoint
+from thinlens.cli.fresh import Fresh, read_fresh
 from thinlens.cli.info import DEFAULT_SIZES
 from thinlens.cli.networks import input_shape
 from thinlens.cli.photographs import calibration
@@ -45,9 +46,10 @@ class Comparison:
     """What a comparison's recipe says."""
 
     networks: tuple[str, ...]
-    """Dense checkpoints: folders, or shipped names."""
+    """Dense checkpoints: folders, or shipped names; or names of `fresh`."""
     methods: tuple[str, ...]
-    """Names of `METHODS`, with a preset after a colon if one is wanted (`sls:paper`)."""
+    """Names of `METHODS`, with a preset after a colon if one is wanted (`sls:paper`); or names of
+    `variants`."""
     budgets: tuple[str, ...]
     m: tuple[int, ...] = (32,)
     seeds: tuple[int, ...] = (0,)
@@ -60,6 +62,11 @@ class Comparison:
     training: Settings = field(default_factory=Settings)
     """The same for all methods that train; `seed` is set by `seeds`."""
     crops: Mapping[str, Any] = field(default_factory=dict)
+    fresh: Mapping[str, Fresh] = field(default_factory=dict)
+    """Networks that are trained first."""
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Methods with settings of their own: `method`, `preset` or `budget` if wished, and the
+    method's fields."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,10 @@ class Cell:
     budget: str = "1"
     m: int | None = None
     seed: int = 0
+    variant: str | None = None
+    """What the recipe calls a method with settings of its own."""
+    options: str = ""
+    """These settings, as JSON."""
 
     @property
     def folder(self) -> Path:
@@ -79,7 +90,8 @@ class Cell:
         network = Path(self.network.strip("/").replace("/", "_"))
         if self.method == DENSE:
             return network / DENSE
-        words = [self.method, self.preset, self.budget.replace("/", "-of-")]
+        budget = self.budget.replace("/", "-of-")
+        words = [self.variant or self.method, None if self.variant else self.preset, budget]
         words += [f"m{self.m}" if self.m else None, f"seed{self.seed}"]
         return network / "-".join(word for word in words if word)
 
@@ -94,7 +106,8 @@ def read_comparison(path: Path) -> Comparison:
         if not isinstance(values, list) or not values or any(type(x) is not kind for x in values):
             raise UsageError(f"{path}: {key} = {values!r}: wanted a list of {kind.__name__}")
         given[key] = tuple(values)
-    tables = {name: content.get(name, {}) for name in ("tests", "training", "crops")}
+    names = ("tests", "training", "crops", "fresh", "variants")
+    tables = {name: content.get(name, {}) for name in names}
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table, [{name}]")
@@ -104,9 +117,9 @@ def read_comparison(path: Path) -> Comparison:
         "crops": dict.fromkeys(CROP_KEYS, int),
         "tests": dict.fromkeys(tables["tests"], str),
     }
-    for name, table in tables.items():
-        check_keys(path, f"key of [{name}]", table, known[name])
-        check_types(path, table, known[name])
+    for name, types_of in known.items():
+        check_keys(path, f"key of [{name}]", tables[name], types_of)
+        check_types(path, tables[name], types_of)
     check_types(path, {"data": content.get("data", "")}, {"data": str})
     training = Settings(**{"steps": 0, "learning_rate": LEARNING_RATE, **tables["training"]})
     reachable = {k: v for k, v in tables["tests"].items() if "$" not in os.path.expandvars(v)}
@@ -117,6 +130,8 @@ def read_comparison(path: Path) -> Comparison:
         left_out=tuple(name for name in tables["tests"] if name not in reachable),
         training=training,
         crops=tables["crops"],
+        fresh={name: read_fresh(path, name, table) for name, table in tables["fresh"].items()},
+        variants=tables["variants"],
     )
     cells(found)  # refuses unknown methods, presets and budgets before hours of work
     return found
@@ -135,17 +150,25 @@ def cells(plan: Comparison) -> list[Cell]:
     for network in plan.networks:
         found[Cell(network, DENSE)] = None
         for budget, word, m, seed in product(plan.budgets, plan.methods, plan.m, plan.seeds):
-            method, _, preset = word.partition(":")
+            variant = dict(plan.variants.get(word, {}))
+            method, _, preset = str(variant.pop("method", word)).partition(":")
+            budget = str(variant.pop("budget", budget))  # noqa: PLW2901 - a variant's own
             if method not in METHODS:
                 raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
+            settings = {f.name for f in fields(METHODS[method])} - {"budget", "example"}
+            if unknown := sorted(variant.keys() - settings):
+                raise UsageError(
+                    f"{method} has no option {unknown[0]!r}: wanted {sorted(settings)}"
+                )
             if issubclass(METHODS[method], ClassPruning):
                 raise UsageError(
                     f"{word} costs what the images make it cost: wanted prune and evaluate for it"
                 )
-            METHODS[method].preset(preset or None, budget=Budget.of(budget), example=(1, 1, 1, 1))
-            grouped = "m" in {f.name for f in fields(METHODS[method])}
-            cell = Cell(network, method, preset or None, budget, m if grouped else None, seed)
-            found[cell] = None
+            given = {"budget": Budget.of(budget), "example": (1, 1, 1, 1), **variant}
+            METHODS[method].preset(preset or None, **given)
+            own = (word, json.dumps(variant, sort_keys=True)) if word in plan.variants else ()
+            grouped = m if "m" in settings else None
+            found[Cell(network, method, preset or None, budget, grouped, seed, *own)] = None
     return list(found)
 
 
@@ -168,7 +191,7 @@ class CellMaker:
             raise UsageError(
                 f"{folder} was made by another recipe: choose another --out, or delete it"
             )
-        dense = load(cell.network)
+        dense = self._dense(cell.network)
         if not found:
             try:
                 thin = dense if cell.method == DENSE else self._pruned(cell, dense, folder)
@@ -176,27 +199,51 @@ class CellMaker:
                 return {**asdict(cell), "error": str(problem)}
             found = {"made_by": identity, **_described(cell, dense, thin), "scores": {}}
             write_json(folder / CELL_FILE, found)
-        missing = self._plan.tests.keys() - found["scores"].keys()
+        tests = {} if self._untrained(cell) else self._plan.tests
+        missing = tests.keys() - found["scores"].keys()
         if missing:
             network = dense if cell.method == DENSE else load(folder)
             for name in sorted(missing):
                 score = evaluate(network, self._plan.tests[name])
                 found["scores"][name] = {"psnr": score.psnr, "ssim": score.ssim}
                 write_json(folder / CELL_FILE, found)
-        scores = {name: found["scores"][name] for name in self._plan.tests}
+        scores = {name: found["scores"][name] for name in tests}
         row = {key: value for key, value in found.items() if key != "made_by"}
         return {**asdict(cell), **row, "scores": scores, "error": None}
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
         settings = asdict(replace(self._plan.training, seed=cell.seed))
         data = self._plan.data or "scikit-image"
-        own = {"training": settings, "crops": dict(self._plan.crops), "data": data}
-        return {"cell": asdict(cell), **({} if cell.method == DENSE else own)}
+        own: dict[str, Any] = {"training": settings, "crops": dict(self._plan.crops), "data": data}
+        fresh = self._plan.fresh.get(cell.network)
+        if fresh:
+            own["fresh"] = asdict(fresh)
+        # what older recipes did not have is left out where it says nothing
+        named = {k: v for k, v in asdict(cell).items() if v or k not in ("variant", "options")}
+        return {"cell": named, **({} if cell.method == DENSE and not fresh else own)}
+
+    def _untrained(self, cell: Cell) -> bool:
+        """Tell whether a cell's network was never trained, so that there is nothing to judge."""
+        fresh = self._plan.fresh.get(cell.network)
+        return cell.method == DENSE and fresh is not None and fresh.steps == 0
+
+    def _dense(self, name: str) -> Checkpoint:
+        """Load a dense network; one that the recipe describes is trained before, once."""
+        fresh = self._plan.fresh.get(name)
+        if fresh is None:
+            return load(name)
+        folder, seed = self._out / Cell(name, DENSE).folder, self._plan.seeds[0]
+        if not (folder / "config.json").is_file():
+            _, task = fresh.built(seed)
+            settings = replace(self._plan.training, seed=seed)
+            fresh.train(settings, self._data(name, task), folder, self._report)
+        return load(folder)
 
     def _pruned(self, cell: Cell, dense: Checkpoint, folder: Path) -> Checkpoint:
         task = make_task(**dense.task)
         settings = replace(self._plan.training, seed=cell.seed)
         options: dict[str, Any] = {} if cell.m is None else {"m": cell.m}
+        options |= json.loads(cell.options or "{}")
         thin = prune(
             dense.module,
             budget=cell.budget,
@@ -237,6 +284,7 @@ def _described(cell: Cell, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any
         "params": priced.total.params,
         "bytes": thin.bytes,
         "seconds": thin.provenance.get("seconds") if cell.method != DENSE else 0.0,
+        "parts": thin.provenance.get("parts"),
     }
 
 
@@ -252,6 +300,9 @@ def paper_gmacs(model: str, priced: Price) -> float:
         n = priced.n.get(layer.name)
         if n is not None and layer.m is not None and layer.m == BIASES_SCALED.get(model):
             macs -= layer.bias_adds * (1 - n / layer.m)
+        # single weights that are 0 cost as much as others there
+        dead = layer.weights - priced.kept.get(layer.name, layer.weights)
+        macs += dead * (layer.macs // layer.weights)
     return macs / 1e9
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +28,8 @@ class Compare(Verb):
     """
 
     recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE.toml")]
-    """TOML: networks, methods, budgets, m, seeds, data, and the tables [tests], [training] and
-    [crops]."""
+    """TOML: networks, methods, budgets, m, seeds, data, and the tables [tests], [training],
+    [crops], [fresh.NAME] (a network to train first) and [variants.NAME] (a method's settings)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the cells, table.csv and table.md (default: runs/<the recipe's name>)."""
 
@@ -72,17 +72,40 @@ def _sets(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.get("scores", {})))
 
 
+METRICS = ("macs", "params")
+PARTS = {"channels": "by channels", "weights": "by weights", "left": "left"}
+"""What some methods tell beside: who removed what, of multiply-adds and of parameters."""
+
+
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     """Write every number in full, a line a cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = [(name, key) for name in _sets(rows) for key in ("psnr", "ssim")]
     keys = (*COLUMNS, *NUMBERS, "error")
-    writer.writerow([*keys, *(f"{name}_{key}" for name, key in scores)])
+    parts = [(metric, part) for metric in METRICS for part in PARTS if _tells(rows)]
+    head = [f"{metric}_{part}" for metric, part in parts] + ["variant"] * bool(parts)
+    writer.writerow([*keys, *(f"{name}_{key}" for name, key in scores), *head])
     for row in rows:
         figures = [row.get("scores", {}).get(name, {}).get(key) for name, key in scores]
-        writer.writerow([*(row.get(key) for key in keys), *figures])
+        told = [(row.get("parts") or {}).get(metric, {}).get(part) for metric, part in parts]
+        told += [row.get("variant")] * bool(parts)
+        writer.writerow([*(row.get(key) for key in keys), *figures, *told])
     return text.getvalue()
+
+
+def _tells(rows: Sequence[dict[str, Any]]) -> bool:
+    return any(row.get("parts") for row in rows)
+
+
+def _parts(row: Mapping[str, Any]) -> list[str]:
+    """Write who removed what, of multiply-adds / of parameters; empty where no one says."""
+    told = row.get("parts")
+    texts = (
+        " / ".join(f"{told[metric][part]:.2%}" for metric in METRICS) if told else ""
+        for part in PARTS
+    )
+    return list(texts)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -90,21 +113,24 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     from thinlens.report.price import BUDGET_BASE
     from thinlens.report.tables import Table, count, giga
 
-    sets = _sets(rows)
+    sets, tells = _sets(rows), _tells(rows)
 
     def line(row: dict[str, Any]) -> tuple[str, ...]:
         method = f"{row['method']} ({row['preset']})" if row["preset"] else row["method"]
+        method = row.get("variant") or method
         budget = "" if row["method"] == "dense" else row["budget"]
         head = (row["network"], method, budget, str(row["m"] or ""), str(row["seed"]))
         if row["error"]:
-            return (*head, *[""] * 4, *[""] * len(sets), row["error"])
-        scores = [row["scores"][name] for name in sets]
+            return (*head, *[""] * (4 + len(PARTS) * tells + len(sets)), row["error"])
+        scores = [row["scores"].get(name) for name in sets]
         whole = row["budget_base"] not in (None, BUDGET_BASE)
         kept = f"{row['achieved']:.2%}" + (f" of all {row['budget_base']}" if whole else "")
         return (
             *(*head, kept, giga(row["macs"]), f"{row['paper_gmacs']:.2f}"),
-            *(count(row["params"]), *(f"{s['psnr']:.2f} / {s['ssim']:.4f}" for s in scores), ""),
+            *(count(row["params"]), *(_parts(row) if tells else ())),
+            *(*(f"{s['psnr']:.2f} / {s['ssim']:.4f}" if s else "" for s in scores), ""),
         )
 
     head = ("network", "method", "budget", "M", "seed", "kept", "GMACs", "paper's", "parameters")
-    return Table((*head, *sets, "note"), [line(row) for row in rows])
+    told = [f"{part} (macs / params)" for part in PARTS.values()] if tells else []
+    return Table((*head, *told, *sets, "note"), [line(row) for row in rows])

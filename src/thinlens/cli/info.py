@@ -59,8 +59,9 @@ class Info(Verb):
         shape = input_shape(task, size)
         priced = price(network.module, network.patterns, shape, convention=self.convention, m=m)
         base, kept = BUDGET_BASE, priced.budget
-        if network.narrowed:
-            base = "params" if network.provenance.get("budget_base") == "params" else "macs"
+        asked = network.provenance.get("budget_base")
+        if network.narrowed or asked in ("macs", "params"):
+            base = "params" if asked == "params" else "macs"
             whole = MODELS[network.model].build(network.module.config)
             dense = price(whole, {}, shape, convention=self.convention).total
             kept = getattr(priced.total, base) / getattr(dense, base)
@@ -126,7 +127,7 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
     part = (
         f"{giga(content['prunable_macs'])} prunable GMACs"
         if content["budget_base"] == "prunable_macs"
-        else f"the {content['budget_base']} of the whole network, channels removed"
+        else f"the {content['budget_base']} of the whole network"
     )
     summary = (
         f"{content['model']} x{content['scale']} ({content['task']}): "

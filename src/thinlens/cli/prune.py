@@ -14,6 +14,7 @@ from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
+    from thinlens.checkpoints.format import Checkpoint
     from thinlens.report.price import Price
 
 PARTS = {
@@ -36,18 +37,20 @@ class Prune(Verb):
     """
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """A folder, or a shipped name."""
+    """A folder, or a shipped name; for fmp also the name of a network."""
     method: Annotated[
-        str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter")
+        str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter|assl|fmp")
     ]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
     is left, so that it needs no training; filter removes whole channels; all three train on if
     there are steps. sls searches how many weights each layer keeps while it trains; sr-ste lets
     weights come back while it trains; classpruning trains several sparsities of one network and a
-    classifier that picks one per image."""
+    classifier that picks one per image; assl removes channels whose filters training has shrunk;
+    fmp trains from nothing and removes channels and single weights together."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
-    """The part of the prunable multiply-adds (filter: of its metric) that is kept: 1/8, 0.125 or
-    12.5%; or the time that one input may take in the native engine on this machine: 40ms."""
+    """The part of the prunable multiply-adds (filter, assl, fmp: of the metric) that is kept: 1/8,
+    0.125 or 12.5%; or the time that one input may take in the native engine on this machine:
+    40ms."""
     target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
     """classpruning in place of --budget: the mean cost of an image, classifier included, as a
     part of the network's FLOPs."""
@@ -58,7 +61,20 @@ class Prune(Verb):
     metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
         None
     )
-    """What the budget of filter is a part of, over the whole network (default: macs)."""
+    """What the budget of filter, assl and fmp is a part of, over the whole network (default:
+    macs)."""
+    criterion: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="channel|weight|total-fixed|total", help_behavior_hint=""),
+    ] = None
+    """What of fmp removes what the budget leaves out (default: total, channels and weights)."""
+    indicator: Annotated[
+        str | None, tyro.conf.arg(metavar="weight|kernel|nm", help_behavior_hint="")
+    ] = None
+    """What fmp removes beside channels: single weights, kernels, or N:M in groups of --m (default:
+    weight)."""
+    scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
+    """Enlargement of a super-resolution network that is given by name."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the thin checkpoint."""
     m: int = 32
@@ -79,7 +95,7 @@ class Prune(Verb):
     """Settings of a method that trains: the paper's, its official code's or ours (default)."""
 
     def run(self) -> Answer:
-        from thinlens.api import load, prune, save
+        from thinlens.api import prune, save
         from thinlens.cli.info import DEFAULT_SIZES
         from thinlens.cli.networks import input_shape
         from thinlens.cli.photographs import calibration
@@ -94,7 +110,7 @@ class Prune(Verb):
         asked, own = self._asked(), self._own()
         time = milliseconds(asked)
         part = Budget.of(asked) if time is None else None
-        network = load(self.checkpoint)
+        network = self._network()
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         data = self.data if self.data or not self._needs_data() else calibration(task)
@@ -168,14 +184,37 @@ class Prune(Verb):
             raise UsageError(f"{unwanted} {other}: {self.method} takes {wanted}")
         return asked
 
-    def _own(self) -> dict[str, str]:
-        """Return the settings that only one method has; `UsageError` for another's."""
-        owners = {"branches": "classpruning", "metric": "filter"}
+    def _network(self) -> Checkpoint:
+        """Load the checkpoint, or make the network of that name for a method that wants no more."""
+        from thinlens.api import load
+        from thinlens.cli import networks
+        from thinlens.models import MODELS
+
+        by_name = self.checkpoint in MODELS and not Path(self.checkpoint).exists()
+        if not by_name:
+            if self.scale is not None:
+                raise UsageError(f"--scale {self.scale} is for networks by name")
+            return load(self.checkpoint)
+        if self.method != "fmp":
+            raise UsageError(
+                f"{self.checkpoint} is a network without weights, which only fmp prunes: "
+                "wanted a checkpoint"
+            )
+        return networks.unsaved(self.checkpoint, networks.fresh(self.checkpoint, self.scale), {})
+
+    def _own(self) -> dict[str, Any]:
+        """Return the settings that only some methods have; `UsageError` for another's."""
+        owners = {
+            "branches": ("classpruning",),
+            "metric": ("filter", "assl", "fmp"),
+            "criterion": ("fmp",),
+            "indicator": ("fmp",),
+        }
         given = {key: getattr(self, key) for key in owners if getattr(self, key) is not None}
         for key, value in given.items():
-            if self.method != owners[key]:
-                raise UsageError(f"--{key} {value}: only {owners[key]} has {key}")
-        return given
+            if self.method not in owners[key]:
+                raise UsageError(f"--{key} {value}: only {', '.join(owners[key])} has {key}")
+        return {**given, **({"groups_of": self.m} if self.method == "fmp" else {})}
 
     def _needs_data(self) -> bool:
         return self.steps > 0 or self.method not in ("one-shot", "filter")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from thinlens.methods.assl import Assl
 from thinlens.methods.classpruning import ClassPruning
 from thinlens.methods.filter import Filter
+from thinlens.methods.fmp import Fmp
 from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import Method, Pruned
 from thinlens.methods.one_shot import OneShot
@@ -17,6 +19,8 @@ METHODS: dict[str, type[Method]] = {
     "sr-ste": SrSte,
     "classpruning": ClassPruning,
     "filter": Filter,
+    "assl": Assl,
+    "fmp": Fmp,
 }
 """The methods by the name that `--method` takes."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.methods.leaving import leaving_order
+from thinlens.methods.leaving import leaving_order, magnitudes, obstacles
 from thinlens.methods.method import Method, Pruned, refuse_parametrized
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import Channels, find_channels, small
@@ -100,14 +100,14 @@ class Filter(Method):
 
     def choose(self, model: nn.Module, channels: Channels) -> tuple[list[int], Fraction]:
         """Return the labels of the channels that leave, and the part of the cost that is kept."""
-        order = leaving_order(model, channels, self.least)
+        order = leaving_order(model, channels, self.least, self.scores(model, channels))
+        why = obstacles(channels, self.least)
         if not order:
-            raise UsageError(f"filter pruning finds no channel to remove{self._why(channels)}")
+            raise UsageError(f"filter pruning finds no channel to remove{why}")
         most = [leaver.label for leaver in order]
         check_same(without(model, channels, most), masked(model, channels, most), self.example)
-        prices = ChannelCost(model, self.example, channels)
-        price = prices.macs if self.metric == "macs" else prices.params
-        dense = price()
+        price = self._price(model, channels)
+        dense = price([])
 
         def part(count: int) -> Fraction:
             return Fraction(price(most[:count]), dense)
@@ -118,17 +118,25 @@ class Filter(Method):
         elif (lowest := part(len(order))) > self.budget.kept:
             raise UsageError(
                 f"budget {self.budget} of the {self.metric} cannot be reached by removing "
-                f"channels: the lowest reachable is {float(lowest):.2%}{self._why(channels)}"
+                f"channels: the lowest reachable is {float(lowest):.2%}{why}"
             )
         else:
             counts = range(len(order) + 1)
             count = bisect_left(counts, True, key=lambda n: part(n) <= self.budget.kept)
         return most[:count], part(count)
 
-    def _why(self, channels: Channels) -> str:
-        """Say what keeps channels from leaving."""
-        mixed = f", and {', '.join(channels.obstacles)} all they see" if channels.obstacles else ""
-        return f" (every layer keeps {self.least} channels{mixed})"
+    def kept(self, model: nn.Module, channels: Channels, dead: list[int]) -> Fraction:
+        """Return the part of the cost that is kept without these channels."""
+        price = self._price(model, channels)
+        return Fraction(price(dead), price([]))
+
+    def _price(self, model: nn.Module, channels: Channels) -> Callable[[list[int]], int]:
+        prices = ChannelCost(model, self.example, channels)
+        return prices.macs if self.metric == "macs" else prices.params
+
+    def scores(self, model: nn.Module, channels: Channels) -> dict[int, float]:
+        """Return how much every label is worth: the least leave first."""
+        return magnitudes(model, channels)
 
     @torch.no_grad()
     def _fewer_pixels(self, thin: nn.Module, channels: Channels) -> dict[str, Pattern]:
@@ -188,8 +196,13 @@ def masked(model: nn.Module, channels: Channels, dead: Sequence[int]) -> nn.Modu
 
 
 @torch.no_grad()
-def check_same(thin: nn.Module, full: nn.Module, example: Sequence[int]) -> None:
-    """Raise `UsageError` unless the smaller network computes what the masked one does."""
+def check_same(
+    thin: nn.Module, full: nn.Module, example: Sequence[int], tolerance: float = TOLERANCE
+) -> None:
+    """Raise `UsageError` unless the smaller network computes what the masked one does.
+
+    Both sum in another order, so only float64 tells a small difference from rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     tensor = next(full.parameters())
     image = torch.rand(small(example), generator=generator).to(tensor.device, tensor.dtype)
@@ -199,7 +212,7 @@ def check_same(thin: nn.Module, full: nn.Module, example: Sequence[int]) -> None
     except (RuntimeError, ValueError, TypeError) as error:
         raise UsageError(f"the network's code does not bear fewer channels: {error}") from error
     worst = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         raise UsageError(
             "the network's code uses its number of channels: with channels removed it differs "
             f"by {worst:.1e} from the network in which they are 0"

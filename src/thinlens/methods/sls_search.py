@@ -74,6 +74,8 @@ class Course:
 class Search:
     """Minimise the task's loss plus lambda times the cost until it fits; then the loss alone."""
 
+    finished = False
+
     def __init__(
         self,
         module: nn.Module,

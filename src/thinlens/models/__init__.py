@@ -15,6 +15,7 @@ from thinlens.models import (
     dmphn,
     dncnn,
     edsr,
+    esrb,
     gcanet,
     mse_estimator,
     rescan,
@@ -30,6 +31,7 @@ from thinlens.models.network import Network
 
 MODELS: dict[str, Network] = {
     **edsr.NETWORKS,
+    **esrb.NETWORKS,
     **carn.NETWORKS,
     **rfdn.NETWORKS,
     **dncnn.NETWORKS,

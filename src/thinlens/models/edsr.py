@@ -61,4 +61,10 @@ def adopt(state: State) -> State:
     return {name: tensor for name, tensor in state.items() if not name.startswith(shifts)}
 
 
-NETWORKS = {"edsr": Network(EDSR, Config(), "sr", tiny={"width": 8, "blocks": 2}, adopt=adopt)}
+TINY = {"width": 8, "blocks": 2}
+
+NETWORKS = {
+    "edsr": Network(EDSR, Config(), "sr", tiny=TINY, adopt=adopt),
+    "edsr-8-128": Network(EDSR, Config(width=128, blocks=8), "sr", tiny=TINY, adopt=adopt),
+}
+"""The baseline that SLS prunes, and the one of FMP's Table 3."""

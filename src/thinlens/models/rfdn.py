@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thinlens.errors import UsageError
+from thinlens.models.attention import SMALLEST_INPUT, SpatialAttention
 from thinlens.models.layers import (
     check_positive,
     check_scale,
@@ -22,21 +22,11 @@ from thinlens.models.layers import (
     upsampler_tail,
 )
 from thinlens.models.network import Network
-from thinlens.models.placement import LowMap
 
 SLOPE = 0.05
 """Slope of every LeakyReLU."""
 
-SMALLEST_INPUT = 15
-"""Below this the strided convolution and the 7x7 pooling of the attention leave no pixel."""
-
 SMALLEST_WIDTH = 2
-
-ATTENTION_STRIDE = 6
-"""Of the strided convolution (2) and the pooling (3) together."""
-
-LOW = LowMap(ATTENTION_STRIDE, lambda side: (side - SMALLEST_INPUT) // ATTENTION_STRIDE + 1)
-"""Where the attention looks: each of its samples sees 15 pixels."""
 
 
 @dataclass(frozen=True)
@@ -64,30 +54,6 @@ class Config:
             )
 
 
-class SpatialAttention(nn.Module):
-    """ESA: a gate in (0, 1) per pixel and channel, computed at about 1/6 of the resolution."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.conv1 = conv(channels, width, 1)
-        self.conv_f = conv(width, width, 1)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=2)
-        self.conv_max = conv(width, width, 3)
-        self.conv3 = conv(width, width, 3)
-        self.conv3_ = conv(width, width, 3)
-        self.conv4 = conv(width, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        full = self.conv1(x)
-        low = F.max_pool2d(self.conv2(full), kernel_size=7, stride=3)
-        low = F.relu(self.conv_max(low))
-        low = F.relu(self.conv3(low))
-        low = self.conv3_(low)
-        height, width = x.shape[-2:]
-        gate: Tensor = self.conv4(LOW.resized(low, (height, width)) + self.conv_f(full))
-        return x * torch.sigmoid(gate)
-
-
 class DistillationBlock(nn.Module):
     """RFDB: three shallow residual blocks, each leaving a distilled half behind, then ESA."""
 
@@ -103,7 +69,7 @@ class DistillationBlock(nn.Module):
         self.c4 = conv(channels, distilled, 3)
         self.act = nn.LeakyReLU(SLOPE)
         self.c5 = conv(4 * distilled, channels, 1)
-        self.esa = SpatialAttention(channels, attention_width)
+        self.esa = SpatialAttention(channels, attention_width, ("conv_max", "conv3", "conv3_"))
 
     def forward(self, x: Tensor) -> Tensor:
         distilled1, x = self.act(self.c1_d(x)), self.act(self.c1_r(x) + x)

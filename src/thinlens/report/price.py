@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from thinlens.sparsity.cost import Cost, kept_weights
+from thinlens.sparsity.cost import Cost, kept_weights, masked_cost
 from thinlens.sparsity.cost import cost as total_cost
 from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.prunable import Layer, find_layers
@@ -24,7 +24,9 @@ class Price:
     total: Cost
     layers: tuple[Layer, ...]
     n: Mapping[str, int]
-    """N of the layers that have a pattern."""
+    """N of the layers that have an N:M pattern."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """The living weights of the layers that have another pattern."""
 
     @property
     def budget(self) -> float:
@@ -33,7 +35,7 @@ class Price:
 
     @property
     def patterned(self) -> list[Layer]:
-        """The layers that have a pattern, in the order they run."""
+        """The layers that have an N:M pattern, in the order they run."""
         return [layer for layer in self.layers if layer.name in self.n]
 
     def part(self, layer: Layer) -> float:
@@ -47,6 +49,7 @@ class Price:
     def _entry(self, layer: Layer) -> dict[str, Any]:
         n = self.n.get(layer.name)
         uses = layer.macs // layer.weights
+        living = self.kept.get(layer.name, layer.weights) if n is None else kept_weights(layer, n)
         return {
             "name": layer.name,
             "in_channels": layer.in_channels,
@@ -54,7 +57,7 @@ class Price:
             "kernel": list(layer.kernel),
             "n": n,
             "m": None if n is None else layer.m,
-            "macs": layer.macs if n is None else kept_weights(layer, n) * uses,
+            "macs": living * uses,
             "prunable": layer.prunable,
             "why": layer.why,
         }
@@ -77,7 +80,9 @@ def price(
     found = find_layers(module, example, m=max(groups, default=m))
     layers = tuple(_with_pattern(layer, patterns) for layer in found)
     n = {name: p.n for name, p in patterns.items() if p.n is not None}
-    return Price(total_cost(module, example, layers, n, convention), layers, n)
+    kept = {name: p.kept for name, p in patterns.items() if p.n is None}
+    total = total_cost(module, example, layers, n, convention)
+    return Price(masked_cost(total, layers, kept), layers, n, kept)
 
 
 def _with_pattern(layer: Layer, patterns: Mapping[str, Pattern]) -> Layer:

@@ -21,12 +21,13 @@ class ChannelCost:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
         self._channels = channels
-        self._weights: list[tuple[str, int]] = []
-        """(name, multiply-adds of one of its entries)."""
+        self.uses: dict[str, int] = {}
+        """The multiply-adds of one entry, by the name of a weight."""
         self._biases: list[tuple[str, int]] = []
         for layer in find_layers(model, example):
             module = model.get_submodule(layer.name)
-            self._weights.append((names[id(module.weight)], layer.macs // layer.weights))
+            name = names[id(module.weight)]
+            self.uses[name] = self.uses.get(name, 0) + layer.macs // layer.weights
             if isinstance(module.bias, Tensor):
                 positions = layer.bias_adds // layer.out_channels
                 self._biases.append((names[id(module.bias)], positions))
@@ -39,7 +40,8 @@ class ChannelCost:
     def macs(self, dead: Collection[int] = ()) -> int:
         """Count the multiply-adds without the labels `dead`."""
         gone = torch.tensor(sorted(dead), dtype=torch.int64)
-        total = sum(uses * self._left(name, gone) for name, uses in self._weights + self._biases)
+        entries = [*self.uses.items(), *self._biases]
+        total = sum(uses * self._left(name, gone) for name, uses in entries)
         for elements, labels in zip(self._activated, self._channels.activations, strict=True):
             alive = int((~torch.isin(labels, gone)).sum())
             total += elements * alive // labels.numel()

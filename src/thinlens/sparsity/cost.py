@@ -9,7 +9,7 @@ charges transposed layers by their output and linear ones not at all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from torch import nn
@@ -95,6 +95,28 @@ def cost(
         prunable_macs=dense,
         kept_macs=kept,
     )
+
+
+def masked_cost(cost: Cost, layers: Iterable[Layer], kept: Mapping[str, int]) -> Cost:
+    """Take off a cost what masks without N:M remove: `kept` says how many weights live, by layer.
+
+    `cost` is of the network with these layers dense.
+    """
+    for layer in layers:
+        removed = layer.weights - kept.get(layer.name, layer.weights)
+        macs = removed * _uses(layer)
+        if cost.convention == "classpruning":
+            charged = 0 if layer.kind == "linear" else removed * layer.output_positions
+        else:
+            charged = macs
+        cost = replace(
+            cost,
+            macs=cost.macs - charged,
+            flops=None if cost.flops is None else cost.flops - 2 * charged,
+            params=cost.params - removed,
+            kept_macs=cost.kept_macs - (macs if layer.prunable else 0),
+        )
+    return cost
 
 
 def _uses(layer: Layer) -> int:

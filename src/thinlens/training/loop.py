@@ -53,7 +53,7 @@ class Trainer:
         return staged
 
     def fit(self, objective: Objective, data: TrainingData) -> None:
-        """Run all steps, resuming from the folder's state if there is one.
+        """Run all steps, or until the objective has finished, resuming from the folder's state.
 
         The module ends in evaluation mode, contiguous, equal on all processes. Raises `Interrupted`
         after Ctrl-C or SIGTERM once the state is saved, and `RunError` after ten non-finite steps
@@ -64,7 +64,7 @@ class Trainer:
             optimizer = self._optimizer(objective)
             done = self._resume(objective, optimizer, processes)
             metrics = self._metrics_log(done.step) if processes.chief else None
-            while done.step < settings.steps:
+            while done.step < settings.steps and not objective.finished:
                 epoch, step = divmod(done.step, settings.epoch_steps)
                 if step == 0:
                     objective.epoch_start(epoch)
@@ -79,7 +79,8 @@ class Trainer:
                 values = {"loss": done.mean_loss, **objective.metrics()}
                 if self.progress and processes.chief:
                     self.progress(done.step, settings.steps, values)
-                due = done.step % settings.save_every == 0 or done.step == settings.steps
+                ends = done.step == settings.steps or objective.finished
+                due = done.step % settings.save_every == 0 or ends
                 if due:
                     if metrics:
                         metrics.append(done.step, {**values, "skipped": done.skipped})

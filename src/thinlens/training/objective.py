@@ -31,6 +31,11 @@ class Objective(Protocol):
     module: nn.Module
     """What is trained; it may carry parametrizations."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run may end before its last step; asked after every step."""
+        ...
+
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups."""
         ...
@@ -66,6 +71,8 @@ class Objective(Protocol):
 
 class Plain:
     """Minimise the task's loss and do nothing else: dense training, fine-tuning."""
+
+    finished = False
 
     def __init__(self, module: nn.Module, loss: str = "l1") -> None:
         self.module = module

@@ -1,0 +1,68 @@
+"""How does a comparison begin with a network that nobody has trained?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from thinlens.api import described
+from thinlens.checkpoints.format import save
+from thinlens.cli.networks import task_of
+from thinlens.cli.progress import Report
+from thinlens.errors import UsageError
+from thinlens.models import create, network
+from thinlens.tasks.task import Task
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import Plain, TrainingData
+from thinlens.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A network that a recipe describes in place of a checkpoint: [fresh.NAME]."""
+
+    model: str
+    """The key of its network in `MODELS`."""
+    options: Mapping[str, Any]
+    """Fields of its config."""
+    steps: int | None = None
+    """Of the training of the dense network; None: as many as all methods have. 0: it is left
+    untrained and is not judged."""
+
+    def built(self, seed: int) -> tuple[nn.Module, Task]:
+        """Make the network with fresh weights, and its task."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = create(self.model, **self.options)
+        return module, task_of(self.model, module)
+
+    def train(self, settings: Settings, data: TrainingData, folder: Path, report: Report) -> None:
+        """Train it and save it in `folder`; what was cut short goes on."""
+        settings = settings if self.steps is None else replace(settings, steps=self.steps)
+        module, task = self.built(settings.seed)
+        if settings.steps:
+            Trainer(settings, folder, report).fit(Plain(module), data)
+        provenance = {"training": asdict(settings)}
+        save(folder, module, model=self.model, task=described(task), provenance=provenance)
+
+
+def read_fresh(path: Path, name: str, table: object) -> Fresh:
+    """Read [fresh.NAME]: `model`, `steps` if wished, and fields of the network's config."""
+    if not isinstance(table, dict) or not isinstance(table.get("model"), str):
+        raise UsageError(f"{path}: [fresh.{name}] wants model, the name of a network")
+    options = {key: value for key, value in table.items() if key not in ("model", "steps")}
+    steps = table.get("steps")
+    if steps is not None and (type(steps) is not int or steps < 0):
+        raise UsageError(f"{path}: steps = {steps!r} of [fresh.{name}]: wanted 0 or more")
+    entry = network(table["model"])
+    types = {key: type(getattr(entry.config, key, None)) for key in options}
+    for key, value in options.items():
+        if hasattr(entry.config, key) and type(value) is not types[key]:
+            raise UsageError(f"{path}: {key} = {value!r}: wanted {types[key].__name__}")
+    entry.configured(**options)  # refuses unknown ones, and sizes that cannot be
+    return Fresh(table["model"], options, steps)

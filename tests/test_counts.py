@@ -160,6 +160,7 @@ def pyramid(c: int, ends: tuple[int, int], side: int, p: int, count: int) -> Ite
 
 def deblurring(name: str, c: int, p: int) -> tuple[list[Convolution], int]:
     """Return the convolutions and the outputs of the ReLU modules at `p` pixels."""
+    c = c if name == "unet" else c // 2
     inside = (c * p, 2 * c * p // 4, 4 * c * p // 16)
     """Outputs of a residual block's ReLU at 1, 1/2 and 1/4 of the resolution."""
     if name == "unet":
@@ -202,10 +203,8 @@ def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
     if name.startswith("rfdn"):
         f = int((12 if name == "rfdn-aim" else 32) * width)
         return list(rfdn(c, f, s, p, small)), 4 * (4 * (c // 2) + 3 * c) * p + c * p, 0
-    if name in ("unet", "srn", "dmphn"):
-        return *deblurring(name, c if name == "unet" else c // 2, p), 0
-    if name == "mse-estimator":
-        return *estimator(c, p), 0
+    if name in ("unet", "srn", "dmphn", "mse-estimator"):
+        return *(estimator(c, p) if name == "mse-estimator" else deblurring(name, c, p)), 0
     depth, channels = int(name.split("-")[1]), 3 if name.endswith("rgb") else 1
     norms = 2 * c * (depth - 2) if depth == 20 else 0
     return list(dncnn(c, depth, channels, p, 0)), (depth - 1) * c * p, norms

@@ -139,11 +139,18 @@ def test_ours_runs_sparse_and_dense_and_says_why_it_has_no_int8() -> None:
         ("thinlens", "fp32", True),
         ("torch", "fp32", False),
     ]
-    missing = [(one["engine"], one["precision"], one["why"]) for one in found.missing]
-    assert missing[0] == ("thinlens", "int8", "precision 'int8': the engine has fp32")
-    assert missing[1][:2] == ("torch", "int8")
+    ours, theirs = found.missing
+    assert (ours["engine"], theirs["engine"]) == ("thinlens", "torch")
+    assert ours["why"].startswith("precision 'int8': wanted fp32")
     for row in compete(found.entrants[:3], 1, 1):
         assert row.max_abs_error < 1e-5
+
+
+@built
+def test_what_our_engine_cannot_run_others_still_do() -> None:
+    found = line_up(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()), IMAGE, [FP32], ["torch"])
+    assert [entrant.engine for entrant in found.entrants] == ["torch"]
+    assert "'tanh'" in found.missing[0]["why"] and found.thin is None
 
 
 @pytest.mark.parametrize("error", [UnavailableError("not here"), RuntimeError("not here\nmore")])

@@ -5,7 +5,8 @@
 All engines run a network in turns, in one process, by the code of `thinlens bench`: those of
 others dense, ours dense and with N of every 32 weights. A name takes random weights, `rfdn-x4` is
 the shipped checkpoint. A network's figures go to OUT/NETWORK.json; the same command again measures
-only what is not there. Prints Markdown.
+only what is not there. Prints Markdown. With `--threads 1` times are the CPU's, in which other
+programs hardly count.
 """
 
 from __future__ import annotations

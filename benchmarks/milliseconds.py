@@ -9,7 +9,6 @@ networks run in turns. Prints what was asked, what was promised and what it take
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +20,7 @@ import thinlens
 from thinlens.api import THREADS
 from thinlens.cli.values import size
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.contest import Clock, Entrant, compete
+from thinlens.engine.contest import Entrant, compete
 from thinlens.engine.line_up import Ours, reference
 from thinlens.engine.pricing import price_layers
 from thinlens.feeding import feed
@@ -66,8 +65,7 @@ class Milliseconds:
             Entrant("thinlens", "fp32", True, Ours(Compiled(x, self.threads), image).run, y)
             for x, y in ((one, reference(one, image)) for one in networks)
         ]
-        clock = Clock(now=time.thread_time) if self.threads == 1 else Clock()
-        rows = compete(entrants, self.threads, self.rounds, clock=clock)
+        rows = compete(entrants, self.threads, self.rounds)
         for part, promise, row in zip((1.0, *self.parts), promised, rows, strict=True):
             print(
                 f"asked {part * dense:7.2f} ms, promised {promise:7.2f}, takes {row.ms:7.2f}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_the_median_and_percentiles_are_those_of_the_timed_rounds(times: list[fl
     got = [answer["ms_median"], answer["ms_p10"], answer["ms_p90"]]
     assert got == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert answer["threads"] == 2
+
+
+def test_the_clock_of_one_thread_stands_while_others_work() -> None:
+    now = {threads: Clock.of(threads).now for threads in (1, 2)}
+    before = {threads: clock() for threads, clock in now.items()}
+    time.sleep(0.05)
+    passed = {threads: clock() - before[threads] for threads, clock in now.items()}
+    assert passed[1] < 0.02 and passed[2] >= 0.05
 
 
 def test_engines_take_turns_and_none_always_follows_the_same_one() -> None:

@@ -37,7 +37,7 @@ class Bench(Verb):
     size: Annotated[str, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = "320x180"
     """Size of the input."""
     threads: int = 2
-    """Threads of every engine."""
+    """Threads of every engine. Times of one thread are the CPU's, others the wall's."""
     precision: Annotated[str, tyro.conf.arg(metavar="fp32,bf16,int8")] = "fp32,bf16,int8"
     """Precisions, separated by commas; int8 is what others have, calibrated on the image that is
     timed."""

@@ -1,10 +1,12 @@
 """How much faster are thin networks than the best dense engines?
 
-    python benchmarks/engines.py [--networks edsr carn rfdn] [--rounds 20] [--out bench-out]
+    python benchmarks/engines.py [--networks edsr carn rfdn-x4] [--rounds 20] [--out bench-out]
 
 All engines run a network in turns, in one process, by the code of `thinlens bench`: those of
-others dense, ours dense and with N of every 32 weights. Weights are random. A network's figures go
-to OUT/NETWORK.json; the same command again measures only what is not there. Prints Markdown.
+others dense, ours dense and with N of every 32 weights. A name takes random weights, `rfdn-x4` is
+the shipped checkpoint. A network's figures go to OUT/NETWORK.json; the same command again measures
+only what is not there. Prints Markdown. With `--threads 1` times are the CPU's, in which other
+programs hardly count.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ import torch
 import tyro
 
 from thinlens.cli import values
-from thinlens.cli.bench import machine
-from thinlens.cli.networks import fresh, thinned
+from thinlens.cli.bench import machine, network
 from thinlens.cli.progress import progress
 from thinlens.engine.contest import Row, best_dense, compete, speedup
 from thinlens.engine.line_up import LineUp, engines, line_up, precisions
@@ -36,7 +37,7 @@ PATTERNS = ("8:32", "4:32", "2:32")
 class Engines:
     """Measure what is missing and print the tables."""
 
-    networks: tuple[str, ...] = ("edsr", "carn", "rfdn")
+    networks: tuple[str, ...] = ("edsr", "carn", "rfdn-x4")
     size: str = "320x180"
     """Of the input: x4 makes it 1280x720."""
     threads: int = 2
@@ -47,10 +48,9 @@ class Engines:
 
     def run(self) -> None:
         """Measure each network that has no file of these settings, and print all."""
-        torch.set_num_threads(self.threads)
         found = {}
         for name in self.networks:
-            path = self.out / f"{name}.json"
+            path = self.out / f"{Path(name).name}.json"
             settings = self._settings()
             content = json.loads(path.read_text()) if path.exists() else {}
             if content.get("settings") != settings:
@@ -67,16 +67,17 @@ class Engines:
         return {**own, "build": build(), "machine": machine()}
 
     def _measured(self, name: str) -> dict[str, Any]:
+        torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        dense = fresh(name).eval()
-        image = torch.rand(1, image_channels(dense), *values.size(self.size))
+        thin = {pattern: network(name, pattern) for pattern in PATTERNS}
+        channels = image_channels(thin[PATTERNS[0]])
+        image = torch.rand(1, channels, *values.size(self.size))
         settings = [Setting(self.threads, word) for word in precisions(self.precision)]
         with progress(f"benchmarking {name}") as report:
             every: dict[str, LineUp] = {}
-            for pattern in PATTERNS:
-                thin = thinned(dense, *values.pattern(pattern))
+            for pattern, module in thin.items():
                 others = engines(self.against) if not every else []
-                every[pattern] = line_up(thin, image, settings, others)
+                every[pattern] = line_up(module, image, settings, others)
             first = every[PATTERNS[0]]
             thin_ones = {p: [e for e in one.entrants if e.sparse] for p, one in every.items()}
             full = [entrant for entrant in first.entrants if not entrant.sparse]

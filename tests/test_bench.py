@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_the_median_and_percentiles_are_those_of_the_timed_rounds(times: list[fl
     got = [answer["ms_median"], answer["ms_p10"], answer["ms_p90"]]
     assert got == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert answer["threads"] == 2
+
+
+def test_the_clock_of_one_thread_stands_while_others_work() -> None:
+    now = {threads: Clock.of(threads).now for threads in (1, 2)}
+    before = {threads: clock() for threads, clock in now.items()}
+    time.sleep(0.05)
+    passed = {threads: clock() - before[threads] for threads, clock in now.items()}
+    assert passed[1] < 0.02 and passed[2] >= 0.05
 
 
 def test_engines_take_turns_and_none_always_follows_the_same_one() -> None:
@@ -139,11 +148,18 @@ def test_ours_runs_sparse_and_dense_and_says_why_it_has_no_int8() -> None:
         ("thinlens", "fp32", True),
         ("torch", "fp32", False),
     ]
-    missing = [(one["engine"], one["precision"], one["why"]) for one in found.missing]
-    assert missing[0] == ("thinlens", "int8", "precision 'int8': the engine has fp32")
-    assert missing[1][:2] == ("torch", "int8")
+    ours, theirs = found.missing
+    assert (ours["engine"], theirs["engine"]) == ("thinlens", "torch")
+    assert ours["why"].startswith("precision 'int8': wanted fp32")
     for row in compete(found.entrants[:3], 1, 1):
         assert row.max_abs_error < 1e-5
+
+
+@built
+def test_what_our_engine_cannot_run_others_still_do() -> None:
+    found = line_up(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()), IMAGE, [FP32], ["torch"])
+    assert [entrant.engine for entrant in found.entrants] == ["torch"]
+    assert "'tanh'" in found.missing[0]["why"] and found.thin is None
 
 
 @pytest.mark.parametrize("error", [UnavailableError("not here"), RuntimeError("not here\nmore")])

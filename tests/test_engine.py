@@ -153,7 +153,7 @@ def test_what_cannot_be_captured_is_named(module: nn.Module, sentence: str) -> N
 
 
 def test_a_precision_that_there_is_not_is_named() -> None:
-    with pytest.raises(UsageError, match=r"precision 'fp64': the engine has fp32"):
+    with pytest.raises(UsageError, match=r"precision 'fp64': wanted fp32"):
         thinlens.compile(nn.Conv2d(1, 1, 1), precision="fp64")
 
 

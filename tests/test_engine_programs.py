@@ -47,6 +47,13 @@ class Draws:
         padding = max(0, min(31, self.near(side // 2)))
         return Kernel(weight, np.ones(c_out, np.float32), padding, stride, 1)
 
+    def places(self) -> list[list[int]]:
+        """Where resizes lie in larger ones: of none, or of one or two."""
+        return [
+            [self.near(self.draw(st.integers(0, 60))) for _ in range(8)]
+            for _ in range(self.draw(st.integers(0, 2)))
+        ]
+
     def array(self) -> np.ndarray:
         sizes = [max(0, self.near(n)) for n in (self.channels, self.height, self.width)]
         return np.ones((1, *sizes), np.float32)
@@ -97,6 +104,6 @@ def test_a_program_refuses_or_runs(name: str, data: st.DataObject) -> None:
         accepted(lambda at=index * floats, grid=grid: program.tensor(near(at), *map(near, grid)))
     for kind in data.draw(st.lists(st.sampled_from(list(steps(program, draws))), max_size=6)):
         accepted(steps(program, draws)[kind])
-    image, out = draws.array(), draws.array()
-    if accepted(lambda: program.run(CORE.Pool(2), image, out)):
+    image, out, places = draws.array(), draws.array(), draws.places()
+    if accepted(lambda: program.run(CORE.Pool(2), image, out, places)):
         assert len(program.seconds()) >= 1

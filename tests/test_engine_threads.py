@@ -40,6 +40,20 @@ def test_threads_are_made_once() -> None:
     assert len(list(TASKS.iterdir())) == before - 2
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+def test_threads_stay_on_the_cores_of_who_made_them() -> None:
+    allowed = os.sched_getaffinity(0)
+    before = {int(task.name) for task in TASKS.iterdir()}
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        fast = Compiled(network(), 3)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    new = {int(task.name) for task in TASKS.iterdir()} - before
+    assert len(new) == fast.pool.threads - 1
+    assert all(os.sched_getaffinity(task) == {min(allowed)} for task in new)
+
+
 def test_idle_threads_sleep() -> None:
     fast = Compiled(network(), 4)
     fast(torch.rand(1, 3, 20, 20))

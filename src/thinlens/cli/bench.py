@@ -37,7 +37,7 @@ class Bench(Verb):
     size: Annotated[str, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = "320x180"
     """Size of the input."""
     threads: int = 2
-    """Threads of every engine."""
+    """Threads of every engine. Times of one thread are the CPU's, others the wall's."""
     precision: Annotated[str, tyro.conf.arg(metavar="fp32,bf16,int8")] = "fp32,bf16,int8"
     """Precisions, separated by commas; int8 is what others have, calibrated on the image that is
     timed."""
@@ -58,7 +58,7 @@ class Bench(Verb):
         self._check_numbers()
         settings = [Setting(self.threads, name) for name in precisions(self.precision)]
         against, size = engines(self.against), values.size(self.size)
-        module = self._network()
+        module = network(self.source, self.pattern)
         image = torch.rand(
             1, image_channels(module), *size, generator=torch.Generator().manual_seed(0)
         )
@@ -91,22 +91,6 @@ class Bench(Verb):
             if not 1 <= value <= most:
                 raise UsageError(f"--{flag} {value}: wanted 1 to {most}")
 
-    def _network(self) -> nn.Module:
-        """Return the module in evaluation mode with its zeros in place."""
-        from thinlens.cli.networks import fresh, saved, thinned
-        from thinlens.models import MODELS
-
-        if self.source in MODELS:
-            module = fresh(self.source)
-        else:
-            checkpoint = saved(self.source)
-            module = checkpoint.module
-            if self.pattern and checkpoint.patterns:
-                raise UsageError(f"--pattern {self.pattern}: {self.source} is pruned already")
-        if self.pattern:
-            module = thinned(module, *values.pattern(self.pattern))
-        return module.eval()
-
     def _machine(self, found: LineUp, rows: Sequence[Row]) -> tuple[dict[str, Any], str]:
         """Return what the numbers were measured on, and the roofline in a sentence."""
         from thinlens.engine.graph import Size
@@ -133,6 +117,21 @@ class Bench(Verb):
             f"{most.flops / 1e9:.0f} that multiply-adds reach here; its tensors are "
             f"{part.of_bytes:.0%} of the {most.bytes / 1e9:.1f} GB/s that copying reaches"
         )
+
+
+def network(source: str, pattern: str | None) -> nn.Module:
+    """Return what a name or a checkpoint stands for, zeros in place, in evaluation mode."""
+    from thinlens.cli.networks import fresh, saved, thinned
+    from thinlens.models import MODELS
+
+    if source in MODELS:
+        module = fresh(source)
+    else:
+        checkpoint = saved(source)
+        module = checkpoint.module
+        if pattern and checkpoint.patterns:
+            raise UsageError(f"--pattern {pattern}: {source} is pruned already")
+    return (thinned(module, *values.pattern(pattern)) if pattern else module).eval()
 
 
 def machine() -> dict[str, Any]:

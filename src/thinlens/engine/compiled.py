@@ -27,9 +27,6 @@ MOST_PLANS = 8
 MEMORY_SHARE = 0.5
 """Of the machine's memory, for the activations of all plans."""
 
-PRECISIONS = ("fp32",)
-"""Of activations."""
-
 MOST_THREADS = 1024
 
 
@@ -47,11 +44,11 @@ def compile(
     module = model.module if isinstance(model, Pruned) else model
     if threads is not None:
         _check_threads(threads)
-    _check_precision(precision)
+    kernels = fastest(precision)
     frozen = copy.deepcopy(module).eval().requires_grad_(False)
     if native() is None:
         return torch.inference_mode()(frozen)
-    return Compiled(frozen, threads or torch.get_num_threads(), precision=precision)
+    return Compiled(frozen, threads or torch.get_num_threads(), kernels)
 
 
 class Compiled:
@@ -64,14 +61,11 @@ class Compiled:
         threads: int,
         kernels: str | None = None,
         choose: Choose | None = None,
-        *,
-        precision: str = "fp32",
     ) -> None:
         core = native()
         if core is None:
             raise UsageError("the native engine was not built")
         _check_threads(threads)
-        _check_precision(precision)
         self.module = module
         self._number = number(self)
         name = kernels or fastest()
@@ -123,11 +117,6 @@ class Compiled:
         taken = sum(plan.bytes for plan in self._plans.values())
         many = len(self._plans) > MOST_PLANS or taken > self._means.limit
         return many and len(self._plans) > 1
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r}: the engine has {', '.join(PRECISIONS)}")
 
 
 def _check_threads(threads: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thinlens.engine.choice import dense
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.contest import Entrant
-from thinlens.engine.native import native
+from thinlens.engine.native import fastest, native
 from thinlens.engine.peers import PEERS, PRECISIONS, Setting, UnavailableError
 from thinlens.errors import UsageError
 
@@ -113,7 +113,7 @@ def _add_ours(
     variants: list[tuple[bool, Any]] = [(False, dense), *([(True, None)] if thin else [])]
     for sparse, choose in variants:
         try:
-            engine = Compiled(module, setting.threads, choose=choose, precision=setting.precision)
+            engine = Compiled(module, setting.threads, fastest(setting.precision), choose)
             engine(image)
         except UsageError as error:
             found.leave_out(OURS, setting.precision, str(error))

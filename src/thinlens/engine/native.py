@@ -8,6 +8,11 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from thinlens.errors import UsageError
+
+PRECISIONS = ("fp32",)
+"""How activations are stored."""
+
 
 @cache
 def native() -> ModuleType | None:
@@ -21,9 +26,11 @@ def native() -> ModuleType | None:
         return None
 
 
-def fastest() -> str:
+def fastest(precision: str = "fp32") -> str:
     """Name the fastest kernels that this CPU offers."""
     core = native()
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: wanted {' or '.join(PRECISIONS)}")
     return "torch" if core is None else str(core.offered()[-1])
 
 

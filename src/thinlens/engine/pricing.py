@@ -71,20 +71,30 @@ def price_layers(
 def step_seconds(
     networks: Mapping[float, nn.Module], example: tuple[int, ...], threads: int
 ) -> dict[float, Steps]:
-    """Run the networks in turns by the engine and return each step's median seconds."""
+    """Run the networks in turns by the engine and return each step's median seconds.
+
+    The last step is what a call takes beside them: the output's memory, and Python.
+    """
     engines = {part: Compiled(network, threads) for part, network in networks.items()}
     image = torch.rand(1, *example[1:], generator=torch.Generator().manual_seed(0))
     plans = {part: engine.plan(Size(*example[1:])) for part, engine in engines.items()}
     rounds: dict[float, list[list[float]]] = {part: [] for part in engines}
+    # Programs of one thread take their steps' times by the same clock.
+    clock = time.thread_time if threads == 1 else time.perf_counter
     begin = time.monotonic()
     for done in range(MOST_ROUNDS + 1):
         for part, engine in engines.items():
+            start = clock()
             engine(image)
-            rounds[part].append(plans[part].program.seconds())
+            took = clock() - start
+            steps = plans[part].program.seconds()
+            rounds[part].append([*steps, max(0.0, took - sum(steps))])
         if done >= LEAST_ROUNDS and time.monotonic() - begin > PATIENCE:
             break
     medians = {part: np.median(rows[1:], axis=0).tolist() for part, rows in rounds.items()}
-    return {part: list(zip(plans[part].layers, medians[part], strict=True)) for part in engines}
+    return {
+        part: list(zip([*plans[part].layers, ""], medians[part], strict=True)) for part in engines
+    }
 
 
 def _thinned(module: nn.Module, prunable: Mapping[str, int], part: float) -> nn.Module:

@@ -139,9 +139,13 @@ def test_windows_of_held_out_images_teach_nothing() -> None:
     assert learnt.tiles.shape[1:] == (3, 20, 20)
     assert learnt.errors.shape == (8, 3)
     assert (learnt.errors[:, 2] < learnt.errors[:, :2].min(1).values).all()  # bicubic is best here
-    large = Tiling((64, 64), (1, 1), full=True)
-    with pytest.raises(UsageError, match="has 0 images of at least 66x66 input pixels: wanted 2"):
-        measure_folder(replace(measuring, tiling=large), folder() / "clean")
+    large = measure_folder(replace(measuring, tiling=Tiling((64, 16), (2, 2))), folder() / "clean")[
+        0
+    ]
+    assert large.tiles.shape == (4, 3, 32, 20)  # as high as the images, which are lower than tiles
+    with pytest.raises(UsageError, match="has 0 images of at least 41x41 input pixels: wanted 2"):
+        tiling = Tiling((8, 8), (20, 20))
+        measure_folder(replace(measuring, tiling=tiling), folder() / "clean")
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
+from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.reach import measure
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Progress, Trainer
@@ -127,4 +128,5 @@ def means_of(bundle: Bundle, run: Runners, use: str | None = None) -> Means:
         def macs(size: tuple[int, int]) -> int:
             return correcting(size) + bundle.laplacian.macs(size)
 
-    return Means(candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels)
+    mark = f"{use or bundle.use} {fingerprint(bundle.estimator)} {bundle.laplacian}"
+    return Means(candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,8 @@ def test_the_manifest_holds_every_estimate_and_route(tmp_path: Path) -> None:
     assert run(Wish(0.0)) == (1, 0)
     assert run(Wish(0.0)) == (0, 1)
     assert run(Wish(0.5)) == (1, 0)  # another beta gives another image
+    made = replace(made, mark="another estimator")
+    assert run(Wish(0.5)) == (1, 0)
     lines = [json.loads(x) for x in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     told = lines[0]["routes"]
     assert told["route"] == [2, 2, 0, 0] * 4

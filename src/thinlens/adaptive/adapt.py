@@ -9,13 +9,14 @@ from pathlib import Path
 
 from thinlens.adaptive.bundle import USES, Bundle
 from thinlens.adaptive.candidates import Candidate, Macs, Runners, common_task, counted, line_up
-from thinlens.adaptive.estimator import NAME, SETTINGS, Estimator, judge, learn
+from thinlens.adaptive.estimator import NAME, SETTINGS, Estimator, Learned, judge, learn
 from thinlens.adaptive.laplacian import fit
 from thinlens.adaptive.router import Means
 from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
+from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.reach import measure
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Progress, Trainer
@@ -75,8 +76,8 @@ def adapt(
     measuring = Measuring(candidates, task, tiling, choices.seed)
     notes = state / NOTES_FILE if state else None
     learnt, held_out, images = measure_folder(measuring, folder, notes, progress)
-    module = learn(learnt, settings, Trainer(settings, state, progress))
     laplacian = fit(learnt)
+    module = learn(learnt, laplacian, Trainer(settings, state, progress))
     return Bundle(
         {c.name: c.checkpoint for c in candidates if c.checkpoint is not None},
         tiling,
@@ -84,7 +85,10 @@ def adapt(
         module,
         laplacian,
         choices.use,
-        {"learned": judge(module, held_out), "laplacian": judge(laplacian, held_out)},
+        {
+            "learned": judge(Learned(module, laplacian), held_out),
+            "laplacian": judge(laplacian, held_out),
+        },
         {
             "images": images,
             "tiles": len(learnt.tiles),
@@ -118,6 +122,11 @@ def means_of(bundle: Bundle, run: Runners, use: str | None = None) -> Means:
     estimator: Estimator = bundle.laplacian
     macs: Macs = bundle.laplacian.macs
     if (use or bundle.use) == "learned":
-        estimator = bundle.estimator
-        macs = counted(Checkpoint(bundle.estimator, {}, {}, NAME, {}, {}, 0), task)
-    return Means(candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels)
+        estimator = Learned(bundle.estimator, bundle.laplacian)
+        correcting = counted(Checkpoint(bundle.estimator, {}, {}, NAME, {}, {}, 0), task)
+
+        def macs(size: tuple[int, int]) -> int:
+            return correcting(size) + bundle.laplacian.macs(size)
+
+    mark = f"{use or bundle.use} {fingerprint(bundle.estimator)} {bundle.laplacian}"
+    return Means(candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, mark)

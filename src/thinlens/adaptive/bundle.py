@@ -55,9 +55,9 @@ class Bundle:
     exact: bool
     """Whether the margin is all that the candidates need, so that tiles equal the whole image."""
     estimator: nn.Module
-    """Trained on these candidates, the free one last."""
+    """What corrects `laplacian`; trained on these candidates, the free one last."""
     laplacian: Laplacian
-    """The same from a tile's detail alone."""
+    """What a tile's detail alone tells."""
     use: str
     """Which of both chooses: learned or laplacian."""
     judged: dict[str, Verdict]

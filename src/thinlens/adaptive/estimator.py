@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thinlens.adaptive.laplacian import Laplacian
 from thinlens.adaptive.tile_errors import BATCH, TileErrors
 from thinlens.models import create
 from thinlens.report.search import places
 from thinlens.restoration.network import device_of, evaluating
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Network, Plain
-from thinlens.training.settings import Settings
 
 NAME = "mse-estimator"
 """Its key in `MODELS`."""
@@ -49,15 +49,31 @@ class Estimating(Plain):
         return loss
 
 
-def learn(lessons: TileErrors, settings: Settings, trainer: Trainer) -> nn.Module:
-    """Train an estimator, which begins at the mean errors; a killed run goes on where it was."""
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A network that corrects what a tile's detail tells of its errors."""
+
+    module: nn.Module
+    laplacian: Laplacian
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Map tiles `[T, C, h, w]` to log10 errors `[T, n]`."""
+        corrections: Tensor = self.module(tiles)
+        return corrections + self.laplacian(tiles).to(corrections)
+
+
+def learn(lessons: TileErrors, laplacian: Laplacian, trainer: Trainer) -> nn.Module:
+    """Train the corrections of a table, from none on; a killed run goes on where it was."""
+    settings = trainer.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         count, channels = lessons.errors.shape[1], lessons.tiles.shape[1]
         module = create(NAME, candidates=count, channels=channels)
-    with torch.no_grad():
-        module.get_parameter("judge.bias").copy_(lessons.errors.mean(0))
-    trainer.fit(Estimating(module), lessons)
+    for name in ("judge.weight", "judge.bias"):
+        nn.init.zeros_(module.get_parameter(name))
+    # a turned tile has the same detail
+    missing = lessons.errors - estimated(laplacian, lessons.tiles)
+    trainer.fit(Estimating(module), replace(lessons, errors=missing))
     return module.eval()
 
 

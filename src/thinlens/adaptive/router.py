@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ class Means:
     """Whether networks are told where in the image a tile lies."""
     channels: int
     """The networks'; an RGB image goes through grey ones channel by channel."""
+    mark: str = ""
+    """Names the estimator: another one gives other routes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +102,14 @@ class TileRouter:
         self._means, self._wish, self._blend = means, wish, blend
         self.last: Routes | None = None
         """Of the last image that was begun."""
-        self.history: list[Routes] = []
-        """Of all images that were finished, without their estimates."""
+        self._counts = np.zeros(len(means.candidates), np.int64)
+        """Tiles of all finished images by candidate."""
+        self._spent, self._pixels = 0, 0
 
     def identity(self) -> str:
         means = self._means
         said = [c.identity for c in means.candidates]
-        said += [str(x) for x in (means.tiling, means.exact, self._wish, self._blend)]
+        said += [str(x) for x in (means.mark, means.tiling, means.exact, self._wish, self._blend)]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
     def account(self) -> dict[str, Any]:
@@ -147,7 +150,7 @@ class TileRouter:
         done: list[tuple[Places, Floats, int]] = []
         joiner = Joiner(height, width, self._blend)
         for number, band in enumerate(cut):
-            tiles = self._pixels(image, band)
+            tiles = self._cut(image, band)
             if planned is None:
                 errors = self._errors(tiles)
                 routes = chosen(self._offers(band, errors, image.shape[0]), self._wish.beta)
@@ -164,21 +167,20 @@ class TileRouter:
             if rows.shape[1]:
                 yield rows
         if self.last:
-            self.history.append(replace(self.last, errors=np.empty((0, 0))))
+            self._counts += np.bincount(self.last.routes, minlength=len(self._counts))
+            self._spent += self.last.macs
+            self._pixels += height * width
 
     def bill(self, scale: int) -> dict[str, Any]:
         """Return where the tiles of all images went and what that cost, for results `scale` times
         as large as inputs."""
-        candidates, macs = self._means.candidates, sum(image.macs for image in self.history)
-        pixels = sum(image.size[0] * image.size[1] for image in self.history) * scale**2
-        routes = np.concatenate([image.routes for image in self.history])
-        counts = np.bincount(routes, minlength=len(candidates))
+        tiles, pixels = int(self._counts.sum()), self._pixels * scale**2
         return {
-            "candidates": names(candidates),
-            "shares": (counts / max(1, len(routes))).tolist(),
-            "tiles": len(routes),
-            "macs": macs,
-            "hd_macs": round(macs / max(1, pixels) * HD_PIXELS),
+            "candidates": names(self._means.candidates),
+            "shares": (self._counts / max(1, tiles)).tolist(),
+            "tiles": tiles,
+            "macs": self._spent,
+            "hd_macs": round(self._spent / max(1, pixels) * HD_PIXELS),
         }
 
     def _planned(
@@ -190,7 +192,7 @@ class TileRouter:
             raise ValueError("there is no budget")
         found = []
         for band in cut:
-            found.append(self._errors(self._pixels(image, band)))
+            found.append(self._errors(self._cut(image, band)))
             if check:
                 check()
         errors, tiles = np.concatenate(found), [tile for band in cut for tile in band]
@@ -200,7 +202,7 @@ class TileRouter:
         offers = self._offers(tiles, errors, planes)
         return errors, within(offers, budget.of(whole), estimating)
 
-    def _pixels(self, image: Rows, band: list[Tile]) -> list[Tensor]:
+    def _cut(self, image: Rows, band: list[Tile]) -> list[Tensor]:
         """Cut the outer boxes of a band out of an image, float `[C, h, w]`."""
         top = min(t.outer.top for t in band)
         rows = image.rows(top, max(t.outer.bottom for t in band))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.error_notes import ErrorNotes
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_float, to_uint8
+from thinlens.images.reading import image_size
 from thinlens.images.tiles import Box, Tile, Tiling
 from thinlens.models.placement import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
@@ -72,10 +74,12 @@ def measure_folder(
     """Restore windows of a folder's training images by every candidate.
 
     Returns those to learn from, those of every tenth image to judge by, and how many images there
-    are. Images smaller than a tile are left out. What is in the file `notes` of an earlier,
+    are. Windows are as large as tiles, or as half of the images are, where tiles are larger than
+    training images; smaller images are left out. What is in the file `notes` of an earlier,
     interrupted call is not measured again.
     """
     pairs = open_pairs(folder, measuring.task, "train")
+    measuring = replace(measuring, tiling=_fitting(measuring, pairs))
     known = ErrorNotes(notes, measuring.identity(folder)) if notes else None
     parts: tuple[list[TileErrors], list[TileErrors]] = ([], [])
     used = 0
@@ -95,6 +99,19 @@ def measure_folder(
         )
     learnt, judged = (_joined(part) for part in parts)
     return learnt, judged, used
+
+
+def _fitting(measuring: Measuring, pairs: Sequence[PairFiles]) -> Tiling:
+    """Return the tiling with cores that, with their margins, half of the images can hold."""
+    task, tiling = measuring.task, measuring.tiling
+    targets = [torch.empty(0, *image_size(pair.target)) for pair in pairs]
+    known = [[side // task.scale for side in task.align(x).shape[-2:]] for x in targets]
+    typical = [median_low(lengths) for lengths in zip(*known, strict=True)]
+    rows, columns = (
+        max(1, min(core, length - 2 * margin))
+        for core, length, margin in zip(tiling.core, typical, tiling.margin, strict=True)
+    )
+    return replace(tiling, core=(rows, columns))
 
 
 def sides(tiling: Tiling) -> tuple[int, int]:

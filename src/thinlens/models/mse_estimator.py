@@ -55,6 +55,10 @@ class MSEEstimator(nn.Module):
             layers += [conv(c_in, c_out, kernel, stride), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.judge = nn.Linear(config.width, config.candidates)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                # torch's own halves the signal at each layer: there are no norms to mend that
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, tile: Tensor) -> Tensor:
         errors: Tensor = self.judge(self.features(self.colours.centre(tile)).mean((2, 3)))

@@ -14,7 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinlens.errors import UsageError
 from thinlens.models import MODELS, create
 from thinlens.models.gcanet import SharedSmoothing
-from thinlens.sparsity.cost import cost, kept_weights, prunable_macs, pruned_macs, table
+from thinlens.sparsity.cost import (
+    CONVENTIONS,
+    cost,
+    kept_weights,
+    masked_cost,
+    prunable_macs,
+    pruned_macs,
+    table,
+)
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.masking import attach
 from thinlens.sparsity.pattern import from_ranks
@@ -98,6 +106,20 @@ def test_what_a_pattern_saves_is_the_same_in_every_convention(name: str) -> None
         assert dense.macs - thin.macs == (outputs if convention == "classpruning" else saved)
         assert thin.kept_macs == dense.kept_macs - saved == thin.prunable_macs - saved
         assert thin.flops == (2 * thin.macs if convention == "classpruning" else None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_mask_costs_the_same_whether_it_is_called_nm_or_not(name: str) -> None:
+    model = create(name, **MODELS[name].tiny)
+    example = (1, MODELS[name].channels, 24, 24)
+    found = find_layers(model, example, m=4, policy="pad")
+    n = {layer.name: 2 for layer in found if layer.prunable}
+    kept = {layer.name: kept_weights(layer, 2) for layer in found if layer.prunable}
+    for convention in CONVENTIONS:
+        named = cost(model, example, found, n, convention)
+        dense = cost(model, example, found, {}, convention)
+        assert masked_cost(dense, found, kept) == named
+        assert masked_cost(dense, found, {}) == dense
 
 
 def test_parameters_count_what_is_stored() -> None:

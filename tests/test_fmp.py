@@ -64,6 +64,7 @@ def test_every_criterion_ends_under_its_budget(criterion: str, metric: str) -> N
     else:
         part, least = goals[criterion]
         assert parts[part] >= least
+        assert criterion == "channel" or parts["channels"] < 0.5  # weights are left to take
     for name, pattern in result.patterns.items():
         assert (prunable_layer(result.module, name).weight[~pattern.mask] == 0).all()
     json.dumps(record)
@@ -71,12 +72,12 @@ def test_every_criterion_ends_under_its_budget(criterion: str, metric: str) -> N
 
 def test_the_search_stops_at_the_first_step_that_meets_its_goal(tmp_path: Path) -> None:
     long = {"steps": 60, "save_every": 5}
-    result = pruned(network("edsr"), "0.5", tmp_path, training=long, search_until=0.9)
+    result = pruned(network("edsr"), "0.25", tmp_path, training=long, search_until=0.9)
     ended = result.record["search_steps"]
     assert 5 < ended < 54
     lines = [json.loads(x) for x in (tmp_path / "metrics-search.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == ended
-    assert lines[-1]["left"] <= 0.5 < lines[-2]["left"]
+    assert lines[-1]["left"] <= 0.25 < lines[-2]["left"]
     state = load_state(tmp_path / "training-search.pt")
     tuned = load_state(tmp_path / "training-tune.pt")
     assert state is not None
@@ -95,8 +96,10 @@ SLOW = {"channel_penalty": 0.01, "weight_penalty": 0.01}
 def test_a_run_that_was_cut_short_ends_with_the_same_bits(
     stage: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    straight = pruned(network("edsr"), "0.4", tmp_path / "straight", **options)
-    assert straight.record["search_steps"] == 12 if options else straight.record["search_steps"] > 2
+    options = {**options, "training": {"steps": 48}}
+    straight = pruned(network("edsr"), "0.3", tmp_path / "straight", **options)
+    searched = straight.record["search_steps"]
+    assert searched == 24 if "channel_penalty" in options else 2 < searched < 24
     seen: list[str] = []
 
     def progress(step: int, steps: int, values: dict[str, float]) -> None:
@@ -105,8 +108,8 @@ def test_a_run_that_was_cut_short_ends_with_the_same_bits(
             os.kill(os.getpid(), 15)
 
     with pytest.raises(Interrupted):
-        pruned(network("edsr"), "0.4", tmp_path / "cut", progress, **options)
-    resumed = pruned(network("edsr"), "0.4", tmp_path / "cut", **options)
+        pruned(network("edsr"), "0.3", tmp_path / "cut", progress, **options)
+    resumed = pruned(network("edsr"), "0.3", tmp_path / "cut", **options)
     one, other = straight.module.state_dict(), resumed.module.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
     for name, pattern in straight.patterns.items():

@@ -77,6 +77,34 @@ def test_the_loop_is_these_lines() -> None:
     assert not equal(module.state_dict(), start)
 
 
+class Ending(Recorder):
+    """Finish after seven steps."""
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        return ("step", 7) in self.calls
+
+    def state_dict(self) -> dict[str, object]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.calls = [*state["calls"], ("resumed", 0)]
+
+
+def test_a_run_ends_when_its_objective_has_finished(tmp_path: Path) -> None:
+    objective = Ending(tiny_net())
+    Trainer(SETTINGS, tmp_path).fit(objective, TinyData())
+    assert [step for what, step in objective.calls if what == "step"] == [1, 2, 3, 4, 5, 6, 7]
+    assert objective.calls[-1] == ("finish", 0)
+    state = load_state(tmp_path / "training.pt")
+    assert state is not None
+    assert state["counters"]["step"] == 7
+    again = Ending(tiny_net())
+    Trainer(SETTINGS, tmp_path).fit(again, TinyData())
+    assert [what for what, _ in again.calls[-2:]] == ["resumed", "finish"]
+    assert equal(again.module.state_dict(), objective.module.state_dict())
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> None:
     one, two = train(tmp_path / "1"), train(tmp_path / "2")
     assert equal(one, two)

@@ -53,6 +53,14 @@ class Goal:
         part = {"channel": "channels", "weight": "weights", "total": "total"}[criterion]
         return cls(**{part: removed})
 
+    @property
+    def most_channels(self) -> Fraction | None:
+        """What channels may take where weights have a goal: their own goal, or half of what the
+        weights' leaves, lest there be no weights left to take."""
+        if self.weights is None:
+            return None
+        return (1 - self.weights) / 2 if self.channels is None else self.channels
+
     def met(self, channels: Fraction, weights: Fraction) -> bool:
         """Tell whether so much removed is enough."""
         parts = ((self.channels, channels), (self.weights, weights))
@@ -100,7 +108,7 @@ class Ledger:
         """Price by `price(dead labels)`; every axis keeps `least` channels."""
         self._labels, self._names = module.labels, module.names
         self._weights, self._price = weights, price
-        self._axes = module.places()
+        self._axes = [(first.cpu(), second.cpu()) for first, second in module.places()]
         places = {label: place for place, label in enumerate(module.labels)}
         self._families = [
             ([places[label] for label in family], limits(family, channels, least))
@@ -126,10 +134,11 @@ class Ledger:
         return held
 
     def extinct(self, vector: Tensor, threshold: float) -> int | None:
-        """Return a label of a family all of whose entries are under the threshold."""
-        for places, _ in self._families:
-            if not (vector[places] >= threshold).any():
-                return self._labels[places[0]]
+        """Return a label of a family that may shrink, all of whose entries are under the
+        threshold."""
+        for ranked, staying in self._ranked(vector):
+            if len(ranked) > staying and vector[ranked[0]] < threshold:
+                return self._labels[min(ranked)]
         return None
 
     def by_channels(self, alive: Tensor) -> Fraction:
@@ -143,7 +152,8 @@ class Ledger:
         """Return the part that weights take which are under `factor` times the threshold."""
         cost = 0
         for index, layer in enumerate(self._weights):
-            sizes, costs = layer.pieces(values.indicators[index], *self._living(index, alive))
+            indicator = values.indicators[index]
+            sizes, costs = layer.pieces(indicator, *self._living(index, alive, indicator))
             cost += int(costs[layer.dead(sizes, factor * values.weight_threshold)].sum())
         return Fraction(cost, self.whole)
 
@@ -181,8 +191,8 @@ class Ledger:
         dead = self._landed_weights(values, alive, (low, of_weights), needed)
         cost, masks, n = 0, {}, {}
         for index, (name, layer) in enumerate(zip(self._names, self._weights, strict=True)):
-            living = self._living(index, alive)
             indicator = values.indicators[index]
+            living = self._living(index, alive, indicator)
             _, costs = layer.pieces(indicator, *living)
             cost += int(costs[dead[index]].sum())
             masks[name] = layer.mask(indicator, *living, dead[index]).cpu()
@@ -238,7 +248,9 @@ class Ledger:
                 return removed >= goal.total
             if goal.channels is not None:
                 return self.by_channels(alive) >= goal.channels
-            return self.by_weights(values, without(count + 1), high[1]) < (goal.weights or 0)
+            more = without(count + 1)
+            too_many = self.by_channels(more) > (goal.most_channels or 0)
+            return too_many or self.by_weights(values, more, high[1]) < (goal.weights or 0)
 
         return without(bisect_left(range(len(between)), True, key=enough))
 
@@ -253,7 +265,8 @@ class Ledger:
         smallest of all layers first; all of them if nothing says what is needed."""
         sizes, costs, low, high = [], [], [], []
         for index, layer in enumerate(self._weights):
-            pieces = layer.pieces(values.indicators[index], *self._living(index, alive))
+            indicator = values.indicators[index]
+            pieces = layer.pieces(indicator, *self._living(index, alive, indicator))
             sizes.append(pieces[0])
             costs.append(pieces[1])
             under = [layer.dead(pieces[0], x * values.weight_threshold) for x in factors]
@@ -271,11 +284,11 @@ class Ledger:
         dead[between[: int((sums < short).sum()) + 1 if short > 0 else 0]] = True
         return list(torch.split(dead, lengths))
 
-    def _living(self, index: int, alive: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the living rows and columns of a layer's weight are."""
-        first, second = self._axes[index]
-        padded = torch.cat([torch.ones(1, dtype=torch.bool), alive]).to(first.device)
-        return padded[first].nonzero()[:, 0], padded[second].nonzero()[:, 0]
+    def _living(self, index: int, alive: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places of a layer's living rows and columns, on the device of `where`."""
+        padded = torch.cat([torch.ones(1, dtype=torch.bool), alive])
+        first, second = (padded[axis].nonzero()[:, 0] for axis in self._axes[index])
+        return first.to(where.device), second.to(where.device)
 
     def _ranked(self, vector: Tensor) -> Iterator[tuple[list[int], int]]:
         """Yield the places of every family, the largest first, and how many of them must stay."""

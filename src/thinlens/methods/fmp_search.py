@@ -93,14 +93,16 @@ class Search:
     def _pulls(self, step: int) -> tuple[float, float]:
         """Return lambda times the learning rate for vectors and indicators.
 
-        Where both parts have goals of their own, one that has met its goal is not pulled.
+        Where weights have a goal, channels are not pulled once they have taken what they may; nor
+        are weights that have met theirs while channels have not.
         """
         course, goal, rate = self.course, self.course.goal, self.course.rate(step)
         channels = rate * course.channel_penalty
         weights = rate * course.weight_penalty if course.proximal_weights else 0.0
-        if goal.channels is not None and goal.weights is not None:
-            channels = 0.0 if self._parts[0] >= goal.channels else channels
-            weights = 0.0 if self._parts[1] >= goal.weights else weights
+        if goal.most_channels is not None and self._parts[0] >= goal.most_channels:
+            channels = 0.0
+        if goal.weights is not None and self._parts[1] >= goal.weights:
+            weights = 0.0
         return channels, weights
 
     def _values(self, pulls: tuple[float, float]) -> Values:

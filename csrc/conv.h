@@ -5,6 +5,8 @@
 // keeps kVectors outputs of kBlock channels and shares every load among them.
 #pragma once
 
+#include <type_traits>
+
 #include "rows.h"
 
 namespace {
@@ -40,54 +42,82 @@ struct Target {
   }
 };
 
+// Fetches the input of the next tile, a channel at a time, while this one is computed: the rows of
+// many channels are too many streams for the hardware to foresee.
+class Ahead {
+ public:
+  Ahead(const ConvJob& job, const float* next, int rows, int vectors)
+      : job_(job), next_(next), rows_(rows), vectors_(vectors) {}
+
+  void up_to(int64_t step, int64_t steps) {
+    for (; channel_ * steps < step * job_.in.channels; ++channel_, next_ += job_.in.channel)
+      for (int r = -job_.above; r < rows_; ++r)
+        for (int v = 0; v < vectors_; ++v)
+          __builtin_prefetch(next_ + r * job_.in.row + v * kLanes, 0, 2);
+  }
+
+ private:
+  const ConvJob& job_;
+  const float* next_;
+  const int rows_, vectors_;
+  int64_t channel_ = 0;
+};
+
 // What one group of input channels adds to output channels [first, last) of a tile.
 template <int R, int V, int Stride>
 void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
-                  float* sums) {
+                  float* sums, Ahead& ahead) {
   const int64_t row = job.in.row * Stride * int64_t(sizeof(float));
+  const int64_t steps = int64_t(job.groups) * job.c_out;
   const int32_t* start = job.starts + int64_t(group) * job.c_out + first;
   for (int o = first; o < last; ++o, ++start, sums += R * V * kLanes) {
-      Vec acc[R][V];
+    ahead.up_to(int64_t(first) * job.groups + int64_t(group) * (last - first) + o - first, steps);
+    Vec acc[R][V];
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = group ? load(sums + (r * V + v) * kLanes) : splat(job.bias[o]);
+    const Entry* const end = job.entries + start[1];
+    for (const Entry* e = job.entries + start[0]; e != end; ++e) {
+      const char* p = x + e->offset;
+      const Vec w = splat(e->weight);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r, p += row) {
+        asm("" : "+r"(p));  // one pointer a row; left alone, the compiler keeps one a vector
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v)
-          acc[r][v] = group ? load(sums + (r * V + v) * kLanes) : splat(job.bias[o]);
-      const Entry* const end = job.entries + start[1];
-      for (const Entry* e = job.entries + start[0]; e != end; ++e) {
-        const char* p = x + e->offset;
-        const Vec w = splat(e->weight);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r, p += row) {
-          asm("" : "+r"(p));  // one pointer a row; left alone, the compiler keeps one a vector
-#pragma GCC unroll 8
-          for (int v = 0; v < V; ++v)
-            acc[r][v] += w * *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
-        }
+          acc[r][v] += w * *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
       }
-      if (group + 1 < job.groups) {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes, acc[r][v]);
-        continue;
-      }
-      const Target target(job, o, y, s);
+    }
+    if (group + 1 < job.groups) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) target.put(acc[r][v], r, v);
+        for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes, acc[r][v]);
+      continue;
     }
+    const Target target(job, o, y, s);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) target.put(acc[r][v], r, v);
+  }
+}
+
+// Where in the input the tile of row y and vector s begins.
+inline const float* place(const ConvJob& job, int y, int s) {
+  return job.in.data + int64_t(y) * job.stride * job.in.row + int64_t(s) * job.stride * kLanes;
 }
 
 template <int R, int V, int Stride>
-void sparse_tile(const ConvJob& job, int y, int s, float* partial) {
-  const char* x = reinterpret_cast<const char*>(
-      job.in.data + int64_t(y) * Stride * job.in.row + int64_t(s) * Stride * kLanes);
+void sparse_tile(const ConvJob& job, int y, int s, const float* next, float* partial) {
+  const char* x = reinterpret_cast<const char*>(place(job, y, s));
+  Ahead ahead(job, next, (R - 1) * Stride + 1 + job.below, V * Stride);
   for (int first = 0; first < job.c_out; first += job.together) {
     const int last = first + job.together < job.c_out ? first + job.together : job.c_out;
     for (int group = 0; group < job.groups; ++group)
-      sparse_group<R, V, Stride>(job, x, y, s, first, last, group, partial);
+      sparse_group<R, V, Stride>(job, x, y, s, first, last, group, partial, ahead);
   }
 }
 
@@ -124,27 +154,38 @@ void dense_tile(const ConvJob& job, int y, int s) {
   }
 }
 
-// Visit the first vector of each tile; the last tile ends at the row's end and may overlap.
-template <class Visit>
-void each_tile(int columns, Visit visit) {
-  for (int s = 0; s < columns; s += kVectors)
-    visit(s + kVectors <= columns ? s : columns - kVectors);
+// Call `visit` with the one of Least..Most, a constant, that `size` is.
+template <int Least, int Most, class Visit>
+void constant(int size, Visit visit) {
+  if constexpr (Least < Most) {
+    if (size < Most) return constant<Least, Most - 1>(size, visit);
+  }
+  visit(std::integral_constant<int, Most>{});
 }
 
-template <int R, int Stride>
-void sparse_rows(const ConvJob& job, int y, float* scratch) {
-  const int columns = job.out.columns / job.shuffle;
-  each_tile(columns, [&](int s) { sparse_tile<R, kVectors, Stride>(job, y, s, scratch); });
+// Visit the first vector of each tile of a row, its number of vectors, and where the next begins (0
+// after the last). Tiles differ by one vector at most, so that no vector is computed twice.
+template <class Visit>
+void each_tile(int columns, Visit visit) {
+  const int tiles = (columns + kVectors - 1) / kVectors;
+  for (int i = 0, s = 0; i < tiles; ++i) {
+    const int next = columns * (i + 1) / tiles;
+    constant<kLeastVectors, kVectors>(next - s, [&](auto vectors) {
+      visit(s, vectors, i + 1 < tiles ? next : 0);
+    });
+    s = next;
+  }
 }
 
 template <int Stride>
-void sparse_strip(const ConvJob& job, int y, int rows, float* scratch) {
-  switch (rows) {
-    case 1: return sparse_rows<1, Stride>(job, y, scratch);
-    case 2: return sparse_rows<2, Stride>(job, y, scratch);
-    case 3: return sparse_rows<3, Stride>(job, y, scratch);
-    default: return sparse_rows<kRows, Stride>(job, y, scratch);
-  }
+void sparse_rows(const ConvJob& job, int begin, int end, float* scratch) {
+  for (int y = begin; y < end; y += kRows)
+    constant<1, kRows>(end - y < kRows ? end - y : kRows, [&](auto rows) {
+      each_tile(job.out.columns / job.shuffle, [&](int s, auto vectors, int next) {
+        const float* after = place(job, next ? y : y + rows < job.last ? y + rows : y, next);
+        sparse_tile<rows.value, vectors.value, Stride>(job, y, s, after, scratch);
+      });
+    });
 }
 
 void finish_rows(const ConvJob& job, int begin, int end) {
@@ -155,24 +196,20 @@ void finish_rows(const ConvJob& job, int begin, int end) {
 }
 
 void run_sparse(const ConvJob& job, int begin, int end, float* scratch) {
-  for (int y = begin; y < end; y += kRows) {
-    const int rows = end - y < kRows ? end - y : kRows;
-    if (job.stride == 2)
-      sparse_strip<2>(job, y, rows, scratch);
-    else
-      sparse_strip<1>(job, y, rows, scratch);
-  }
+  if (job.stride == 2)
+    sparse_rows<2>(job, begin, end, scratch);
+  else
+    sparse_rows<1>(job, begin, end, scratch);
   finish_rows(job, begin, end);
 }
 
 void run_dense(const ConvJob& job, int begin, int end, float*) {
-  const int columns = job.out.columns / job.shuffle;
   for (int y = begin; y < end; ++y)
-    each_tile(columns, [&](int s) {
+    each_tile(job.out.columns / job.shuffle, [&](int s, auto vectors, int) {
       if (job.stride == 2)
-        dense_tile<kVectors, 2>(job, y, s);
+        dense_tile<vectors.value, 2>(job, y, s);
       else
-        dense_tile<kVectors, 1>(job, y, s);
+        dense_tile<vectors.value, 1>(job, y, s);
     });
   finish_rows(job, begin, end);
 }

@@ -5,6 +5,7 @@ namespace {
 constexpr int kRows = THINLENS_ROWS;
 constexpr int kVectors = THINLENS_VECTORS;
 constexpr int kBlock = THINLENS_BLOCK;
+constexpr int kLeastVectors = (kVectors + 1) / 2;  // a row of more is cut into tiles of as many
 }  // namespace
 
 #include "ceiling.h"
@@ -12,7 +13,7 @@ constexpr int kBlock = THINLENS_BLOCK;
 
 namespace thinlens {
 const Kernels THINLENS_KERNELS = {
-    THINLENS_NAME, kLanes,      kVectors, kRows,      kBlock,   kVectors,  run_sparse,
+    THINLENS_NAME, kLanes,      kLeastVectors, kRows, kBlock, kVectors,  run_sparse,
     run_dense,     run_combine, run_pool, run_resize, run_pack, run_unpack,
     kFlopsAStep,   run_multiply_adds,     run_scale};
 }

@@ -27,6 +27,8 @@ struct ConvJob {
   const float* bias;       // c_out, after padding to whole blocks of output channels
   float slope;             // of the negative side: 1 nothing, 0 ReLU
   int c_out, stride, shuffle;
+  int above, below;  // rows that an output reads above and below its own
+  int last;          // output rows there are (before the shuffle)
   // Sparse: entries of (group of input channels, output channel), outermost group first.
   const Entry* entries;
   const int32_t* starts;  // groups * c_out + 1

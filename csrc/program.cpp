@@ -13,7 +13,7 @@ namespace thinlens {
 namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int kTogether = 16;   // output channels whose partial sums share L1 with the input
+constexpr int kTogether = 64;    // output channels whose partial sums are kept in scratch
 constexpr int kRowsAtATime = 8;  // of steps that are not convolutions
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
@@ -165,6 +165,7 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
     refuse("a convolution reaches past its input's halo");
   if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX / int64_t(sizeof(float)))
     refuse("a row is too long for a convolution");
+  job.above = s.padding, job.below = std::max(reach_y, 0), job.last = height;
   apart(in, out);
   if (residual.tensor >= 0) {
     job.residual = view(residual);

@@ -12,33 +12,42 @@
 namespace {
 
 using thinlens::ConvJob;
-using thinlens::Entry;
+
+constexpr int64_t kBytes = kLanes * sizeof(Element);  // of a vector in memory
 
 // Where one output channel of a tile goes, after the pixel shuffle.
 struct Target {
-  float* out;
-  const float* residual;
+  char* out;
+  const char* residual;
   int64_t row, vector, residual_row;
   float slope;
+  bool wide;
 
   Target(const ConvJob& job, int channel, int y, int s) {
     const int r = job.shuffle;
     int c = channel, dy = 0, dx = 0;
     if (r > 1) c = channel / (r * r), dy = channel / r % r, dx = channel % r;
+    wide = job.out.wide;
+    const int64_t bytes = kLanes * int64_t(wide ? sizeof(float) : sizeof(Element));
     out = job.out.data + (int64_t(y) * r + dy) * job.out.row + c * job.out.channel +
-          (int64_t(s) * r + dx) * kLanes;
+          (int64_t(s) * r + dx) * bytes;
     row = job.out.row * r;
-    vector = int64_t(r) * kLanes;
+    vector = r * bytes;
     residual = job.residual.data ? job.residual.data + y * job.residual.row +
-                                       channel * job.residual.channel + int64_t(s) * kLanes
+                                       channel * job.residual.channel + s * kBytes
                                  : nullptr;
     residual_row = job.residual.row;
     slope = job.slope;
   }
 
   void put(Vec value, int r, int v) const {
-    if (residual) value += load(residual + r * residual_row + v * kLanes);
-    store(out + r * row + v * vector, activate(value, slope));
+    if (residual)
+      value += load(reinterpret_cast<const Element*>(residual + r * residual_row + v * kBytes));
+    char* place = out + r * row + v * vector;
+    if (wide)
+      store(reinterpret_cast<float*>(place), activate(value, slope));
+    else
+      store(reinterpret_cast<Element*>(place), activate(value, slope));
   }
 };
 
@@ -46,19 +55,19 @@ struct Target {
 // many channels are too many streams for the hardware to foresee.
 class Ahead {
  public:
-  Ahead(const ConvJob& job, const float* next, int rows, int vectors)
+  Ahead(const ConvJob& job, const char* next, int rows, int vectors)
       : job_(job), next_(next), rows_(rows), vectors_(vectors) {}
 
   void up_to(int64_t step, int64_t steps) {
     for (; channel_ * steps < step * job_.in.channels; ++channel_, next_ += job_.in.channel)
       for (int r = -job_.above; r < rows_; ++r)
         for (int v = 0; v < vectors_; ++v)
-          __builtin_prefetch(next_ + r * job_.in.row + v * kLanes, 0, 2);
+          __builtin_prefetch(next_ + r * job_.in.row + v * kBytes, 0, 2);
   }
 
  private:
   const ConvJob& job_;
-  const float* next_;
+  const char* next_;
   const int rows_, vectors_;
   int64_t channel_ = 0;
 };
@@ -67,7 +76,7 @@ class Ahead {
 template <int R, int V, int Stride>
 void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
                   float* sums, Ahead& ahead) {
-  const int64_t row = job.in.row * Stride * int64_t(sizeof(float));
+  const int64_t row = job.in.row * Stride;
   const int64_t steps = int64_t(job.groups) * job.c_out;
   const int32_t* start = job.starts + int64_t(group) * job.c_out + first;
   for (int o = first; o < last; ++o, ++start, sums += R * V * kLanes) {
@@ -77,24 +86,21 @@ void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, in
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v)
-        acc[r][v] = group ? load(sums + (r * V + v) * kLanes) : splat(job.bias[o]);
-    const Entry* const end = job.entries + start[1];
-    for (const Entry* e = job.entries + start[0]; e != end; ++e) {
-      const char* p = x + e->offset;
-      const Vec w = splat(e->weight);
+        acc[r][v] = group ? load_sum(sums + (r * V + v) * kLanes) : splat(job.bias[o]);
+    const Item* const items = static_cast<const Item*>(job.entries);
+    const Item* const end = items + start[1];
+    for (const Item* item = items + start[0]; item != end; ++item) {
+      Walk walk(x, *item);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r, p += row) {
-        asm("" : "+r"(p));  // one pointer a row; left alone, the compiler keeps one a vector
+      for (int r = 0; r < R; ++r, walk.down(row))
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v)
-          acc[r][v] += w * *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
-      }
+        for (int v = 0; v < V; ++v) walk.add(acc[r][v], v * Stride * kBytes);
     }
     if (group + 1 < job.groups) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes, acc[r][v]);
+        for (int v = 0; v < V; ++v) store_sum(sums + (r * V + v) * kLanes, acc[r][v]);
       continue;
     }
     const Target target(job, o, y, s);
@@ -106,13 +112,13 @@ void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, in
 }
 
 // Where in the input the tile of row y and vector s begins.
-inline const float* place(const ConvJob& job, int y, int s) {
-  return job.in.data + int64_t(y) * job.stride * job.in.row + int64_t(s) * job.stride * kLanes;
+inline const char* place(const ConvJob& job, int y, int s) {
+  return job.in.data + int64_t(y) * job.stride * job.in.row + s * job.stride * kBytes;
 }
 
 template <int R, int V, int Stride>
-void sparse_tile(const ConvJob& job, int y, int s, const float* next, float* partial) {
-  const char* x = reinterpret_cast<const char*>(place(job, y, s));
+void sparse_tile(const ConvJob& job, int y, int s, const char* next, float* partial) {
+  const char* x = place(job, y, s);
   Ahead ahead(job, next, (R - 1) * Stride + 1 + job.below, V * Stride);
   for (int first = 0; first < job.c_out; first += job.together) {
     const int last = first + job.together < job.c_out ? first + job.together : job.c_out;
@@ -123,9 +129,8 @@ void sparse_tile(const ConvJob& job, int y, int s, const float* next, float* par
 
 template <int V, int Stride>
 void dense_tile(const ConvJob& job, int y, int s) {
-  const char* x = reinterpret_cast<const char*>(
-      job.in.data + int64_t(y) * Stride * job.in.row + int64_t(s) * Stride * kLanes);
-  const float* w = job.weights;
+  const char* x = place(job, y, s);
+  int64_t w = 0;
   for (int o = 0; o < job.c_out; o += kBlock) {
     Vec acc[kBlock][V];
 #pragma GCC unroll 8
@@ -133,15 +138,14 @@ void dense_tile(const ConvJob& job, int y, int s) {
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) acc[b][v] = splat(job.bias[o + b]);
     for (int t = 0; t < job.taps; ++t, w += kBlock) {
-      const char* p = x + job.offsets[t];
-      Vec weight[kBlock];
+      Weight weight[kBlock];
 #pragma GCC unroll 8
-      for (int b = 0; b < kBlock; ++b) weight[b] = splat(w[b]);
+      for (int b = 0; b < kBlock; ++b) weight[b] = weight_of(job.weights, w + b);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
-        const Vec in = *reinterpret_cast<const Vec*>(p + v * Stride * int64_t(sizeof(Vec)));
+        const Input in = read(x, job.offsets + t * kMerged, v * Stride * kBytes);
 #pragma GCC unroll 8
-        for (int b = 0; b < kBlock; ++b) acc[b][v] += weight[b] * in;
+        for (int b = 0; b < kBlock; ++b) multiply_add(acc[b][v], weight[b], in);
       }
     }
 #pragma GCC unroll 8
@@ -165,12 +169,13 @@ void constant(int size, Visit visit) {
 
 // Visit the first vector of each tile of a row, its number of vectors, and where the next begins (0
 // after the last). Tiles differ by one vector at most, so that no vector is computed twice.
-template <class Visit>
+template <int Most, class Visit>
 void each_tile(int columns, Visit visit) {
-  const int tiles = (columns + kVectors - 1) / kVectors;
+  constexpr int kLeast = (Most + 1) / 2;  // of a row that is cut; shorter rows are one tile
+  const int tiles = (columns + Most - 1) / Most;
   for (int i = 0, s = 0; i < tiles; ++i) {
     const int next = columns * (i + 1) / tiles;
-    constant<kLeastVectors, kVectors>(next - s, [&](auto vectors) {
+    constant<kLeast, Most>(next - s, [&](auto vectors) {
       visit(s, vectors, i + 1 < tiles ? next : 0);
     });
     s = next;
@@ -181,8 +186,8 @@ template <int Stride>
 void sparse_rows(const ConvJob& job, int begin, int end, float* scratch) {
   for (int y = begin; y < end; y += kRows)
     constant<1, kRows>(end - y < kRows ? end - y : kRows, [&](auto rows) {
-      each_tile(job.out.columns / job.shuffle, [&](int s, auto vectors, int next) {
-        const float* after = place(job, next ? y : y + rows < job.last ? y + rows : y, next);
+      each_tile<kVectors>(job.out.columns / job.shuffle, [&](int s, auto vectors, int next) {
+        const char* after = place(job, next ? y : y + rows < job.last ? y + rows : y, next);
         sparse_tile<rows.value, vectors.value, Stride>(job, y, s, after, scratch);
       });
     });
@@ -205,7 +210,7 @@ void run_sparse(const ConvJob& job, int begin, int end, float* scratch) {
 
 void run_dense(const ConvJob& job, int begin, int end, float*) {
   for (int y = begin; y < end; ++y)
-    each_tile(job.out.columns / job.shuffle, [&](int s, auto vectors, int) {
+    each_tile<kDenseVectors>(job.out.columns / job.shuffle, [&](int s, auto vectors, int) {
       if (job.stride == 2)
         dense_tile<vectors.value, 2>(job, y, s);
       else

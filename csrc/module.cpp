@@ -32,6 +32,12 @@ Slice slice(const Triple& t) {
   return {t[0], t[1], t[2]};
 }
 
+std::vector<std::string> names(const std::vector<const Kernels*>& all) {
+  std::vector<std::string> found;
+  for (const Kernels* kernels : all) found.push_back(kernels->name);
+  return found;
+}
+
 void run(Program& program, Pool& pool, const Input& in, const Output& out) {
   for (size_t d = 0; d < 4; ++d)
     if (in.shape(d) > INT32_MAX || out.shape(d) > INT32_MAX)
@@ -48,18 +54,19 @@ void run(Program& program, Pool& pool, const Input& in, const Output& out) {
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.def("offered", [] {
-    std::vector<std::string> names;
-    for (const Kernels* kernels : offered()) names.push_back(kernels->name);
-    return names;
-  });
+  m.def("offered", [] { return names(offered()); });
+  m.def("offered_bf16", [] { return names(offered_bf16()); });
   nb::class_<Kernels>(m, "Kernels")
       .def_ro("name", &Kernels::name)
       .def_ro("lanes", &Kernels::lanes)
       .def_ro("least_columns", &Kernels::least_columns)
-      .def("floats", [](const Kernels& k, int channels, int height, int columns, int halo) {
-        return Program::size(k, channels, height, columns, halo);
-      });
+      .def_ro("bytes", &Kernels::bytes)
+      .def(
+          "floats",
+          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide) {
+            return Program::size(k, channels, height, columns, halo, wide);
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false);
   m.def("kernels", &find, nb::rv_policy::reference);
   m.def("limits", [](const Kernels& kernels, Pool& pool) {
     const nb::gil_scoped_release release;
@@ -80,7 +87,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("entries", [](const Table& t) { return t.values.size(); });
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Kernels&, int64_t>(), nb::keep_alive<1, 2>())
-      .def("tensor", &Program::tensor)
+      .def("tensor", &Program::tensor, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg(), nb::arg("wide") = false)
       .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
       .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
       .def("conv",

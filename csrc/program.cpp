@@ -18,19 +18,25 @@ constexpr int kRowsAtATime = 8;  // of steps that are not convolutions
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
-// Vectors from a channel's row to the next: an odd number of 64-byte lines, so that the channels
-// of a patch do not fall into the same few sets of the cache.
-int64_t channel_floats(int lanes, int columns, int halo) {
-  const int64_t line = 16, floats = int64_t(columns + 2 * halo) * lanes;
-  return ((floats + line - 1) / line | 1) * line;
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+// Bytes from a channel's row to the next: an odd number of lines, so that the channels of a patch do
+// not fall into the same few sets of the cache.
+int64_t channel_bytes(int64_t vector, int columns, int halo) {
+  const int64_t bytes = int64_t(columns + 2 * halo) * vector;
+  return ((bytes + kLine - 1) / kLine | 1) * kLine;
 }
 
-// Floats from a row to the next: `skew` lines past a multiple of 4 KiB. Rows that a tile reads
+// Bytes from a row to the next: `skew` lines past a multiple of 4 KiB. Rows that a tile reads
 // together would else share their sets (and halve the speed, measured on Zen 3).
-int64_t row_floats(int64_t channels, int64_t channel) {
-  constexpr int64_t line = 16, sets = 64, skew = 5;
-  const int64_t lines = channels * channel / line;
-  return (lines + ((skew - lines) % sets + sets) % sets) * line;
+int64_t row_bytes(int64_t channels, int64_t channel) {
+  constexpr int64_t sets = 64, skew = 5;
+  const int64_t lines = channels * channel / kLine;
+  return (lines + ((skew - lines) % sets + sets) % sets) * kLine;
+}
+
+int64_t value_bytes(const Kernels& kernels, bool wide) {
+  return wide ? int64_t(sizeof(float)) : kernels.bytes;
 }
 
 std::shared_ptr<float> allocate(int64_t floats) {
@@ -63,26 +69,32 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate(arena_floats);
 }
 
-int64_t Program::size(const Kernels& kernels, int channels, int height, int columns, int halo) {
+int64_t Program::size(const Kernels& kernels, int channels, int height, int columns, int halo,
+                      bool wide) {
   constexpr int most = 1 << 24, most_halo = 1 << 10;
   if (channels < 1 || height < 1 || columns < kernels.least_columns || halo < 0 || channels > most ||
       height > most || columns > most || halo > most_halo || halo > columns)
     refuse("a tensor's size is out of range");
-  const int64_t row = row_floats(channels, channel_floats(kernels.lanes, columns, halo));
-  if (row > (int64_t(1) << 40) / (height + 2 * halo)) refuse("a tensor is too large");
-  return row * (height + 2 * halo);
+  if (wide && halo) refuse("a wide tensor has no halo");
+  const int64_t vector = kernels.lanes * value_bytes(kernels, wide);
+  const int64_t row = row_bytes(channels, channel_bytes(vector, columns, halo));
+  if (row > (int64_t(1) << 42) / (height + 2 * halo)) refuse("a tensor is too large");
+  return row / int64_t(sizeof(float)) * (height + 2 * halo);
 }
 
-int Program::tensor(int64_t offset, int channels, int height, int width, int columns, int halo) {
-  const int64_t floats = size(kernels_, channels, height, columns, halo);
+int Program::tensor(int64_t offset, int channels, int height, int width, int columns, int halo,
+                    bool wide) {
+  const int64_t floats = size(kernels_, channels, height, columns, halo, wide);
   if (width < 1 || width > int64_t(columns) * kernels_.lanes) refuse("a tensor's width is wrong");
   if (offset < 0 || offset % 16 || floats > floats_ || offset > floats_ - floats)
     refuse("a tensor lies outside its arena");
   View v;
-  v.channel = channel_floats(kernels_.lanes, columns, halo);
-  v.row = row_floats(channels, v.channel);
-  v.data = arena_.get() + offset + halo * v.row + int64_t(halo) * kernels_.lanes;
+  const int64_t vector = kernels_.lanes * value_bytes(kernels_, wide);
+  v.channel = channel_bytes(vector, columns, halo);
+  v.row = row_bytes(channels, v.channel);
+  v.data = reinterpret_cast<char*>(arena_.get() + offset) + halo * (v.row + vector);
   v.channels = channels, v.height = height, v.width = width, v.columns = columns, v.halo = halo;
+  v.wide = wide && kernels_.bytes < int(sizeof(float));
   tensors_.push_back({offset, offset + floats, v});
   return int(tensors_.size()) - 1;
 }
@@ -94,6 +106,12 @@ View Program::view(const Slice& s) const {
     refuse("a slice lies outside its tensor");
   v.data += s.first * v.channel;
   v.channels = s.channels;
+  return v;
+}
+
+View Program::stored(const Slice& s) const {
+  const View v = view(s);
+  if (v.wide) refuse("only the output of a network is wide");
   return v;
 }
 
@@ -113,7 +131,7 @@ void Program::add(int rows, int block, std::function<void(int, int, float*)> wor
 }
 
 void Program::pack(Slice out, int first_channel) {
-  const View to = view(out);
+  const View to = stored(out);
   if (first_channel < 0) refuse("there is no such channel of the input");
   input_channels_ = std::max(input_channels_, first_channel + to.channels);
   need_scratch(to.width);
@@ -142,7 +160,7 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   if (!table) refuse("a convolution needs a table");
   const Shape& s = table->shape;
   ConvJob job{};
-  job.in = view(in), job.out = view(out);
+  job.in = stored(in), job.out = view(out);
   job.slope = slope, job.c_out = s.c_out, job.stride = s.stride, job.shuffle = shuffle;
   if (shuffle < 1 || shuffle > 8 || s.c_out % (shuffle * shuffle) ||
       job.out.channels != s.c_out / (shuffle * shuffle) || job.in.channels != s.c_in)
@@ -163,20 +181,20 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
       (height - 1) * s.stride + reach_y >= job.in.height + job.in.halo ||
       (columns - 1) * s.stride + reach_x >= job.in.columns + job.in.halo)
     refuse("a convolution reaches past its input's halo");
-  if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX / int64_t(sizeof(float)))
+  if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX)
     refuse("a row is too long for a convolution");
   job.above = s.padding, job.below = std::max(reach_y, 0), job.last = height;
   apart(in, out);
   if (residual.tensor >= 0) {
-    job.residual = view(residual);
+    job.residual = stored(residual);
     same_grid(job.residual, job.out);
     apart(residual, out);
     if (shuffle != 1) refuse("nothing can be added before a pixel shuffle");
   }
   struct Data {
-    std::vector<Entry> entries;
-    std::vector<int32_t> numbers;
-    std::vector<float> bias, weights;
+    Sparse sparse;
+    Dense dense;
+    std::vector<float> bias;
   };
   auto data = std::make_shared<Data>();
   data->bias = table->bias;
@@ -184,15 +202,15 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   job.bias = data->bias.data();
   const bool dense = group == 0;
   if (dense) {
-    table->fill(job.in, kernels_.lanes, kernels_.block, &data->numbers, &data->weights);
-    job.offsets = data->numbers.data();
-    job.weights = data->weights.data();
-    job.taps = int(data->numbers.size());
+    data->dense = table->fill(job.in, kernels_);
+    job.offsets = data->dense.offsets.data();
+    job.weights = data->dense.weights.data();
+    job.taps = int(data->dense.offsets.size()) / kernels_.merged;
   } else {
     if (group < 1) refuse("a group has at least one channel");
-    table->order(job.in, kernels_.lanes, group, &data->entries, &data->numbers);
-    job.entries = data->entries.data();
-    job.starts = data->numbers.data();
+    data->sparse = table->order(job.in, kernels_, group);
+    job.entries = data->sparse.items();
+    job.starts = data->sparse.starts.data();
     job.groups = (s.c_in + group - 1) / group;
     job.together = job.groups == 1 ? s.c_out : kTogether;
     need_scratch(int64_t(job.together) * kernels_.rows * kernels_.vectors * kernels_.lanes);
@@ -204,11 +222,11 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
 }
 
 void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift) {
-  job.x = view(x), job.out = view(out);
+  job.x = stored(x), job.out = view(out);
   same_grid(job.x, job.out);
   apart(x, out);
   if (y.tensor >= 0) {
-    job.y = view(y);
+    job.y = stored(y);
     same_grid(job.y, job.out);
     apart(y, out);
   }
@@ -233,7 +251,7 @@ void Program::gate(Slice x, Slice y, Slice out) {
 }
 
 void Program::pool(Slice in, Slice out, int size, int stride) {
-  const PoolJob job{view(in), view(out), size, stride};
+  const PoolJob job{stored(in), stored(out), size, stride};
   if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
       job.in.channels != job.out.channels || job.out.height != (job.in.height - size) / stride + 1 ||
       job.out.width != (job.in.width - size) / stride + 1)
@@ -245,7 +263,7 @@ void Program::pool(Slice in, Slice out, int size, int stride) {
 }
 
 void Program::resize(Slice in, Slice out) {
-  const ResizeJob job{view(in), view(out)};
+  const ResizeJob job{stored(in), stored(out)};
   if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
   apart(in, out);
   need_scratch(int64_t(2) * job.in.columns * kernels_.lanes);

@@ -22,8 +22,9 @@ class Program {
  public:
   Program(const Kernels& kernels, int64_t arena_floats);
 
-  static int64_t size(const Kernels&, int channels, int height, int columns, int halo);
-  int tensor(int64_t offset, int channels, int height, int width, int columns, int halo);
+  // In floats, whatever the tensor holds; `wide` ones hold floats, others what the kernels store.
+  static int64_t size(const Kernels&, int channels, int height, int columns, int halo, bool wide);
+  int tensor(int64_t offset, int channels, int height, int width, int columns, int halo, bool wide);
 
   void pack(Slice out, int first_channel);  // from the input image
   void unpack(Slice in);                    // to the output image
@@ -58,6 +59,7 @@ class Program {
   };
 
   View view(const Slice&) const;
+  View stored(const Slice&) const;  // of a tensor that is not wide
   void apart(const Slice& a, const Slice& b) const;
   void need_scratch(int64_t floats);
   void add(int rows, int block, std::function<void(int, int, float*)> work);

@@ -8,6 +8,11 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from thinlens.errors import UsageError
+
+PRECISIONS = ("fp32", "bf16")
+"""How activations are stored. Sums are float32 in both, and so is the network's output."""
+
 
 @cache
 def native() -> ModuleType | None:
@@ -21,10 +26,17 @@ def native() -> ModuleType | None:
         return None
 
 
-def fastest() -> str:
+def fastest(precision: str = "fp32") -> str:
     """Name the fastest kernels that this CPU offers."""
     core = native()
-    return "torch" if core is None else str(core.offered()[-1])
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: wanted {' or '.join(PRECISIONS)}")
+    if core is None:
+        return "torch"
+    offered = core.offered() if precision == "fp32" else core.offered_bf16()
+    if not offered:
+        raise UsageError(f"precision {precision!r}: this CPU has no AVX512_BF16; wanted 'fp32'")
+    return str(offered[-1])
 
 
 def build() -> str:

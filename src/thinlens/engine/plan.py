@@ -53,9 +53,10 @@ class Plan:
                 f"of memory, more than the {limit / 2**30:.1f} GiB allowed: cut it into tiles"
             )
         self.bytes = 4 * floats
+        self._bytes = kernels.bytes
         self.program = core.Program(kernels, floats)
         self._tensors = {
-            b: self.program.tensor(o, b.channels, b.height, b.width, b.columns, b.halo)
+            b: self.program.tensor(o, b.channels, b.height, b.width, b.columns, b.halo, b.wide)
             for b, o in zip(buffers, offsets, strict=True)
         }
         self.steps: list[str] = []
@@ -80,7 +81,9 @@ class Plan:
                 last[buffer] = step
         last[self._layout.home[self._layout.order[-1]][0]] = len(self._layout.order)
         return list(first), [
-            Lifetime(kernels.floats(b.channels, b.height, b.columns, b.halo), first[b], last[b])
+            Lifetime(
+                kernels.floats(b.channels, b.height, b.columns, b.halo, b.wide), first[b], last[b]
+            )
             for b in first
         ]
 
@@ -122,7 +125,7 @@ class Plan:
     def _note(self, kind: str, touched: list[Size], layer: str = "") -> None:
         self.steps.append(kind)
         self.layers.append(layer)
-        self.traffic += sum(4 * s.channels * s.height * s.width for s in touched)
+        self.traffic += sum(self._bytes * s.channels * s.height * s.width for s in touched)
 
     @staticmethod
     def _read_unpadded(layout: Layout, node: Node) -> bool:

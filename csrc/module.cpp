@@ -63,10 +63,10 @@ NB_MODULE(_native, m) {
       .def_ro("bytes", &Kernels::bytes)
       .def(
           "floats",
-          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide) {
-            return Program::size(k, channels, height, columns, halo, wide);
+          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide, int rows) {
+            return Program::size(k, {channels, height, columns, halo}, wide, rows);
           },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false);
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false, nb::arg("rows") = 0);
   m.def("kernels", &find, nb::rv_policy::reference);
   m.def("limits", [](const Kernels& kernels, Pool& pool) {
     const nb::gil_scoped_release release;
@@ -87,8 +87,14 @@ NB_MODULE(_native, m) {
       .def_prop_ro("entries", [](const Table& t) { return t.values.size(); });
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Kernels&, int64_t>(), nb::keep_alive<1, 2>())
-      .def("tensor", &Program::tensor, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg(), nb::arg("wide") = false)
+      .def(
+          "tensor",
+          [](Program& p, int64_t offset, int channels, int height, int width, int columns, int halo,
+             bool wide, int rows) {
+            return p.tensor(offset, {channels, height, columns, halo}, width, wide, rows);
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false,
+          nb::arg("rows") = 0)
       .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
       .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
       .def("conv",
@@ -107,6 +113,7 @@ NB_MODULE(_native, m) {
                       int stride) { p.pool(slice(in), slice(out), size, stride); })
       .def("resize", [](Program& p, const Triple& in,
                         const Triple& out) { p.resize(slice(in), slice(out)); })
+      .def("bands", &Program::bands)
       .def("run", &run)
       .def("seconds", &Program::seconds);
 }

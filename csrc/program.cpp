@@ -69,33 +69,35 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate(arena_floats);
 }
 
-int64_t Program::size(const Kernels& kernels, int channels, int height, int columns, int halo,
-                      bool wide) {
+int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows) {
   constexpr int most = 1 << 24, most_halo = 1 << 10;
-  if (channels < 1 || height < 1 || columns < kernels.least_columns || halo < 0 || channels > most ||
-      height > most || columns > most || halo > most_halo || halo > columns)
+  if (g.channels < 1 || g.height < 1 || g.columns < kernels.least_columns || g.halo < 0 ||
+      g.channels > most || g.height > most || g.columns > most || g.halo > most_halo ||
+      g.halo > g.columns || rows < 0 || rows > g.height + 2 * g.halo)
     refuse("a tensor's size is out of range");
-  if (wide && halo) refuse("a wide tensor has no halo");
+  if (wide && g.halo) refuse("a wide tensor has no halo");
   const int64_t vector = kernels.lanes * value_bytes(kernels, wide);
-  const int64_t row = row_bytes(channels, channel_bytes(vector, columns, halo));
-  if (row > (int64_t(1) << 42) / (height + 2 * halo)) refuse("a tensor is too large");
-  return row / int64_t(sizeof(float)) * (height + 2 * halo);
+  const int64_t row = row_bytes(g.channels, channel_bytes(vector, g.columns, g.halo));
+  const int room = rows ? rows : g.height + 2 * g.halo;
+  if (row > (int64_t(1) << 42) / room) refuse("a tensor is too large");
+  return row / int64_t(sizeof(float)) * room;
 }
 
-int Program::tensor(int64_t offset, int channels, int height, int width, int columns, int halo,
-                    bool wide) {
-  const int64_t floats = size(kernels_, channels, height, columns, halo, wide);
-  if (width < 1 || width > int64_t(columns) * kernels_.lanes) refuse("a tensor's width is wrong");
+int Program::tensor(int64_t offset, Grid g, int width, bool wide, int rows) {
+  const int64_t floats = size(kernels_, g, wide, rows);
+  if (width < 1 || width > int64_t(g.columns) * kernels_.lanes) refuse("a tensor's width is wrong");
   if (offset < 0 || offset % 16 || floats > floats_ || offset > floats_ - floats)
     refuse("a tensor lies outside its arena");
   View v;
   const int64_t vector = kernels_.lanes * value_bytes(kernels_, wide);
-  v.channel = channel_bytes(vector, columns, halo);
-  v.row = row_bytes(channels, v.channel);
-  v.data = reinterpret_cast<char*>(arena_.get() + offset) + halo * (v.row + vector);
-  v.channels = channels, v.height = height, v.width = width, v.columns = columns, v.halo = halo;
+  v.channel = channel_bytes(vector, g.columns, g.halo);
+  v.row = row_bytes(g.channels, v.channel);
+  v.data = reinterpret_cast<char*>(arena_.get() + offset) + g.halo * (v.row + vector);
+  v.channels = g.channels, v.height = g.height, v.width = width, v.columns = g.columns;
+  v.halo = g.halo;
   v.wide = wide && kernels_.bytes < int(sizeof(float));
-  tensors_.push_back({offset, offset + floats, v});
+  const int room = rows ? rows : g.height + 2 * g.halo;
+  tensors_.push_back({offset, offset + floats, v, room, rows > 0});
   return int(tensors_.size()) - 1;
 }
 
@@ -126,8 +128,15 @@ void Program::apart(const Slice& a, const Slice& b) const {
 
 void Program::need_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
 
-void Program::add(int rows, int block, std::function<void(int, int, float*)> work) {
-  steps_.push_back({rows, block, std::move(work)});
+void Program::add(int rows, int block, std::function<void(int, int, float*)> work,
+                  std::vector<Reach> reads, Slice out, int scale) {
+  steps_.push_back({rows, block, std::move(work), std::move(reads), out, scale});
+}
+
+View Program::now(const View& view, int tensor) const {
+  View v = view;
+  if (v.data) v.data += tensors_[tensor].shift;
+  return v;
 }
 
 void Program::pack(Slice out, int first_channel) {
@@ -135,12 +144,13 @@ void Program::pack(Slice out, int first_channel) {
   if (first_channel < 0) refuse("there is no such channel of the input");
   input_channels_ = std::max(input_channels_, first_channel + to.channels);
   need_scratch(to.width);
-  add(to.height, kRowsAtATime, [this, to, first_channel](int begin, int end, float* scratch) {
+  const auto work = [this, to, out, first_channel](int begin, int end, float* scratch) {
     const Image& i = image_;
-    const PackJob job{to, i.input + int64_t(first_channel) * i.input_height * i.input_width,
+    const PackJob job{now(to, out.tensor), i.input + int64_t(first_channel) * i.input_height * i.input_width,
                       nullptr, i.input_height, i.input_width};
     kernels_.pack(job, begin, end, scratch);
-  });
+  };
+  add(to.height, kRowsAtATime, work, {}, out);
 }
 
 void Program::unpack(Slice in) {
@@ -148,11 +158,12 @@ void Program::unpack(Slice in) {
   output_channels_ = from.channels;
   least_output_height_ = from.height;
   least_output_width_ = from.width;
-  add(from.height, kRowsAtATime, [this, from](int begin, int end, float* scratch) {
+  const auto work = [this, from, in](int begin, int end, float* scratch) {
     const Image& i = image_;
-    const PackJob job{from, nullptr, i.output, i.output_height, i.output_width};
+    const PackJob job{now(from, in.tensor), nullptr, i.output, i.output_height, i.output_width};
     kernels_.unpack(job, begin, std::min(end, i.output_height), scratch);
-  });
+  };
+  add(from.height, kRowsAtATime, work, {{in, 1, 0, 0}}, {-1, 0, 0});
 }
 
 void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slice residual,
@@ -216,9 +227,16 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
     need_scratch(int64_t(job.together) * kernels_.rows * kernels_.vectors * kernels_.lanes);
   }
   const auto kernel = dense ? kernels_.dense : kernels_.sparse;
-  add(height, kernels_.rows, [job, data, kernel](int begin, int end, float* scratch) {
-    kernel(job, begin, end, scratch);
-  });
+  const auto work = [this, job, data, kernel, in, out, residual](int begin, int end,
+                                                                 float* scratch) {
+    ConvJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    moved.residual = now(job.residual, residual.tensor);
+    kernel(moved, begin, end, scratch);
+  };
+  std::vector<Reach> reads{{in, s.stride, s.padding, reach_y}};
+  if (residual.tensor >= 0) reads.push_back({residual, 1, 0, 0});
+  add(height, kernels_.rows, work, reads, out, shuffle);
 }
 
 void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift) {
@@ -231,12 +249,16 @@ void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vec
     apart(y, out);
   }
   if (shift.size() != size_t(job.out.channels)) refuse("a step needs one shift for each channel");
-  add(job.out.height, kRowsAtATime,
-      [this, job, shift](int begin, int end, float* scratch) mutable {
-        CombineJob now = job;
-        now.shift = shift.data();
-        kernels_.combine(now, begin, end, scratch);
-      });
+  const auto work = [this, job, shift, x, y, out](int begin, int end, float* scratch) {
+    CombineJob moved = job;
+    moved.x = now(job.x, x.tensor), moved.y = now(job.y, y.tensor);
+    moved.out = now(job.out, out.tensor);
+    moved.shift = shift.data();
+    kernels_.combine(moved, begin, end, scratch);
+  };
+  std::vector<Reach> reads{{x, 1, 0, 0}};
+  if (y.tensor >= 0) reads.push_back({y, 1, 0, 0});
+  add(job.out.height, kRowsAtATime, work, reads, out);
 }
 
 void Program::combine(Slice x, Slice y, Slice out, float alpha, float beta,
@@ -258,8 +280,12 @@ void Program::pool(Slice in, Slice out, int size, int stride) {
     refuse("a pooling's sizes do not fit its tensors");
   apart(in, out);
   need_scratch(int64_t(job.in.columns + job.out.columns) * kernels_.lanes);
-  add(job.out.height, kRowsAtATime,
-      [this, job](int begin, int end, float* scratch) { kernels_.pool(job, begin, end, scratch); });
+  const auto work = [this, job, in, out](int begin, int end, float* scratch) {
+    PoolJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    kernels_.pool(moved, begin, end, scratch);
+  };
+  add(job.out.height, kRowsAtATime, work, {{in, stride, 0, size - 1}}, out);
 }
 
 void Program::resize(Slice in, Slice out) {
@@ -267,9 +293,13 @@ void Program::resize(Slice in, Slice out) {
   if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
   apart(in, out);
   need_scratch(int64_t(2) * job.in.columns * kernels_.lanes);
-  add(job.out.height, kRowsAtATime, [this, job](int begin, int end, float* scratch) {
-    kernels_.resize(job, begin, end, scratch);
-  });
+  const auto work = [this, job, in, out](int begin, int end, float* scratch) {
+    ResizeJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    kernels_.resize(moved, begin, end, scratch);
+  };
+  const int all = job.in.height;  // any row may be needed
+  add(job.out.height, kRowsAtATime, work, {{in, 1, all, all}}, out);
 }
 
 void Program::run(Pool& pool, const float* input, int input_channels, int input_height,
@@ -282,19 +312,35 @@ void Program::run(Pool& pool, const float* input, int input_channels, int input_
     refuse("the output's size does not fit the plan");
   std::lock_guard<std::mutex> lock(one_run_);
   image_ = {input, output, input_height, input_width, output_height, output_width};
-  std::vector<std::shared_ptr<float>> scratch;
+  Scratch scratch;
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(aligned(std::max<int64_t>(scratch_floats_, 1)));
   seconds_.assign(steps_.size(), 0.0);
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const Step& step = steps_[i];
-    const double begin = now(pool.size() == 1);
-    pool.run((step.rows + step.block - 1) / step.block, [&](int block, int worker) {
-      const int first = block * step.block;
-      step.work(first, std::min(first + step.block, step.rows), scratch[worker].get());
-    });
-    seconds_[i] = now(pool.size() == 1) - begin;
+  for (const Step& step : steps_)
+    if (!step.banded)
+      for (int t : touched(step))
+        if (tensors_[t].rolls) refuse("a tensor that rolls is used outside its bands");
+  auto group = groups_.begin();
+  for (size_t i = 0; i < steps_.size();) {
+    if (group == groups_.end() || int(i) < group->first) {
+      run_rows(pool, i, 0, steps_[i].rows, scratch);
+      ++i;
+      continue;
+    }
+    run_group(pool, *group, scratch);
+    i = size_t(group->last);
+    ++group;
   }
+}
+
+void Program::run_rows(Pool& pool, size_t i, int begin, int end, const Scratch& scratch) {
+  const Step& step = steps_[i];
+  const double start = thinlens::now(pool.size() == 1);
+  pool.run((end - begin + step.block - 1) / step.block, [&](int block, int worker) {
+    const int first = begin + block * step.block;
+    step.work(first, std::min(first + step.block, end), scratch[worker].get());
+  });
+  seconds_[i] += thinlens::now(pool.size() == 1) - start;
 }
 
 }  // namespace thinlens

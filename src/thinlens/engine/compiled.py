@@ -67,7 +67,8 @@ class Compiled:
         self.module = module
         name = kernels or fastest()
         chosen = core.kernels(name)
-        self._means = Means(core, chosen, choose or tuner(name), int(MEMORY_SHARE * _memory()))
+        limit = int(MEMORY_SHARE * _memory())
+        self._means = Means(core, chosen, choose or tuner(name), limit, threads)
         self.pool = core.Pool(threads)
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
         self._lock = Lock()

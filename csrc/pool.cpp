@@ -57,13 +57,14 @@ void Pool::run(int blocks, const std::function<void(int, int)>& task) {
     task_ = &task;
     blocks_ = blocks;
     next_ = 0;
-    busy_ = int(workers_.size());
+    open_ = true;
     ++generation_;
   }
   wake_.notify_all();
   take_blocks(0);
   look_out([this] { return busy_ == 0; });
   std::unique_lock<std::mutex> lock(mutex_);
+  open_ = false;  // who has not come by now has nothing to do, and is not waited for
   done_.wait(lock, [this] { return busy_ == 0; });
 }
 
@@ -77,6 +78,8 @@ void Pool::work(int worker) {
     wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
     if (stop_) return;
     seen = generation_;
+    if (!open_) continue;
+    ++busy_;
     lock.unlock();
     take_blocks(worker);
     lock.lock();

@@ -34,6 +34,7 @@ class Pool {
   std::atomic<int> next_{0};
   std::atomic<int> busy_{0};
   int blocks_ = 0;
+  bool open_ = false;  // whether a thread that wakes may still take part
   std::atomic<unsigned long> generation_{0};
   std::atomic<bool> stop_{false};
   long process_;

@@ -29,7 +29,7 @@ MOST_THREADS = 1024
 
 
 def compile(
-    model: nn.Module | Pruned, threads: int | None = None, precision: str = "fp32"
+    model: nn.Module | Pruned, precision: str = "fp32", threads: int | None = None
 ) -> Callable[[Tensor], Tensor]:
     """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
 

@@ -1,6 +1,6 @@
 """How fast is the engine beside torch, on one layer and on whole networks?
 
-    python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [NAME ...]
+    python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [--precision fp32,bf16] NAME...
 
 One thread; times are that thread's CPU time, so that other jobs on the machine hardly count.
 Engines take turns within each round, and medians are printed. NAMEs are networks or `layer`.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from statistics import median
 
 import torch
@@ -46,17 +47,18 @@ def seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
     return time.thread_time() - begin
 
 
-def compare(name: str, height: int, width: int, rounds: int) -> None:
+def compare(name: str, image: Tensor, rounds: int, precisions: Sequence[str]) -> None:
     """Print how `name` fares, dense and at each N:32."""
     module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
     module.eval()
-    image = torch.rand(1, 64 if name == "layer" else 3, height, width)
     last = image.to(memory_format=torch.channels_last)
-    dense = module.to(memory_format=torch.channels_last)
+    dense = deepcopy(module).to(memory_format=torch.channels_last)
     engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {"torch": (dense, last)}
-    engines["dense"] = (compile_network(module, threads=1), image)
-    for n in KEPT:
-        engines[f"{n}:{M}"] = (compile_network(thinned(module, n), threads=1), image)
+    thin = {"dense": module} | {f"{n}:{M}": thinned(deepcopy(module), n) for n in KEPT}
+    for precision in precisions:
+        for kept, network in thin.items():
+            engine = compile_network(network, threads=1, precision=precision)
+            engines[f"{precision} {kept}"] = (engine, image)
     times: dict[str, list[float]] = {engine: [] for engine in engines}
     for run, x in engines.values():
         seconds(run, x)
@@ -68,7 +70,7 @@ def compare(name: str, height: int, width: int, rounds: int) -> None:
         middle, least = median(values), min(values)
         times_line = f"median {middle * 1e3:8.1f} ms  min {least * 1e3:8.1f} ms"
         ratios = f"{base / middle:5.2f} x torch (of minima {min(times['torch']) / least:5.2f})"
-        print(f"{name:8} {engine:6} {times_line}  {ratios}", flush=True)
+        print(f"{name:8} {engine:10} {times_line}  {ratios}", flush=True)
 
 
 def main() -> None:
@@ -77,12 +79,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["layer", "edsr", "carn", "rfdn"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="320x180")
+    parser.add_argument("--precision", default="fp32")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     torch.set_num_threads(1)
     print(f"kernels {fastest()}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
     for name in options.names:
-        compare(name, height, width, options.rounds)
+        image = torch.rand(1, 64 if name == "layer" else 3, height, width)
+        compare(name, image, options.rounds, options.precision.split(","))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,20 @@ std::vector<const Kernels*> offered() {
   return all;
 }
 
+std::vector<const Kernels*> offered_bf16() {
+#ifdef THINLENS_HAS_BF16
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512bf16"))
+    return {&kernels_avx512_bf16};
+#endif
+  return {};
+}
+
 const Kernels& find(const std::string& name) {
-  for (const Kernels* kernels : offered())
-    if (kernels->name == name) return *kernels;
+  for (const auto& all : {offered(), offered_bf16()})
+    for (const Kernels* kernels : all)
+      if (kernels->name == name) return *kernels;
   throw std::invalid_argument("this CPU has no kernels called '" + name + "'");
 }
 

@@ -8,7 +8,9 @@
 
 namespace thinlens {
 
-std::vector<const Kernels*> offered();  // slowest first; never empty
+// Slowest first; those that compute in float32 are never none.
+std::vector<const Kernels*> offered();
+std::vector<const Kernels*> offered_bf16();
 const Kernels& find(const std::string& name);
 
 }  // namespace thinlens

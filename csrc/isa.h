@@ -5,6 +5,11 @@ namespace {
 constexpr int kRows = THINLENS_ROWS;
 constexpr int kVectors = THINLENS_VECTORS;
 constexpr int kBlock = THINLENS_BLOCK;
+#ifdef THINLENS_DENSE_VECTORS
+constexpr int kDenseVectors = THINLENS_DENSE_VECTORS;
+#else
+constexpr int kDenseVectors = kVectors;
+#endif
 }  // namespace
 
 #include "ceiling.h"
@@ -12,7 +17,23 @@ constexpr int kBlock = THINLENS_BLOCK;
 
 namespace thinlens {
 const Kernels THINLENS_KERNELS = {
-    THINLENS_NAME, kLanes,      kVectors, kRows,      kBlock,   kVectors,  run_sparse,
-    run_dense,     run_combine, run_pool, run_resize, run_pack, run_unpack,
-    kFlopsAStep,   run_multiply_adds,     run_scale};
+    THINLENS_NAME,
+    kLanes,
+    sizeof(Element),
+    (kVectors + 1) / 2,  // a row of more vectors than a tile's is cut into tiles of at least these
+    kRows,
+    kBlock,
+    kVectors,
+    kMerged,
+    run_sparse,
+    run_dense,
+    run_combine,
+    run_pool,
+    run_resize,
+    run_pack,
+    run_unpack,
+    kFlopsAStep,
+    run_multiply_adds,
+    run_scale,
+};
 }

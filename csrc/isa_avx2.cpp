@@ -1,5 +1,5 @@
 // Kernels for AVX2 with FMA.
-#define THINLENS_LANES 8
+#define THINLENS_FLOATS 8
 #define THINLENS_ROWS 3
 #define THINLENS_VECTORS 4
 #define THINLENS_BLOCK 3

@@ -1,5 +1,5 @@
 // Kernels for any CPU: SSE2 on x86-64, NEON on arm64.
-#define THINLENS_LANES 4
+#define THINLENS_FLOATS 4
 #define THINLENS_ROWS 3
 #define THINLENS_VECTORS 4
 #define THINLENS_BLOCK 3

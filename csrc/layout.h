@@ -7,14 +7,16 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace thinlens {
 
-struct View {             // some channels of a tensor
-  float* data = nullptr;  // row 0, first channel, vector 0
-  int64_t row = 0;        // floats from a row to the next
-  int64_t channel = 0;    // floats from a channel to the next
+struct View {            // some channels of a tensor
+  char* data = nullptr;  // row 0, first channel, vector 0
+  int64_t row = 0;       // bytes from a row to the next
+  int64_t channel = 0;   // bytes from a channel to the next
   int channels = 0, height = 0, width = 0, columns = 0, halo = 0;
+  bool wide = false;  // holds floats, where the kernels store less
 };
 
 struct Entry {     // one living weight
@@ -22,19 +24,34 @@ struct Entry {     // one living weight
   float weight;
 };
 
+struct Pair {  // two living weights in bfloat16, the first in the lower half
+  int32_t first, second;
+  uint32_t weights;
+};
+
+inline uint16_t rounded(float value) {  // to the nearest bfloat16, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (value != value) return uint16_t(bits >> 16 | 0x40);  // NaN stays NaN
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 struct ConvJob {
   View in, out, residual;  // residual.data is null where nothing is added
   const float* bias;       // c_out, after padding to whole blocks of output channels
   float slope;             // of the negative side: 1 nothing, 0 ReLU
   int c_out, stride, shuffle;
+  int above, below;  // rows that an output reads above and below its own
+  int last;          // output rows there are (before the shuffle)
   // Sparse: entries of (group of input channels, output channel), outermost group first.
-  const Entry* entries;
+  const void* entries;  // of Entry or, in bfloat16, of Pair
   const int32_t* starts;  // groups * c_out + 1
   int groups;
   int together;  // output channels whose partial sums are kept at a time
-  // Dense: one offset a tap, weights [block of output channels][tap][channel in the block].
+  // Dense: one offset a tap, weights [block of output channels][tap][channel in the block]; in
+  // bfloat16 two taps are one, with two offsets and a pair of weights.
   const int32_t* offsets;
-  const float* weights;
+  const void* weights;
   int taps;
 };
 
@@ -72,10 +89,12 @@ struct PackJob {  // from or to plain rows [channel][height][width]
 struct Kernels {
   const char* name;
   int lanes;
+  int bytes;          // of a stored value
   int least_columns;  // the smallest S the tiles accept
   int rows;           // rows that a convolution tile covers
   int block;          // output channels that the dense kernel computes together
   int vectors;        // vectors that a tile covers
+  int merged;         // living weights that one multiply-add takes: 2 make a Pair
   void (*sparse)(const ConvJob&, int begin, int end, float* scratch);
   void (*dense)(const ConvJob&, int begin, int end, float* scratch);
   void (*combine)(const CombineJob&, int begin, int end, float* scratch);
@@ -92,5 +111,6 @@ struct Kernels {
 extern const Kernels kernels_baseline;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx512_bf16;
 
 }  // namespace thinlens

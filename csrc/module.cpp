@@ -32,6 +32,12 @@ Slice slice(const Triple& t) {
   return {t[0], t[1], t[2]};
 }
 
+std::vector<std::string> names(const std::vector<const Kernels*>& all) {
+  std::vector<std::string> found;
+  for (const Kernels* kernels : all) found.push_back(kernels->name);
+  return found;
+}
+
 std::vector<Place> places(const std::vector<std::vector<int>>& numbers) {
   std::vector<Place> all;
   for (const auto& n : numbers) {
@@ -60,18 +66,19 @@ void run(Program& program, Pool& pool, const Input& in, const Output& out,
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.def("offered", [] {
-    std::vector<std::string> names;
-    for (const Kernels* kernels : offered()) names.push_back(kernels->name);
-    return names;
-  });
+  m.def("offered", [] { return names(offered()); });
+  m.def("offered_bf16", [] { return names(offered_bf16()); });
   nb::class_<Kernels>(m, "Kernels")
       .def_ro("name", &Kernels::name)
       .def_ro("lanes", &Kernels::lanes)
       .def_ro("least_columns", &Kernels::least_columns)
-      .def("floats", [](const Kernels& k, int channels, int height, int columns, int halo) {
-        return Program::size(k, channels, height, columns, halo);
-      });
+      .def_ro("bytes", &Kernels::bytes)
+      .def(
+          "floats",
+          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide, int rows) {
+            return Program::size(k, {channels, height, columns, halo}, wide, rows);
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false, nb::arg("rows") = 0);
   m.def("kernels", &find, nb::rv_policy::reference);
   m.def("limits", [](const Kernels& kernels, Pool& pool) {
     const nb::gil_scoped_release release;
@@ -92,7 +99,14 @@ NB_MODULE(_native, m) {
       .def_prop_ro("entries", [](const Table& t) { return t.values.size(); });
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Kernels&, int64_t>(), nb::keep_alive<1, 2>())
-      .def("tensor", &Program::tensor)
+      .def(
+          "tensor",
+          [](Program& p, int64_t offset, int channels, int height, int width, int columns, int halo,
+             bool wide, int rows) {
+            return p.tensor(offset, {channels, height, columns, halo}, width, wide, rows);
+          },
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false,
+          nb::arg("rows") = 0)
       .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
       .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
       .def("conv",
@@ -111,6 +125,7 @@ NB_MODULE(_native, m) {
                       int stride) { p.pool(slice(in), slice(out), size, stride); })
       .def("resize", [](Program& p, const Triple& in,
                         const Triple& out) { p.resize(slice(in), slice(out)); })
+      .def("bands", &Program::bands)
       .def("run", &run, nb::arg("pool"), nb::arg("input"), nb::arg("output"),
            nb::arg("places") = std::vector<std::vector<int>>())
       .def("seconds", &Program::seconds);

@@ -10,7 +10,7 @@
 
 namespace thinlens {
 
-// Threads that wait asleep between calls. The caller is worker 0. In a forked child, where the
+// Threads that wait asleep between calls, after a short look. The caller is worker 0. In a forked child, where the
 // other threads do not exist, the caller does all the work.
 class Pool {
  public:
@@ -32,9 +32,11 @@ class Pool {
   std::condition_variable wake_, done_;
   const std::function<void(int, int)>* task_ = nullptr;
   std::atomic<int> next_{0};
-  int blocks_ = 0, busy_ = 0;
-  unsigned long generation_ = 0;
-  bool stop_ = false;
+  std::atomic<int> busy_{0};
+  int blocks_ = 0;
+  bool open_ = false;  // whether a thread that wakes may still take part
+  std::atomic<unsigned long> generation_{0};
+  std::atomic<bool> stop_{false};
   long process_;
 };
 

@@ -13,24 +13,30 @@ namespace thinlens {
 namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int kTogether = 16;   // output channels whose partial sums share L1 with the input
+constexpr int kTogether = 64;    // output channels whose partial sums are kept in scratch
 constexpr int kRowsAtATime = 8;  // of steps that are not convolutions
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
-// Vectors from a channel's row to the next: an odd number of 64-byte lines, so that the channels
-// of a patch do not fall into the same few sets of the cache.
-int64_t channel_floats(int lanes, int columns, int halo) {
-  const int64_t line = 16, floats = int64_t(columns + 2 * halo) * lanes;
-  return ((floats + line - 1) / line | 1) * line;
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+// Bytes from a channel's row to the next: an odd number of lines, so that the channels of a patch do
+// not fall into the same few sets of the cache.
+int64_t channel_bytes(int64_t vector, int columns, int halo) {
+  const int64_t bytes = int64_t(columns + 2 * halo) * vector;
+  return ((bytes + kLine - 1) / kLine | 1) * kLine;
 }
 
-// Floats from a row to the next: `skew` lines past a multiple of 4 KiB. Rows that a tile reads
+// Bytes from a row to the next: `skew` lines past a multiple of 4 KiB. Rows that a tile reads
 // together would else share their sets (and halve the speed, measured on Zen 3).
-int64_t row_floats(int64_t channels, int64_t channel) {
-  constexpr int64_t line = 16, sets = 64, skew = 5;
-  const int64_t lines = channels * channel / line;
-  return (lines + ((skew - lines) % sets + sets) % sets) * line;
+int64_t row_bytes(int64_t channels, int64_t channel) {
+  constexpr int64_t sets = 64, skew = 5;
+  const int64_t lines = channels * channel / kLine;
+  return (lines + ((skew - lines) % sets + sets) % sets) * kLine;
+}
+
+int64_t value_bytes(const Kernels& kernels, bool wide) {
+  return wide ? int64_t(sizeof(float)) : kernels.bytes;
 }
 
 std::shared_ptr<float> allocate(int64_t floats) {
@@ -63,27 +69,35 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate(arena_floats);
 }
 
-int64_t Program::size(const Kernels& kernels, int channels, int height, int columns, int halo) {
+int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows) {
   constexpr int most = 1 << 24, most_halo = 1 << 10;
-  if (channels < 1 || height < 1 || columns < kernels.least_columns || halo < 0 || channels > most ||
-      height > most || columns > most || halo > most_halo || halo > columns)
+  if (g.channels < 1 || g.height < 1 || g.columns < kernels.least_columns || g.halo < 0 ||
+      g.channels > most || g.height > most || g.columns > most || g.halo > most_halo ||
+      g.halo > g.columns || rows < 0 || rows > g.height + 2 * g.halo)
     refuse("a tensor's size is out of range");
-  const int64_t row = row_floats(channels, channel_floats(kernels.lanes, columns, halo));
-  if (row > (int64_t(1) << 40) / (height + 2 * halo)) refuse("a tensor is too large");
-  return row * (height + 2 * halo);
+  if (wide && g.halo) refuse("a wide tensor has no halo");
+  const int64_t vector = kernels.lanes * value_bytes(kernels, wide);
+  const int64_t row = row_bytes(g.channels, channel_bytes(vector, g.columns, g.halo));
+  const int room = rows ? rows : g.height + 2 * g.halo;
+  if (row > (int64_t(1) << 42) / room) refuse("a tensor is too large");
+  return row / int64_t(sizeof(float)) * room;
 }
 
-int Program::tensor(int64_t offset, int channels, int height, int width, int columns, int halo) {
-  const int64_t floats = size(kernels_, channels, height, columns, halo);
-  if (width < 1 || width > int64_t(columns) * kernels_.lanes) refuse("a tensor's width is wrong");
+int Program::tensor(int64_t offset, Grid g, int width, bool wide, int rows) {
+  const int64_t floats = size(kernels_, g, wide, rows);
+  if (width < 1 || width > int64_t(g.columns) * kernels_.lanes) refuse("a tensor's width is wrong");
   if (offset < 0 || offset % 16 || floats > floats_ || offset > floats_ - floats)
     refuse("a tensor lies outside its arena");
   View v;
-  v.channel = channel_floats(kernels_.lanes, columns, halo);
-  v.row = row_floats(channels, v.channel);
-  v.data = arena_.get() + offset + halo * v.row + int64_t(halo) * kernels_.lanes;
-  v.channels = channels, v.height = height, v.width = width, v.columns = columns, v.halo = halo;
-  tensors_.push_back({offset, offset + floats, v});
+  const int64_t vector = kernels_.lanes * value_bytes(kernels_, wide);
+  v.channel = channel_bytes(vector, g.columns, g.halo);
+  v.row = row_bytes(g.channels, v.channel);
+  v.data = reinterpret_cast<char*>(arena_.get() + offset) + g.halo * (v.row + vector);
+  v.channels = g.channels, v.height = g.height, v.width = width, v.columns = g.columns;
+  v.halo = g.halo;
+  v.wide = wide && kernels_.bytes < int(sizeof(float));
+  const int room = rows ? rows : g.height + 2 * g.halo;
+  tensors_.push_back({offset, offset + floats, v, room, rows > 0});
   return int(tensors_.size()) - 1;
 }
 
@@ -94,6 +108,12 @@ View Program::view(const Slice& s) const {
     refuse("a slice lies outside its tensor");
   v.data += s.first * v.channel;
   v.channels = s.channels;
+  return v;
+}
+
+View Program::stored(const Slice& s) const {
+  const View v = view(s);
+  if (v.wide) refuse("only the output of a network is wide");
   return v;
 }
 
@@ -108,21 +128,29 @@ void Program::apart(const Slice& a, const Slice& b) const {
 
 void Program::need_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
 
-void Program::add(int rows, int block, std::function<void(int, int, float*)> work) {
-  steps_.push_back({rows, block, std::move(work)});
+void Program::add(int rows, int block, std::function<void(int, int, float*)> work,
+                  std::vector<Reach> reads, Slice out, int scale) {
+  steps_.push_back({rows, block, std::move(work), std::move(reads), out, scale});
+}
+
+View Program::now(const View& view, int tensor) const {
+  View v = view;
+  if (v.data) v.data += tensors_[tensor].shift;
+  return v;
 }
 
 void Program::pack(Slice out, int first_channel) {
-  const View to = view(out);
+  const View to = stored(out);
   if (first_channel < 0) refuse("there is no such channel of the input");
   input_channels_ = std::max(input_channels_, first_channel + to.channels);
   need_scratch(to.width);
-  add(to.height, kRowsAtATime, [this, to, first_channel](int begin, int end, float* scratch) {
+  const auto work = [this, to, out, first_channel](int begin, int end, float* scratch) {
     const Image<const float>& i = input_;
-    const PackJob job{to, i.data + int64_t(first_channel) * i.height * i.width, nullptr, i.height,
-                      i.width};
+    const PackJob job{now(to, out.tensor), i.data + int64_t(first_channel) * i.height * i.width,
+                      nullptr, i.height, i.width};
     kernels_.pack(job, begin, end, scratch);
-  });
+  };
+  add(to.height, kRowsAtATime, work, {}, out);
 }
 
 void Program::unpack(Slice in) {
@@ -130,11 +158,12 @@ void Program::unpack(Slice in) {
   output_channels_ = from.channels;
   least_output_height_ = from.height;
   least_output_width_ = from.width;
-  add(from.height, kRowsAtATime, [this, from](int begin, int end, float* scratch) {
+  const auto work = [this, from, in](int begin, int end, float* scratch) {
     const Image<float>& i = output_;
-    const PackJob job{from, nullptr, i.data, i.height, i.width};
+    const PackJob job{now(from, in.tensor), nullptr, i.data, i.height, i.width};
     kernels_.unpack(job, begin, std::min(end, i.height), scratch);
-  });
+  };
+  add(from.height, kRowsAtATime, work, {{in, 1, 0, 0}}, {-1, 0, 0});
 }
 
 void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slice residual,
@@ -142,7 +171,7 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   if (!table) refuse("a convolution needs a table");
   const Shape& s = table->shape;
   ConvJob job{};
-  job.in = view(in), job.out = view(out);
+  job.in = stored(in), job.out = view(out);
   job.slope = slope, job.c_out = s.c_out, job.stride = s.stride, job.shuffle = shuffle;
   if (shuffle < 1 || shuffle > 8 || s.c_out % (shuffle * shuffle) ||
       job.out.channels != s.c_out / (shuffle * shuffle) || job.in.channels != s.c_in)
@@ -163,19 +192,20 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
       (height - 1) * s.stride + reach_y >= job.in.height + job.in.halo ||
       (columns - 1) * s.stride + reach_x >= job.in.columns + job.in.halo)
     refuse("a convolution reaches past its input's halo");
-  if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX / int64_t(sizeof(float)))
+  if (job.in.row * (s.kernel_y * s.dilation + 1) > INT32_MAX)
     refuse("a row is too long for a convolution");
+  job.above = s.padding, job.below = std::max(reach_y, 0), job.last = height;
   apart(in, out);
   if (residual.tensor >= 0) {
-    job.residual = view(residual);
+    job.residual = stored(residual);
     same_grid(job.residual, job.out);
     apart(residual, out);
     if (shuffle != 1) refuse("nothing can be added before a pixel shuffle");
   }
   struct Data {
-    std::vector<Entry> entries;
-    std::vector<int32_t> numbers;
-    std::vector<float> bias, weights;
+    Sparse sparse;
+    Dense dense;
+    std::vector<float> bias;
   };
   auto data = std::make_shared<Data>();
   data->bias = table->bias;
@@ -183,41 +213,52 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   job.bias = data->bias.data();
   const bool dense = group == 0;
   if (dense) {
-    table->fill(job.in, kernels_.lanes, kernels_.block, &data->numbers, &data->weights);
-    job.offsets = data->numbers.data();
-    job.weights = data->weights.data();
-    job.taps = int(data->numbers.size());
+    data->dense = table->fill(job.in, kernels_);
+    job.offsets = data->dense.offsets.data();
+    job.weights = data->dense.weights.data();
+    job.taps = int(data->dense.offsets.size()) / kernels_.merged;
   } else {
     if (group < 1) refuse("a group has at least one channel");
-    table->order(job.in, kernels_.lanes, group, &data->entries, &data->numbers);
-    job.entries = data->entries.data();
-    job.starts = data->numbers.data();
+    data->sparse = table->order(job.in, kernels_, group);
+    job.entries = data->sparse.items();
+    job.starts = data->sparse.starts.data();
     job.groups = (s.c_in + group - 1) / group;
     job.together = job.groups == 1 ? s.c_out : kTogether;
     need_scratch(int64_t(job.together) * kernels_.rows * kernels_.vectors * kernels_.lanes);
   }
   const auto kernel = dense ? kernels_.dense : kernels_.sparse;
-  add(height, kernels_.rows, [job, data, kernel](int begin, int end, float* scratch) {
-    kernel(job, begin, end, scratch);
-  });
+  const auto work = [this, job, data, kernel, in, out, residual](int begin, int end,
+                                                                 float* scratch) {
+    ConvJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    moved.residual = now(job.residual, residual.tensor);
+    kernel(moved, begin, end, scratch);
+  };
+  std::vector<Reach> reads{{in, s.stride, s.padding, reach_y}};
+  if (residual.tensor >= 0) reads.push_back({residual, 1, 0, 0});
+  add(height, kernels_.rows, work, reads, out, shuffle);
 }
 
 void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift) {
-  job.x = view(x), job.out = view(out);
+  job.x = stored(x), job.out = view(out);
   same_grid(job.x, job.out);
   apart(x, out);
   if (y.tensor >= 0) {
-    job.y = view(y);
+    job.y = stored(y);
     same_grid(job.y, job.out);
     apart(y, out);
   }
   if (shift.size() != size_t(job.out.channels)) refuse("a step needs one shift for each channel");
-  add(job.out.height, kRowsAtATime,
-      [this, job, shift](int begin, int end, float* scratch) mutable {
-        CombineJob now = job;
-        now.shift = shift.data();
-        kernels_.combine(now, begin, end, scratch);
-      });
+  const auto work = [this, job, shift, x, y, out](int begin, int end, float* scratch) {
+    CombineJob moved = job;
+    moved.x = now(job.x, x.tensor), moved.y = now(job.y, y.tensor);
+    moved.out = now(job.out, out.tensor);
+    moved.shift = shift.data();
+    kernels_.combine(moved, begin, end, scratch);
+  };
+  std::vector<Reach> reads{{x, 1, 0, 0}};
+  if (y.tensor >= 0) reads.push_back({y, 1, 0, 0});
+  add(job.out.height, kRowsAtATime, work, reads, out);
 }
 
 void Program::combine(Slice x, Slice y, Slice out, float alpha, float beta,
@@ -232,30 +273,37 @@ void Program::gate(Slice x, Slice y, Slice out) {
 }
 
 void Program::pool(Slice in, Slice out, int size, int stride) {
-  const PoolJob job{view(in), view(out), size, stride};
+  const PoolJob job{stored(in), stored(out), size, stride};
   if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
       job.in.channels != job.out.channels || job.out.height != (job.in.height - size) / stride + 1 ||
       job.out.width != (job.in.width - size) / stride + 1)
     refuse("a pooling's sizes do not fit its tensors");
   apart(in, out);
   need_scratch(int64_t(job.in.columns + job.out.columns) * kernels_.lanes);
-  add(job.out.height, kRowsAtATime,
-      [this, job](int begin, int end, float* scratch) { kernels_.pool(job, begin, end, scratch); });
+  const auto work = [this, job, in, out](int begin, int end, float* scratch) {
+    PoolJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    kernels_.pool(moved, begin, end, scratch);
+  };
+  add(job.out.height, kRowsAtATime, work, {{in, stride, 0, size - 1}}, out);
 }
 
 void Program::resize(Slice in, Slice out) {
-  ResizeJob job{view(in), view(out), {}, {}};
+  ResizeJob job{stored(in), stored(out), {}, {}};
   if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
   apart(in, out);
   need_scratch(int64_t(2) * job.in.columns * kernels_.lanes);
   job.rows = {0, job.out.height, 0, job.in.height};
   job.columns = {0, job.out.width, 0, job.in.width};
   const int number = resizes_++;
-  add(job.out.height, kRowsAtATime, [this, job, number](int begin, int end, float* scratch) {
-    ResizeJob now = job;
-    if (!places_.empty()) now.rows = places_[number][0], now.columns = places_[number][1];
-    kernels_.resize(now, begin, end, scratch);
-  });
+  const auto work = [this, job, in, out, number](int begin, int end, float* scratch) {
+    ResizeJob moved = job;
+    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    if (!places_.empty()) moved.rows = places_[number][0], moved.columns = places_[number][1];
+    kernels_.resize(moved, begin, end, scratch);
+  };
+  const int all = job.in.height;  // any row may be needed
+  add(job.out.height, kRowsAtATime, work, {{in, 1, all, all}}, out);
 }
 
 void Program::run(Pool& pool, const Image<const float>& input, const Image<float>& output,
@@ -274,19 +322,35 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
         refuse("a resize's place is out of range");
   std::lock_guard<std::mutex> lock(one_run_);
   input_ = input, output_ = output, places_ = places;
-  std::vector<std::shared_ptr<float>> scratch;
+  Scratch scratch;
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(aligned(std::max<int64_t>(scratch_floats_, 1)));
   seconds_.assign(steps_.size(), 0.0);
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const Step& step = steps_[i];
-    const double begin = now(pool.size() == 1);
-    pool.run((step.rows + step.block - 1) / step.block, [&](int block, int worker) {
-      const int first = block * step.block;
-      step.work(first, std::min(first + step.block, step.rows), scratch[worker].get());
-    });
-    seconds_[i] = now(pool.size() == 1) - begin;
+  for (const Step& step : steps_)
+    if (!step.banded)
+      for (int t : touched(step))
+        if (tensors_[t].rolls) refuse("a tensor that rolls is used outside its bands");
+  auto group = groups_.begin();
+  for (size_t i = 0; i < steps_.size();) {
+    if (group == groups_.end() || int(i) < group->first) {
+      run_rows(pool, i, 0, steps_[i].rows, scratch);
+      ++i;
+      continue;
+    }
+    run_group(pool, *group, scratch);
+    i = size_t(group->last);
+    ++group;
   }
+}
+
+void Program::run_rows(Pool& pool, size_t i, int begin, int end, const Scratch& scratch) {
+  const Step& step = steps_[i];
+  const double start = thinlens::now(pool.size() == 1);
+  pool.run((end - begin + step.block - 1) / step.block, [&](int block, int worker) {
+    const int first = begin + block * step.block;
+    step.work(first, std::min(first + step.block, end), scratch[worker].get());
+  });
+  seconds_[i] += thinlens::now(pool.size() == 1) - start;
 }
 
 }  // namespace thinlens

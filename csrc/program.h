@@ -25,14 +25,20 @@ struct Slice {  // `channels` of a tensor, from `first` on
   int tensor, first, channels;
 };
 
+struct Grid {
+  int channels, height, columns, halo;
+};
+
 // Steps over tensors that share one arena. Every method checks what it is told and throws
 // std::invalid_argument, so that no step can touch memory outside its tensors.
 class Program {
  public:
   Program(const Kernels& kernels, int64_t arena_floats);
 
-  static int64_t size(const Kernels&, int channels, int height, int columns, int halo);
-  int tensor(int64_t offset, int channels, int height, int width, int columns, int halo);
+  // In floats, whatever the tensor holds; `wide` ones hold floats, others what the kernels store.
+  // A tensor with room for some `rows`, its halo's included, rolls: only bands() may use it.
+  static int64_t size(const Kernels&, Grid, bool wide, int rows);
+  int tensor(int64_t offset, Grid, int width, bool wide, int rows);
 
   void pack(Slice out, int first_channel);  // from the input image
   void unpack(Slice in);                    // to the output image
@@ -45,6 +51,10 @@ class Program {
   void pool(Slice in, Slice out, int size, int stride);
   void resize(Slice in, Slice out);
 
+  // Run the steps from `first` on by bands: in band b, step i goes on to row ends[b][i]. Rows that the
+  // next step reads are then still in the cache, and tensors that only these steps use may roll.
+  void bands(int first, const std::vector<std::vector<int>>& ends);
+
   // Run all steps on one image. One run at a time; others wait. `places` says by resize step where
   // its rows and columns lie in those of a larger image; empty: they are the whole.
   void run(Pool&, const Image<const float>& input, const Image<float>& output,
@@ -56,16 +66,47 @@ class Program {
   struct Memory {
     int64_t begin, end;
     View view;
+    int room;           // rows that fit, the halo's included
+    bool rolls;
+    int64_t shift = 0;  // bytes from where row 0 lies at first to where it would lie now
+  };
+  struct Reach {  // what a step reads for each of its rows
+    Slice slice;
+    int stride, above, below;
   };
   struct Step {
     int rows, block;  // output rows, and how many of them a thread takes at a time
     std::function<void(int begin, int end, float* scratch)> work;
+    std::vector<Reach> reads;
+    Slice out;    // tensor -1: the output image
+    int scale;    // rows of `out` for each of its rows
+    bool banded = false;
+  };
+  struct Rolling {
+    int tensor;
+    std::vector<int> from, to;  // by band, the rows that lie in memory
+  };
+  struct Group {  // steps [first, last) that run together
+    int first, last;
+    std::vector<std::vector<int>> ends;
+    std::vector<Rolling> rolling;
   };
 
   View view(const Slice&) const;
+  View stored(const Slice&) const;  // of a tensor that is not wide
   void apart(const Slice& a, const Slice& b) const;
   void need_scratch(int64_t floats);
-  void add(int rows, int block, std::function<void(int, int, float*)> work);
+  void add(int rows, int block, std::function<void(int, int, float*)> work, std::vector<Reach> reads,
+           Slice out, int scale = 1);
+  View now(const View&, int tensor) const;  // where it lies in the band that runs
+  void check_order(const Group&) const;
+  void check_apart(const Group&) const;
+  Rolling rolling(const Group&, int tensor) const;
+  void roll(const Rolling&, int band);
+  using Scratch = std::vector<std::shared_ptr<float>>;  // by thread
+  void run_rows(Pool&, size_t step, int begin, int end, const Scratch&);
+  void run_group(Pool&, const Group&, const Scratch&);
+  static std::vector<int> touched(const Step&);
   void combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift);
 
   const Kernels& kernels_;
@@ -73,6 +114,7 @@ class Program {
   std::shared_ptr<float> arena_;
   std::vector<Memory> tensors_;
   std::vector<Step> steps_;
+  std::vector<Group> groups_;
   std::vector<double> seconds_;
   int64_t scratch_floats_ = 0;
   int input_channels_ = 0, output_channels_ = 0;

@@ -3,8 +3,11 @@
 
 #include <cstring>
 
-#include "layout.h"
-#include "simd.h"
+#ifdef THINLENS_BF16
+#include "bf16.h"
+#else
+#include "fp32.h"
+#endif
 
 namespace {
 
@@ -15,53 +18,56 @@ using thinlens::PoolJob;
 using thinlens::ResizeJob;
 using thinlens::View;
 
-inline float* row_of(const View& view, int y, int c) {
-  return view.data + y * view.row + c * view.channel;
+template <class T = Element>
+inline T* row_of(const View& view, int y, int c) {
+  return reinterpret_cast<T*>(view.data + y * view.row + c * view.channel);
 }
 
 // Zero the columns past the width, then write the halo vectors: the neighbours' columns.
 inline void finish_row(const View& view, int y, int c) {
-  float* row = row_of(view, y, c);
+  if (sizeof(Element) < sizeof(float) && view.wide) return;  // only unpacking reads it
+  Element* row = row_of(view, y, c);
   const int S = view.columns;
   if (view.width < kLanes * S)
     for (int l = view.width / S; l < kLanes; ++l)
       for (int s = l == view.width / S ? view.width % S : 0; s < S; ++s) row[s * kLanes + l] = 0;
   for (int h = 1; h <= view.halo; ++h) {
-    store(row - h * kLanes, lanes_up(load(row + (S - h) * kLanes)));
-    store(row + (S - 1 + h) * kLanes, lanes_down(load(row + (h - 1) * kLanes)));
+    store_line(row - h * kLanes, lanes_up(load_line(row + (S - h) * kLanes)));
+    store_line(row + (S - 1 + h) * kLanes, lanes_down(load_line(row + (h - 1) * kLanes)));
   }
 }
 
 // Zero the rows above the image if `begin` is its first row, those below if `end` is past its last.
 inline void finish_edges(const View& view, int begin, int end) {
-  const int64_t floats = int64_t(view.columns + 2 * view.halo) * kLanes;
+  const int64_t bytes = int64_t(view.columns + 2 * view.halo) * kLanes * sizeof(Element);
+  const auto clear = [&](int y, int c) {
+    std::memset(row_of(view, y, c) - view.halo * kLanes, 0, size_t(bytes));
+  };
   for (int h = 1; h <= view.halo; ++h)
     for (int c = 0; c < view.channels; ++c) {
-      if (begin == 0)
-        std::memset(row_of(view, -h, c) - view.halo * kLanes, 0, floats * sizeof(float));
-      if (end == view.height)
-        std::memset(row_of(view, view.height - 1 + h, c) - view.halo * kLanes, 0,
-                    floats * sizeof(float));
+      if (begin == 0) clear(-h, c);
+      if (end == view.height) clear(view.height - 1 + h, c);
     }
 }
 
 // A plain row of `width` values to vectors; the columns past the width are left to finish_row.
-inline void row_in(const float* plain, float* row, int width, int S) {
+inline void row_in(const float* plain, Element* row, int width, int S) {
   const int whole = width / S;  // lanes without a column past the width
   if (whole == kLanes) {
     for (int s = 0; s < S; ++s)
-      for (int l = 0; l < kLanes; ++l) row[s * kLanes + l] = plain[l * S + s];
+      for (int l = 0; l < kLanes; ++l) row[s * kLanes + l] = to_element(plain[l * S + s]);
     return;
   }
   for (int l = 0; l < kLanes; ++l)
     for (int s = 0; s < S; ++s)
-      row[s * kLanes + l] = l * S + s < width ? plain[l * S + s] : 0.0f;
+      row[s * kLanes + l] = l * S + s < width ? to_element(plain[l * S + s]) : Element(0);
 }
 
-inline void row_out(const float* row, float* plain, int width, int S) {
+template <class T>
+inline void row_out(const T* row, float* plain, int width, int S) {
   for (int l = 0; l * S < width; ++l) {
     const int count = width - l * S < S ? width - l * S : S;
-    for (int s = 0; s < count; ++s) plain[l * S + s] = row[s * kLanes + l];
+    for (int s = 0; s < count; ++s) plain[l * S + s] = to_float(row[s * kLanes + l]);
   }
 }
 
@@ -84,17 +90,20 @@ void run_pack(const PackJob& job, int begin, int end, float* scratch) {
 
 void run_unpack(const PackJob& job, int begin, int end, float*) {
   for (int y = begin; y < end; ++y)
-    for (int c = 0; c < job.view.channels; ++c)
-      row_out(row_of(job.view, y, c), job.target + (int64_t(c) * job.height + y) * job.width,
-              job.width, job.view.columns);
+    for (int c = 0; c < job.view.channels; ++c) {
+      float* plain = job.target + (int64_t(c) * job.height + y) * job.width;
+      if (job.view.wide)
+        row_out(row_of<float>(job.view, y, c), plain, job.width, job.view.columns);
+      else
+        row_out(row_of(job.view, y, c), plain, job.width, job.view.columns);
+    }
 }
 
 void run_combine(const CombineJob& job, int begin, int end, float*) {
   for (int y = begin; y < end; ++y)
     for (int c = 0; c < job.out.channels; ++c) {
-      const float* x = row_of(job.x, y, c);
-      const float* second = job.y.data ? row_of(job.y, y, c) : nullptr;
-      float* out = row_of(job.out, y, c);
+      const Element* x = row_of(job.x, y, c);
+      const Element* second = job.y.data ? row_of(job.y, y, c) : nullptr;
       for (int i = 0; i < job.out.columns * kLanes; i += kLanes) {
         Vec v = load(x + i);
         if (job.gate)
@@ -102,7 +111,10 @@ void run_combine(const CombineJob& job, int begin, int end, float*) {
         else
           v = v * job.alpha + job.shift[c];
         if (second && !job.gate) v += load(second + i) * job.beta;
-        store(out + i, activate(v, job.slope));
+        if (job.out.wide)
+          store(row_of<float>(job.out, y, c) + i, activate(v, job.slope));
+        else
+          store(row_of(job.out, y, c) + i, activate(v, job.slope));
       }
       finish_row(job.out, y, c);
     }
@@ -116,18 +128,15 @@ void run_pool(const PoolJob& job, int begin, int end, float* scratch) {
   float* plain = scratch + job.in.columns * kLanes;
   for (int y = begin; y < end; ++y)
     for (int c = 0; c < job.out.channels; ++c) {
-      float* highest = row_of(job.out, y, c);
       const int S = job.in.columns;
       for (int s = 0; s < S; ++s) {
         Vec best = load(row_of(job.in, y * job.stride, c) + s * kLanes);
-        for (int k = 1; k < job.size; ++k) {
-          const Vec next = load(row_of(job.in, y * job.stride + k, c) + s * kLanes);
-          best = best >= next || best != best ? best : next;  // NaN wins, as in torch
-        }
-        float lanes[kLanes];
-        std::memcpy(lanes, &best, sizeof best);
+        for (int k = 1; k < job.size; ++k)
+          best = maximum(best, load(row_of(job.in, y * job.stride + k, c) + s * kLanes));
+        alignas(64) Element lanes[kLanes];
+        store(lanes, best);
         for (int l = 0; l < kLanes; ++l)
-          if (l * S + s < width) line[l * S + s] = lanes[l];
+          if (l * S + s < width) line[l * S + s] = to_float(lanes[l]);
       }
       for (int x = 0; x < job.out.width; ++x) {
         float best = line[x * job.stride];
@@ -137,7 +146,7 @@ void run_pool(const PoolJob& job, int begin, int end, float* scratch) {
         }
         plain[x] = best;
       }
-      row_in(plain, highest, job.out.width, job.out.columns);
+      row_in(plain, row_of(job.out, y, c), job.out.width, job.out.columns);
       finish_row(job.out, y, c);
     }
   finish_edges(job.out, begin, end);
@@ -165,19 +174,20 @@ inline Between between(int index, const Along& a, int count) {
 void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
   const View &in = job.in, &out = job.out;
   float* line = scratch;
-  float* mixed = scratch + in.columns * kLanes;
+  Element* mixed = reinterpret_cast<Element*>(scratch + in.columns * kLanes);
   for (int y = begin; y < end; ++y) {
     const Between rows = between(y, job.rows, in.height);
     for (int c = 0; c < out.channels; ++c) {
-      const float *low = row_of(in, rows.low, c), *high = row_of(in, rows.high, c);
+      const Element *low = row_of(in, rows.low, c), *high = row_of(in, rows.high, c);
       for (int i = 0; i < in.columns * kLanes; i += kLanes)
         store(mixed + i, load(low + i) * (1.0f - rows.share) + load(high + i) * rows.share);
       row_out(mixed, line, in.width, in.columns);
-      float* to = row_of(out, y, c);
+      Element* to = row_of(out, y, c);
       for (int l = 0; l < kLanes; ++l)
         for (int s = 0; s < out.columns && l * out.columns + s < out.width; ++s) {
           const Between b = between(l * out.columns + s, job.columns, in.width);
-          to[s * kLanes + l] = line[b.low] * (1.0f - b.share) + line[b.high] * b.share;
+          to[s * kLanes + l] =
+              to_element(line[b.low] * (1.0f - b.share) + line[b.high] * b.share);
         }
       finish_row(out, y, c);
     }

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -19,6 +20,22 @@ void check(const Shape& s) {
   if (s.stride < 1 || s.stride > 2) refuse("a stride is 1 or 2");
   if (s.padding < 0 || s.padding > most_kernel || s.dilation < 1 || s.dilation > most_kernel)
     refuse("padding is 0 to 31 and dilation 1 to 31");
+}
+
+// Two entries of an output channel make a pair; an odd last one is paired with itself, times 0.
+void merge(Sparse* made) {
+  std::vector<int32_t> starts{0};
+  for (size_t i = 0; i + 1 < made->starts.size(); ++i) {
+    const int32_t end = made->starts[i + 1];
+    for (int32_t e = made->starts[i]; e < end; e += 2) {
+      const Entry& first = made->entries[e];
+      const Entry& second = made->entries[e + 1 < end ? e + 1 : e];
+      const uint32_t upper = e + 1 < end ? rounded(second.weight) : 0;
+      made->pairs.push_back({first.offset, second.offset, rounded(first.weight) | upper << 16});
+    }
+    starts.push_back(int32_t(made->pairs.size()));
+  }
+  made->starts = std::move(starts);
 }
 
 }  // namespace
@@ -49,44 +66,54 @@ Table::Table(Shape s, std::vector<int32_t> starts_, std::vector<int32_t> positio
     }
 }
 
-int64_t Table::offset(const View& in, int lanes, int position) const {
+int64_t Table::offset(const View& in, const Kernels& kernels, int position) const {
   const int c = position % shape.c_in, tap = position / shape.c_in;
   const int dy = tap / shape.kernel_x * shape.dilation - shape.padding;
   const int dx = tap % shape.kernel_x * shape.dilation - shape.padding;
-  return (dy * in.row + c * in.channel + int64_t(dx) * lanes) * int64_t(sizeof(float));
+  return dy * in.row + c * in.channel + int64_t(dx) * kernels.lanes * kernels.bytes;
 }
 
-void Table::order(const View& in, int lanes, int group, std::vector<Entry>* entries,
-                  std::vector<int32_t>* group_starts) const {
-  entries->clear();
-  entries->reserve(values.size());
-  group_starts->assign(1, 0);
+Sparse Table::order(const View& in, const Kernels& kernels, int group) const {
+  Sparse made;
+  std::vector<Entry>& entries = made.entries;
+  entries.reserve(values.size());
+  made.starts.assign(1, 0);
   for (int first = 0; first < shape.c_in; first += group)
     for (int o = 0; o < shape.c_out; ++o) {
       for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
         const int c = positions[i] % shape.c_in;
         if (c >= first && c < first + group)
-          entries->push_back({int32_t(offset(in, lanes, positions[i])), values[i]});
+          entries.push_back({int32_t(offset(in, kernels, positions[i])), values[i]});
       }
-      const auto begin = entries->begin() + group_starts->back();
-      std::sort(begin, entries->end(),
+      const auto begin = entries.begin() + made.starts.back();
+      std::sort(begin, entries.end(),
                 [](const Entry& a, const Entry& b) { return a.offset < b.offset; });
       // Every other channel walks back, so that it starts on what the cache holds.
-      if (o % 2) std::reverse(begin, entries->end());
-      group_starts->push_back(int32_t(entries->size()));
+      if (o % 2) std::reverse(begin, entries.end());
+      made.starts.push_back(int32_t(entries.size()));
     }
+  if (kernels.merged == 2) merge(&made);
+  return made;
 }
 
-void Table::fill(const View& in, int lanes, int block, std::vector<int32_t>* offsets,
-                 std::vector<float>* weights) const {
-  const int taps = shape.kernel_y * shape.kernel_x * shape.c_in;
-  const int blocks = (shape.c_out + block - 1) / block;
-  offsets->resize(taps);
-  for (int t = 0; t < taps; ++t) (*offsets)[t] = int32_t(offset(in, lanes, t));
-  weights->assign(size_t(blocks) * taps * block, 0.0f);
+Dense Table::fill(const View& in, const Kernels& kernels) const {
+  Dense made;
+  const int taps = shape.kernel_y * shape.kernel_x * shape.c_in, block = kernels.block;
+  const int blocks = (shape.c_out + block - 1) / block, merged = kernels.merged;
+  const int steps = (taps + merged - 1) / merged;  // an odd last tap is paired with itself, times 0
+  for (int t = 0; t < steps * merged; ++t)
+    made.offsets.push_back(int32_t(offset(in, kernels, std::min(t, taps - 1))));
+  made.weights.assign(size_t(blocks) * steps * block, 0);
   for (int o = 0; o < shape.c_out; ++o)
-    for (int32_t i = starts[o]; i < starts[o + 1]; ++i)
-      (*weights)[(size_t(o / block) * taps + positions[i]) * block + o % block] = values[i];
+    for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
+      const int step = positions[i] / merged, half = positions[i] % merged;
+      uint32_t& to = made.weights[(size_t(o / block) * steps + step) * block + o % block];
+      if (merged == 1)
+        std::memcpy(&to, &values[i], sizeof to);
+      else
+        to |= uint32_t(rounded(values[i])) << (16 * half);
+    }
+  return made;
 }
 
 }  // namespace thinlens

@@ -12,6 +12,21 @@ struct Shape {
   int c_in, c_out, kernel_y, kernel_x, padding, stride, dilation;
 };
 
+struct Sparse {  // what ConvJob says of the sparse kernel
+  std::vector<Entry> entries;
+  std::vector<Pair> pairs;  // in place of entries, where the kernels merge two
+  std::vector<int32_t> starts;
+
+  const void* items() const {
+    return pairs.empty() ? static_cast<const void*>(entries.data()) : pairs.data();
+  }
+};
+
+struct Dense {  // what ConvJob says of the dense kernel
+  std::vector<int32_t> offsets;
+  std::vector<uint32_t> weights;  // bits of a float, or of two bfloat16
+};
+
 // The living weights by output channel. A position is an index into [kernel_y, kernel_x, c_in], and
 // positions of an output channel rise. The constructor checks all of it and throws
 // std::invalid_argument; a table that exists is sound.
@@ -27,13 +42,11 @@ class Table {
   const std::vector<float> bias;
 
   // Bytes from an output's place in `in` to the input at `position`.
-  int64_t offset(const View& in, int lanes, int position) const;
-  // The entries in the order of the sparse kernel, input channels cut into groups of `group`.
-  void order(const View& in, int lanes, int group, std::vector<Entry>* entries,
-             std::vector<int32_t>* group_starts) const;
+  int64_t offset(const View& in, const Kernels& kernels, int position) const;
+  // The living weights in the order of the sparse kernel, input channels cut into groups of `group`.
+  Sparse order(const View& in, const Kernels& kernels, int group) const;
   // All taps and weights in the order of the dense kernel, zeros filled in.
-  void fill(const View& in, int lanes, int block, std::vector<int32_t>* offsets,
-            std::vector<float>* weights) const;
+  Dense fill(const View& in, const Kernels& kernels) const;
 };
 
 }  // namespace thinlens

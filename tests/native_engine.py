@@ -12,4 +12,5 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where no compiler was, its tests are skipped
     CORE = native()
 KERNELS = CORE.offered() if CORE is not None else []
+BF16 = CORE.offered_bf16() if CORE is not None else []
 built = pytest.mark.skipif(CORE is None, reason="the native engine was not built")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from native_engine import CORE, KERNELS, built
+from native_engine import BF16, CORE, KERNELS, built
 from thinlens.engine.graph import Kernel
 from thinlens.engine.plan import NONE, table
 
@@ -86,7 +86,19 @@ def tolerance(kernel: Kernel) -> float:
     return 2e-6 * math.sqrt(kernel.weight[0].size)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+def stored(name: str, values: np.ndarray) -> np.ndarray:
+    """What is left of values in the kernels' storage."""
+    return torch.from_numpy(values).bfloat16().float().numpy() if name in BF16 else values
+
+
+def check(name: str, kernel: Kernel, got: np.ndarray, wanted: np.ndarray) -> None:
+    """Sums are float32 always; in bfloat16 the output, and a residual, are rounded to 8 bits."""
+    rounding = 2.0**-8 * np.abs(wanted) if name in BF16 else 0.0
+    scale = max(1.0, float(np.abs(wanted).max()))
+    assert (np.abs(got - wanted) <= rounding + tolerance(kernel) * scale).all()
+
+
+@pytest.mark.parametrize("name", [*KERNELS, *BF16])
 @pytest.mark.parametrize("group", [0, 5, 64], ids=["dense", "grouped", "sparse"])
 @settings(max_examples=25)
 @given(data=st.data())
@@ -102,28 +114,28 @@ def test_a_convolution_is_conv2d(name: str, group: int, data: st.DataObject) -> 
     shape = (c_out, c_in, k, k)
     weight = nm_weight(rng, shape, data.draw(st.integers(0, 4)), data.draw(st.sampled_from([4, 7])))
     bias = rng.standard_normal(c_out).astype(np.float32)
-    kernel = Kernel(weight, bias, padding, stride, dilation)
-    image = rng.standard_normal((2, c_in, height, width)).astype(np.float32)
+    kernel = Kernel(stored(name, weight), bias, padding, stride, dilation)
+    image = stored(name, rng.standard_normal((2, c_in, height, width)).astype(np.float32))
     options = {"shuffle": shuffle, "slope": data.draw(st.sampled_from([1.0, 0.0, 0.1]))}
     wanted = reference(kernel, image, **options)
     got = run_one(name, kernel, image, group=group, **options)
-    assert np.abs(got - wanted).max() <= tolerance(kernel) * max(1.0, np.abs(wanted).max())
+    check(name, kernel, got, wanted)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, *BF16])
 @pytest.mark.parametrize("group", [0, 16])
 def test_every_size_and_a_residual(name: str, group: int) -> None:
     rng = np.random.default_rng(0)
     bias = rng.standard_normal(3).astype(np.float32)
-    kernel = Kernel(nm_weight(rng, (3, 20, 3, 3), 2, 8), bias, 1, 1, 1)
+    kernel = Kernel(stored(name, nm_weight(rng, (3, 20, 3, 3), 2, 8)), bias, 1, 1, 1)
     for size in range(1, 41):
-        image = rng.standard_normal((1, 20, size, 41 - size)).astype(np.float32)
+        image = stored(name, rng.standard_normal((1, 20, size, 41 - size)).astype(np.float32))
         got = run_one(name, kernel, image, group=group, residual=True, slope=0.05)
         wanted = reference(kernel, image, residual=True, slope=0.05)
-        assert np.abs(got - wanted).max() <= tolerance(kernel) * np.abs(wanted).max()
+        check(name, kernel, got, wanted)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, *BF16])
 def test_two_threads_give_the_same_bits(name: str) -> None:
     rng = np.random.default_rng(1)
     kernel = Kernel(nm_weight(rng, (8, 32, 3, 3), 8, 32), np.zeros(8, np.float32), 1, 1, 1)

@@ -33,7 +33,7 @@ class Evaluate(Verb):
     seed: int = 0
     """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
+    """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
     """Who picks the branch of a class-pruned network: its classifier, the true noise level,
     chance with the classifier's shares, or one branch for all."""

@@ -31,7 +31,7 @@ class Restore(Verb):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Gets <relative path>.png and manifest.jsonl."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network: torch, the native CPU engine, or auto (torch in this version)."""
+    """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""

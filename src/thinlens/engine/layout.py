@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from thinlens.engine.graph import Node, reachable
 
+WIDE = {"conv", "affine", "add", "gate"}
+"""Kinds of nodes that can store float32."""
+
 
 @dataclass(eq=False)
 class Buffer:
@@ -19,6 +22,8 @@ class Buffer:
     width: int
     columns: int
     halo: int = 0
+    wide: bool = False
+    """Holds float32 whatever the kernels store: the output of a network, which is rounded once."""
 
 
 @dataclass
@@ -39,6 +44,8 @@ def lay_out(output: Node, lanes: int, least: int) -> Layout:
     _grids(layout, lanes, least)
     for node in reversed(layout.order):
         _house(layout, node)
+    last = layout.order[-1]
+    layout.home[last][0].wide = last.kind in WIDE
     for node in layout.order:
         for index, source in enumerate(node.inputs):
             buffer = layout.home[source][0]

@@ -10,8 +10,8 @@ from types import ModuleType
 
 from thinlens.errors import UsageError
 
-PRECISIONS = ("fp32",)
-"""How activations are stored."""
+PRECISIONS = ("fp32", "bf16")
+"""How activations are stored. Sums are float32 in both, and so is the network's output."""
 
 
 @cache
@@ -31,7 +31,12 @@ def fastest(precision: str = "fp32") -> str:
     core = native()
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: wanted {' or '.join(PRECISIONS)}")
-    return "torch" if core is None else str(core.offered()[-1])
+    if core is None:
+        return "torch"
+    offered = core.offered() if precision == "fp32" else core.offered_bf16()
+    if not offered:
+        raise UsageError(f"precision {precision!r}: this CPU has no AVX512_BF16; wanted 'fp32'")
+    return str(offered[-1])
 
 
 def build() -> str:

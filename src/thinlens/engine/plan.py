@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from thinlens.engine.arena import Lifetime, place
+from thinlens.engine.bands import Group, grouped
 from thinlens.engine.capture import capture
 from thinlens.engine.choice import Choose, table
 from thinlens.engine.fusion import fuse
@@ -19,6 +20,11 @@ from thinlens.models.placement import Place
 
 NONE = [-1, 0, 0]
 """No tensor."""
+
+
+def _floats(kernels: Any, b: Buffer, rows: int) -> int:
+    """Count the floats of a buffer, or of some of its rows."""
+    return int(kernels.floats(b.channels, b.height, b.columns, b.halo, b.wide, rows))
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Means:
     choose: Choose
     limit: int
     """Bytes that the activations of a plan may take."""
+    threads: int = 1
 
 
 class Plan:
@@ -46,7 +53,11 @@ class Plan:
             output = output.inputs[0]
         self._core, self._layout = core, lay_out(output, kernels.lanes, kernels.least_columns)
         output = self._layout.order[-1]
-        buffers, lifetimes = self._lifetimes(kernels)
+        groups = grouped(
+            self._layout, lambda buffer: _floats(kernels, buffer, 1) * 4, means.threads
+        )
+        rows = {b: n for group in groups for b, n in group.rows.items()}
+        buffers, lifetimes = self._lifetimes(kernels, groups, rows)
         offsets, floats = place(lifetimes)
         if 4 * floats > limit:
             raise UsageError(
@@ -54,9 +65,12 @@ class Plan:
                 f"of memory, more than the {limit / 2**30:.1f} GiB allowed: cut it into tiles"
             )
         self.bytes = 4 * floats
+        self._bytes = kernels.bytes
         self.program = core.Program(kernels, floats)
         self._tensors = {
-            b: self.program.tensor(o, b.channels, b.height, b.width, b.columns, b.halo)
+            b: self.program.tensor(
+                o, b.channels, b.height, b.width, b.columns, b.halo, b.wide, rows.get(b, 0)
+            )
             for b, o in zip(buffers, offsets, strict=True)
         }
         self._resizes: list[Node] = []
@@ -67,8 +81,14 @@ class Plan:
         """Of living weights."""
         self.traffic = 0
         """Bytes that the steps read and write, a tensor that is read twice counted twice."""
+        starts = {group.nodes[0]: group for group in groups}
+        ends = {group.nodes[-1]: group for group in groups}
         for node in self._layout.order:
+            if node in starts:
+                begin = len(self.steps)
             self._emit(node)
+            if node in ends:
+                self._take_turns(begin, ends[node])
         self.program.unpack(self._slice(output))
         self._note("unpack", [output.size, output.size])
 
@@ -81,18 +101,30 @@ class Plan:
         """Tell the program's resizes where the input lies."""
         return [_along(node, place) for node in self._resizes]
 
-    def _lifetimes(self, kernels: Any) -> tuple[list[Buffer], list[Lifetime]]:
+    def _take_turns(self, begin: int, group: Group) -> None:
+        """Run the steps from `begin` on by bands; a concatenation in place is no step."""
+        steps = [i for i, node in enumerate(group.nodes) if node.kind != "concat"]
+        if len(steps) != len(self.steps) - begin:
+            raise TypeError("a group's nodes are a step each")
+        self.program.bands(begin, [[end[i] for i in steps] for end in group.ends])
+
+    def _lifetimes(
+        self, kernels: Any, groups: list[Group], rows: dict[Buffer, int]
+    ) -> tuple[list[Buffer], list[Lifetime]]:
         first: dict[Buffer, int] = {}
         last: dict[Buffer, int] = {}
-        for step, node in enumerate(self._layout.order):
+        times = dict(zip(self._layout.order, range(len(self._layout.order)), strict=True))
+        for group in groups:  # its steps happen at one time
+            times |= dict.fromkeys(group.nodes, times[group.nodes[0]])
+        for node in self._layout.order:
+            step = times[node]
             for touched in [node, *node.inputs]:
                 buffer = self._layout.home[touched][0]
                 first.setdefault(buffer, step)
                 last[buffer] = step
         last[self._layout.home[self._layout.order[-1]][0]] = len(self._layout.order)
         return list(first), [
-            Lifetime(kernels.floats(b.channels, b.height, b.columns, b.halo), first[b], last[b])
-            for b in first
+            Lifetime(_floats(kernels, b, rows.get(b, 0)), first[b], last[b]) for b in first
         ]
 
     def _slice(self, node: Node) -> list[int]:
@@ -134,7 +166,7 @@ class Plan:
     def _note(self, kind: str, touched: list[Size], layer: str = "") -> None:
         self.steps.append(kind)
         self.layers.append(layer)
-        self.traffic += sum(4 * s.channels * s.height * s.width for s in touched)
+        self.traffic += sum(self._bytes * s.channels * s.height * s.width for s in touched)
 
     @staticmethod
     def _read_unpadded(layout: Layout, node: Node) -> bool:

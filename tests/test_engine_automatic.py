@@ -1,0 +1,66 @@
+"""Does `auto` take the engine for thin networks that it runs faster, and torch for all others?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from native_engine import built
+from thinlens.engine import automatic
+from thinlens.engine.automatic import Run, faster, is_thin
+from thinlens.engine.compiled import Compiled
+
+pytestmark = built
+
+
+@pytest.fixture(autouse=True)
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Notes of this test alone."""
+    monkeypatch.setattr(automatic, "folder", lambda: tmp_path)
+    automatic._timings.cache_clear()
+    yield
+    automatic._timings.cache_clear()
+
+
+def network(part: float) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Conv2d(3, 8, 3, padding=1).eval()
+    with torch.no_grad():
+        module.weight[torch.rand_like(module.weight) >= part] = 0
+    return module
+
+
+class Stopwatch:
+    def __init__(self, *seconds: float) -> None:
+        self.seconds, self.asked = list(seconds), 0
+
+    def __call__(self, one: Run, other: Run, image: Tensor) -> list[float]:
+        self.asked += 1
+        torch.testing.assert_close(one(image), other(image), rtol=1e-5, atol=1e-5)
+        return self.seconds
+
+
+def test_the_faster_is_taken_and_measured_once() -> None:
+    module, watch = network(0.3), Stopwatch(2.0, 1.0)
+    assert all(isinstance(faster(module, 3, watch), Compiled) for _ in range(3))
+    assert watch.asked == 1
+    other = network(0.6)
+    assert faster(other, 3, Stopwatch(1.0, 0.95)) is other
+    assert faster(other, 3, Stopwatch(2.0, 1.0)) is other  # remembered
+
+
+def test_what_is_not_thin_or_not_known_stays_in_torch() -> None:
+    dense, watch = network(1.0), Stopwatch(2.0, 1.0)
+    assert not is_thin(dense) and faster(dense, 3, watch) is dense
+    odd = nn.Sequential(network(0.3), nn.Tanh()).eval()
+    assert is_thin(odd) and faster(odd, 3, watch) is odd
+
+
+def test_both_are_really_timed() -> None:
+    module = network(0.3)
+    seconds = automatic.in_turns(module, lambda x: x, torch.rand(1, 3, 9, 9))
+    assert all(0 < s < 10 for s in seconds)

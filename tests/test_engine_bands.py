@@ -1,0 +1,111 @@
+"""Do steps that take turns by bands of rows give the same bits in less memory?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from native_engine import BF16, CORE, KERNELS, built
+from test_engine import NETWORKS, Odd, tiny
+from thinlens.engine import bands
+from thinlens.engine.choice import DENSE, table
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Kernel, Size
+from thinlens.engine.plan import NONE
+from thinlens.models import MODELS
+
+pytestmark = built
+
+
+@pytest.mark.parametrize("kernels", [*KERNELS[-1:], *BF16])
+@pytest.mark.parametrize("name", [*NETWORKS, "odd"])
+def test_bands_change_no_bit(name: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = Odd().eval() if name == "odd" else tiny(name)
+    channels = 2 if name == "odd" else MODELS[name].channels
+    images = [torch.rand(1, channels, *size) for size in ((4, 3), (19, 37), (46, 30))]
+    monkeypatch.setattr(bands, "CACHE", 0)
+    whole = Compiled(module, 1, kernels)
+    wanted = [whole(image) for image in images]
+    monkeypatch.undo()
+    for rows in (1, 2, 5):
+        monkeypatch.setattr(bands, "LEAST_ROWS", rows)
+        fast = Compiled(module, 2, kernels)
+        for image, output in zip(images, wanted, strict=True):
+            assert torch.equal(fast(image), output)
+
+
+def test_what_only_a_group_uses_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = Size(3, 120, 40)
+    rolling = Compiled(tiny("edsr"), 1).plan(size).bytes
+    monkeypatch.setattr(bands, "CACHE", 0)
+    assert rolling < 0.6 * Compiled(tiny("edsr"), 1).plan(size).bytes
+
+
+ROWS, HALO = 12, 1
+
+
+def two_steps(room: int, ends: list[list[int]] | None) -> Any:
+    """Two convolutions of 3x3, the tensor between them with some room."""
+    kernels = CORE.kernels("baseline")
+    weight = np.ones((2, 2, 3, 3), np.float32)
+    entries = table(CORE, Kernel(weight, np.zeros(2, np.float32), 1, 1, 1))
+    grid = (2, ROWS, 4, HALO)
+    floats = [kernels.floats(*grid), kernels.floats(*grid, False, room), kernels.floats(*grid)]
+    program = CORE.Program(kernels, sum(floats))
+    starts = np.cumsum([0, *floats]).tolist()
+    whole = (2, ROWS, 16, 4, HALO)
+    tensors = [
+        program.tensor(start, *whole, False, rows)
+        for start, rows in zip(starts, (0, room, 0), strict=False)
+    ]
+    first, middle, last = ([t, 0, 2] for t in tensors)
+    program.pack(first, 0)
+    program.conv(entries, first, middle, NONE, 1.0, 1, DENSE)
+    program.conv(entries, middle, last, NONE, 1.0, 1, DENSE)
+    if ends is not None:
+        program.bands(1, ends)
+    program.unpack(last)
+    return program
+
+
+def ran(program: Any) -> np.ndarray:
+    image = np.random.default_rng(0).random((1, 2, ROWS, 16), np.float32)
+    output = np.full_like(image, np.nan)
+    program.run(CORE.Pool(1), image, output)
+    return output
+
+
+@given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, ROWS))
+def test_any_bands_that_are_taken_give_the_same_bits(ends: list[int], ahead: int) -> None:
+    seconds = [*sorted(ends), ROWS]
+    both = [[min(ROWS, end + ahead), end] for end in seconds]
+    both[-1] = [ROWS, ROWS]
+    assert np.array_equal(ran(two_steps(ROWS + 2 * HALO, both)), ran(two_steps(0, None)))
+
+
+@pytest.mark.parametrize(
+    ("room", "ends", "sentence"),
+    [
+        (0, [[6, 6], [12, 12]], "not there yet"),
+        (0, [[7, 6], [6, 6], [12, 12]], "rise"),
+        (0, [[7, 6]], "last row"),
+        (0, [[13, 12]], "rise"),
+        (0, [[12]], "an end for each step"),
+        (0, [], "steps of their own"),
+        (7, [[7, 6], [12, 12]], "no room"),
+    ],
+)
+def test_wrong_bands_are_refused(room: int, ends: list[list[int]], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        two_steps(room, ends)
+
+
+def test_a_rolling_tensor_is_refused_outside_bands() -> None:
+    with pytest.raises(ValueError, match="outside its bands"):
+        ran(two_steps(9, None))

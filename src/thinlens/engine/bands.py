@@ -22,6 +22,9 @@ shares."""
 LEAST_ROWS = 6
 """Of a band, a thread, in the rows of the group's last step: two tiles of the largest."""
 
+MOST_BANDS = 256
+"""More rows than this many bands have make longer bands, so that planning takes bounded time."""
+
 RowBytes = Callable[[Buffer], int]
 
 
@@ -98,7 +101,7 @@ def _reach(node: Node, index: int) -> tuple[int, int, int]:
 def _ends(nodes: Sequence[Node], least: int) -> list[list[int]]:
     """List, by band, the rows that each node has done: as few as the nodes after it need."""
     last = _rows(nodes[-1])
-    bands = max(1, last // least)
+    bands = min(MOST_BANDS, max(1, last // least))
     ends: list[list[int]] = []
     for band in range(1, bands + 1):
         done = [0] * len(nodes)

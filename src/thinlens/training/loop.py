@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm, parametrize
 
 from thinlens.errors import RunError, UsageError
 from thinlens.interrupts import Interrupted, deferred_signals
+from thinlens.training.exact_image import ExactImage
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData
 from thinlens.training.processes import Processes, training_form
@@ -60,7 +61,8 @@ class Trainer:
         in a row (the last saved state is finite).
         """
         settings, processes = self.settings, Processes(self.settings.precision)
-        with training_form(objective.module, processes.device), deferred_signals() as stop:
+        plain = training_form(objective.module, processes.device)
+        with plain, deferred_signals() as stop, ExactImage() as exact:
             optimizer = self._optimizer(objective)
             done = self._resume(objective, optimizer, processes)
             metrics = self._metrics_log(done.step) if processes.chief else None
@@ -71,6 +73,8 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * settings.rate(done.step)
                 batch = processes.share(data.batch(settings.seed, epoch, step))
+                if settings.precision == "bf16":
+                    exact.hold(objective.module, batch[0].shape)
                 processes.seed(settings.seed, done.step)
                 loss, finite = _step(objective, optimizer, batch, processes)
                 if finite:

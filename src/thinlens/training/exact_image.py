@@ -16,8 +16,8 @@ from thinlens.sparsity.layout import PRUNABLE_TYPES
 class ExactImage:
     """Computes the layer that makes the image in float32 under autocast, until it is left.
 
-    bfloat16 has 8 bits: an image of such numbers hides its small errors from the loss (0.4 dB on
-    Set5 after 2,000 steps of RFDN, docs/results.md). The layer is the last one that runs.
+    bfloat16 has 8 bits: an image of such numbers hides its small errors from the loss
+    (docs/results.md). The layer is the last one that runs.
     """
 
     def __init__(self) -> None:

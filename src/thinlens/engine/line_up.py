@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.automatic import is_thin
 from thinlens.engine.choice import dense
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.contest import Entrant
@@ -109,7 +110,7 @@ def _add_ours(
     if native() is None:
         found.leave_out(OURS, setting.precision, "the native engine was not built")
         return
-    thin = _is_thin(module)
+    thin = is_thin(module)
     variants: list[tuple[bool, Any]] = [(False, dense), *([(True, None)] if thin else [])]
     for sparse, choose in variants:
         try:
@@ -122,8 +123,3 @@ def _add_ours(
         if setting.precision == "fp32":
             found.thin = ours
         found.entrants.append(Entrant(OURS, setting.precision, sparse, ours.run, expected))
-
-
-def _is_thin(module: nn.Module) -> bool:
-    """Whether a tenth of the weights of some layer are zero, which training does not do."""
-    return any(p.dim() == 4 and int((p == 0).sum()) * 10 > p.numel() for p in module.parameters())

@@ -75,10 +75,12 @@ NB_MODULE(_native, m) {
       .def_ro("bytes", &Kernels::bytes)
       .def(
           "floats",
-          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide, int rows) {
-            return Program::size(k, {channels, height, columns, halo}, wide, rows);
+          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide, int rows,
+             int copies) {
+            return Program::size(k, {channels, height, columns, halo}, wide, rows, copies);
           },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false, nb::arg("rows") = 0);
+          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false, nb::arg("rows") = 0,
+          nb::arg("copies") = 1);
   m.def("kernels", &find, nb::rv_policy::reference);
   m.def("limits", [](const Kernels& kernels, Pool& pool) {
     const nb::gil_scoped_release release;
@@ -102,11 +104,11 @@ NB_MODULE(_native, m) {
       .def(
           "tensor",
           [](Program& p, int64_t offset, int channels, int height, int width, int columns, int halo,
-             bool wide, int rows) {
-            return p.tensor(offset, {channels, height, columns, halo}, width, wide, rows);
+             bool wide, int rows, int copies) {
+            return p.tensor(offset, {channels, height, columns, halo}, width, wide, rows, copies);
           },
           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false,
-          nb::arg("rows") = 0)
+          nb::arg("rows") = 0, nb::arg("copies") = 1)
       .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
       .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
       .def("conv",

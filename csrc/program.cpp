@@ -69,22 +69,23 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate(arena_floats);
 }
 
-int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows) {
-  constexpr int most = 1 << 24, most_halo = 1 << 10;
+int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows, int copies) {
+  constexpr int most = 1 << 24, most_halo = 1 << 10, most_copies = 1 << 10;
   if (g.channels < 1 || g.height < 1 || g.columns < kernels.least_columns || g.halo < 0 ||
       g.channels > most || g.height > most || g.columns > most || g.halo > most_halo ||
-      g.halo > g.columns || rows < 0 || rows > g.height + 2 * g.halo)
+      g.halo > g.columns || rows < 0 || rows > g.height + 2 * g.halo ||
+      copies < 1 || copies > most_copies)
     refuse("a tensor's size is out of range");
   if (wide && g.halo) refuse("a wide tensor has no halo");
   const int64_t vector = kernels.lanes * value_bytes(kernels, wide);
   const int64_t row = row_bytes(g.channels, channel_bytes(vector, g.columns, g.halo));
   const int room = rows ? rows : g.height + 2 * g.halo;
-  if (row > (int64_t(1) << 42) / room) refuse("a tensor is too large");
-  return row / int64_t(sizeof(float)) * room;
+  if (row > (int64_t(1) << 42) / room / copies) refuse("a tensor is too large");
+  return row / int64_t(sizeof(float)) * room * copies;
 }
 
-int Program::tensor(int64_t offset, Grid g, int width, bool wide, int rows) {
-  const int64_t floats = size(kernels_, g, wide, rows);
+int Program::tensor(int64_t offset, Grid g, int width, bool wide, int rows, int copies) {
+  const int64_t floats = size(kernels_, g, wide, rows, copies);
   if (width < 1 || width > int64_t(g.columns) * kernels_.lanes) refuse("a tensor's width is wrong");
   if (offset < 0 || offset % 16 || floats > floats_ || offset > floats_ - floats)
     refuse("a tensor lies outside its arena");
@@ -97,7 +98,7 @@ int Program::tensor(int64_t offset, Grid g, int width, bool wide, int rows) {
   v.halo = g.halo;
   v.wide = wide && kernels_.bytes < int(sizeof(float));
   const int room = rows ? rows : g.height + 2 * g.halo;
-  tensors_.push_back({offset, offset + floats, v, room, rows > 0});
+  tensors_.push_back({offset, offset + floats, v, room, copies, rows > 0});
   return int(tensors_.size()) - 1;
 }
 
@@ -128,14 +129,14 @@ void Program::apart(const Slice& a, const Slice& b) const {
 
 void Program::need_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
 
-void Program::add(int rows, int block, std::function<void(int, int, float*)> work,
+void Program::add(int rows, int block, std::function<void(int, int, const Turn&)> work,
                   std::vector<Reach> reads, Slice out, int scale) {
   steps_.push_back({rows, block, std::move(work), std::move(reads), out, scale});
 }
 
-View Program::now(const View& view, int tensor) const {
+View Program::now(const View& view, int tensor, const Turn& turn) {
   View v = view;
-  if (v.data) v.data += tensors_[tensor].shift;
+  if (v.data) v.data += turn.shifts[tensor];
   return v;
 }
 
@@ -144,11 +145,11 @@ void Program::pack(Slice out, int first_channel) {
   if (first_channel < 0) refuse("there is no such channel of the input");
   input_channels_ = std::max(input_channels_, first_channel + to.channels);
   need_scratch(to.width);
-  const auto work = [this, to, out, first_channel](int begin, int end, float* scratch) {
+  const auto work = [this, to, out, first_channel](int begin, int end, const Turn& turn) {
     const Image<const float>& i = input_;
-    const PackJob job{now(to, out.tensor), i.data + int64_t(first_channel) * i.height * i.width,
+    const PackJob job{now(to, out.tensor, turn), i.data + int64_t(first_channel) * i.height * i.width,
                       nullptr, i.height, i.width};
-    kernels_.pack(job, begin, end, scratch);
+    kernels_.pack(job, begin, end, turn.scratch);
   };
   add(to.height, kRowsAtATime, work, {}, out);
 }
@@ -158,10 +159,10 @@ void Program::unpack(Slice in) {
   output_channels_ = from.channels;
   least_output_height_ = from.height;
   least_output_width_ = from.width;
-  const auto work = [this, from, in](int begin, int end, float* scratch) {
+  const auto work = [this, from, in](int begin, int end, const Turn& turn) {
     const Image<float>& i = output_;
-    const PackJob job{now(from, in.tensor), nullptr, i.data, i.height, i.width};
-    kernels_.unpack(job, begin, std::min(end, i.height), scratch);
+    const PackJob job{now(from, in.tensor, turn), nullptr, i.data, i.height, i.width};
+    kernels_.unpack(job, begin, std::min(end, i.height), turn.scratch);
   };
   add(from.height, kRowsAtATime, work, {{in, 1, 0, 0}}, {-1, 0, 0});
 }
@@ -228,11 +229,11 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   }
   const auto kernel = dense ? kernels_.dense : kernels_.sparse;
   const auto work = [this, job, data, kernel, in, out, residual](int begin, int end,
-                                                                 float* scratch) {
+                                                                 const Turn& turn) {
     ConvJob moved = job;
-    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
-    moved.residual = now(job.residual, residual.tensor);
-    kernel(moved, begin, end, scratch);
+    moved.in = now(job.in, in.tensor, turn), moved.out = now(job.out, out.tensor, turn);
+    moved.residual = now(job.residual, residual.tensor, turn);
+    kernel(moved, begin, end, turn.scratch);
   };
   std::vector<Reach> reads{{in, s.stride, s.padding, reach_y}};
   if (residual.tensor >= 0) reads.push_back({residual, 1, 0, 0});
@@ -249,12 +250,12 @@ void Program::combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vec
     apart(y, out);
   }
   if (shift.size() != size_t(job.out.channels)) refuse("a step needs one shift for each channel");
-  const auto work = [this, job, shift, x, y, out](int begin, int end, float* scratch) {
+  const auto work = [this, job, shift, x, y, out](int begin, int end, const Turn& turn) {
     CombineJob moved = job;
-    moved.x = now(job.x, x.tensor), moved.y = now(job.y, y.tensor);
-    moved.out = now(job.out, out.tensor);
+    moved.x = now(job.x, x.tensor, turn), moved.y = now(job.y, y.tensor, turn);
+    moved.out = now(job.out, out.tensor, turn);
     moved.shift = shift.data();
-    kernels_.combine(moved, begin, end, scratch);
+    kernels_.combine(moved, begin, end, turn.scratch);
   };
   std::vector<Reach> reads{{x, 1, 0, 0}};
   if (y.tensor >= 0) reads.push_back({y, 1, 0, 0});
@@ -280,10 +281,10 @@ void Program::pool(Slice in, Slice out, int size, int stride) {
     refuse("a pooling's sizes do not fit its tensors");
   apart(in, out);
   need_scratch(int64_t(job.in.columns + job.out.columns) * kernels_.lanes);
-  const auto work = [this, job, in, out](int begin, int end, float* scratch) {
+  const auto work = [this, job, in, out](int begin, int end, const Turn& turn) {
     PoolJob moved = job;
-    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
-    kernels_.pool(moved, begin, end, scratch);
+    moved.in = now(job.in, in.tensor, turn), moved.out = now(job.out, out.tensor, turn);
+    kernels_.pool(moved, begin, end, turn.scratch);
   };
   add(job.out.height, kRowsAtATime, work, {{in, stride, 0, size - 1}}, out);
 }
@@ -296,11 +297,11 @@ void Program::resize(Slice in, Slice out) {
   job.rows = {0, job.out.height, 0, job.in.height};
   job.columns = {0, job.out.width, 0, job.in.width};
   const int number = resizes_++;
-  const auto work = [this, job, in, out, number](int begin, int end, float* scratch) {
+  const auto work = [this, job, in, out, number](int begin, int end, const Turn& turn) {
     ResizeJob moved = job;
-    moved.in = now(job.in, in.tensor), moved.out = now(job.out, out.tensor);
+    moved.in = now(job.in, in.tensor, turn), moved.out = now(job.out, out.tensor, turn);
     if (!places_.empty()) moved.rows = places_[number][0], moved.columns = places_[number][1];
-    kernels_.resize(moved, begin, end, scratch);
+    kernels_.resize(moved, begin, end, turn.scratch);
   };
   const int all = job.in.height;  // any row may be needed
   add(job.out.height, kRowsAtATime, work, {{in, 1, all, all}}, out);
@@ -333,7 +334,7 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
   auto group = groups_.begin();
   for (size_t i = 0; i < steps_.size();) {
     if (group == groups_.end() || int(i) < group->first) {
-      run_rows(pool, i, 0, steps_[i].rows, scratch);
+      run_rows(pool, i, scratch);
       ++i;
       continue;
     }
@@ -343,14 +344,16 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
   }
 }
 
-void Program::run_rows(Pool& pool, size_t i, int begin, int end, const Scratch& scratch) {
+void Program::run_rows(Pool& pool, size_t i, const Scratch& scratch) {
   const Step& step = steps_[i];
   const double start = thinlens::now(pool.size() == 1);
-  pool.run((end - begin + step.block - 1) / step.block, [&](int block, int worker) {
-    const int first = begin + block * step.block;
-    step.work(first, std::min(first + step.block, end), scratch[worker].get());
+  const std::vector<int64_t> unmoved(tensors_.size(), 0);
+  pool.run((step.rows + step.block - 1) / step.block, [&](int block, int worker) {
+    const int first = block * step.block;
+    step.work(first, std::min(first + step.block, step.rows),
+              {scratch[worker].get(), unmoved.data()});
   });
-  seconds_[i] += thinlens::now(pool.size() == 1) - start;
+  seconds_[i] = thinlens::now(pool.size() == 1) - start;
 }
 
 }  // namespace thinlens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ def test_bands_change_no_bit(name: str, kernels: str, monkeypatch: pytest.Monkey
     whole = Compiled(module, 1, kernels)
     wanted = [whole(image) for image in images]
     monkeypatch.undo()
-    for rows in (1, 2, 5):
+    for rows, threads in ((1, 2), (2, 1), (2, 3), (5, 2)):
         monkeypatch.setattr(bands, "LEAST_ROWS", rows)
-        fast = Compiled(module, 2, kernels)
+        fast = Compiled(module, threads, kernels)
         for image, output in zip(images, wanted, strict=True):
             assert torch.equal(fast(image), output)
 
@@ -50,60 +51,81 @@ def test_what_only_a_group_uses_is_never_whole(monkeypatch: pytest.MonkeyPatch) 
 ROWS, HALO = 12, 1
 
 
-def two_steps(room: int, ends: list[list[int]] | None) -> Any:
+def two_steps(room: int, stripes: list[list[list[int]]] | None, copies: int = 1) -> Any:
     """Two convolutions of 3x3, the tensor between them with some room."""
     kernels = CORE.kernels("baseline")
     weight = np.ones((2, 2, 3, 3), np.float32)
     entries = table(CORE, Kernel(weight, np.zeros(2, np.float32), 1, 1, 1))
     grid = (2, ROWS, 4, HALO)
-    floats = [kernels.floats(*grid), kernels.floats(*grid, False, room), kernels.floats(*grid)]
+    rooms = [(0, 1), (room, copies), (0, 1)]
+    floats = [kernels.floats(*grid, False, *one) for one in rooms]
     program = CORE.Program(kernels, sum(floats))
     starts = np.cumsum([0, *floats]).tolist()
     whole = (2, ROWS, 16, 4, HALO)
     tensors = [
-        program.tensor(start, *whole, False, rows)
-        for start, rows in zip(starts, (0, room, 0), strict=False)
+        program.tensor(start, *whole, False, *one)
+        for start, one in zip(starts, rooms, strict=False)
     ]
     first, middle, last = ([t, 0, 2] for t in tensors)
     program.pack(first, 0)
     program.conv(entries, first, middle, NONE, 1.0, 1, DENSE)
     program.conv(entries, middle, last, NONE, 1.0, 1, DENSE)
-    if ends is not None:
-        program.bands(1, ends)
+    if stripes is not None:
+        program.bands(1, stripes)
     program.unpack(last)
     return program
 
 
-def ran(program: Any) -> np.ndarray:
+def ran(program: Any, threads: int = 1) -> np.ndarray:
     image = np.random.default_rng(0).random((1, 2, ROWS, 16), np.float32)
     output = np.full_like(image, np.nan)
-    program.run(CORE.Pool(1), image, output)
+    program.run(CORE.Pool(threads), image, output)
     return output
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, ROWS))
 def test_any_bands_that_are_taken_give_the_same_bits(ends: list[int], ahead: int) -> None:
     seconds = [*sorted(ends), ROWS]
-    both = [[min(ROWS, end + ahead), end] for end in seconds]
+    both = [[0, 0], *([min(ROWS, end + ahead), end] for end in seconds)]
     both[-1] = [ROWS, ROWS]
-    assert np.array_equal(ran(two_steps(ROWS + 2 * HALO, both)), ran(two_steps(0, None)))
+    assert np.array_equal(ran(two_steps(ROWS + 2 * HALO, [both])), ran(two_steps(0, None)))
+
+
+@given(st.sets(st.integers(1, ROWS - 1), max_size=4), st.integers(1, 3), st.integers(1, 3))
+def test_any_stripes_give_the_same_bits(cuts: set[int], ahead: int, threads: int) -> None:
+    edges = [0, *sorted(cuts), ROWS]
+    stripes = [
+        [[max(0, begin - ahead), begin], [min(ROWS, end + ahead), end]]
+        for begin, end in pairwise(edges)
+    ]
+    program = two_steps(ROWS + 2 * HALO, stripes, len(stripes))
+    assert np.array_equal(ran(program, threads), ran(two_steps(0, None)))
+
+
+START = [0, 0]
 
 
 @pytest.mark.parametrize(
-    ("room", "ends", "sentence"),
+    ("room", "stripes", "sentence"),
     [
-        (0, [[6, 6], [12, 12]], "not there yet"),
-        (0, [[7, 6], [6, 6], [12, 12]], "rise"),
-        (0, [[7, 6]], "last row"),
-        (0, [[13, 12]], "rise"),
-        (0, [[12]], "an end for each step"),
+        (0, [[START, [6, 6], [12, 12]]], "not there yet"),
+        (0, [[START, [7, 6], [6, 6], [12, 12]]], "rise"),
+        (0, [[START, [7, 6]]], "last row"),
+        (0, [[START, [13, 12]]], "rise"),
+        (0, [[[-1, 0], [12, 12]]], "rise"),
+        (0, [[START, [12]]], "an end for each step"),
         (0, [], "steps of their own"),
-        (7, [[7, 6], [12, 12]], "no room"),
+        (0, [[START]], "steps of their own"),
+        (7, [[START, [7, 6], [12, 12]]], "no room"),
+        (0, [[START, [7, 6]], [[5, 6], [12, 12]]], "begins where another does not end"),
+        (14, [[START, [7, 6]], [[5, 7], [12, 12]]], "begins where another does not end"),
+        (14, [[START, [7, 6]], [[6, 6], [12, 12]]], "not there yet"),
+        (14, [[START, [7, 6]], [[5, 6], [12, 12]]], "no copy"),
     ],
 )
-def test_wrong_bands_are_refused(room: int, ends: list[list[int]], sentence: str) -> None:
+def test_wrong_bands_are_refused(room: int, stripes: list[list[list[int]]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        two_steps(room, ends)
+        two_steps(room, stripes)
 
 
 def test_a_rolling_tensor_is_refused_outside_bands() -> None:

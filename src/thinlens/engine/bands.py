@@ -2,12 +2,15 @@
 
 A group of steps that follow each other runs band after band: each step goes as far as the next one
 needs. A buffer that only such a group uses holds the rows of a band and what later rows still read.
+Every thread does so on a stripe of the image with such buffers of its own: threads do not wait for
+each other within a group, and compute the few rows that two stripes need both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from thinlens.engine.graph import Node
 from thinlens.engine.layout import Buffer, Layout
@@ -20,46 +23,71 @@ CACHE = 8 << 20
 shares."""
 
 LEAST_ROWS = 6
-"""Of a band, a thread, in the rows of the group's last step: two tiles of the largest."""
+"""Of a band, in the rows of the group's last step."""
 
 MOST_BANDS = 256
 """More rows than this many bands have make longer bands, so that planning takes bounded time."""
 
 RowBytes = Callable[[Buffer], int]
 
+Rows = list[int]
+"""How far each node of a group has come, in rows before its pixel shuffle."""
+
 
 @dataclass
 class Group:
-    """Nodes that take turns, the rows each has done after each band, the rooms of its buffers."""
+    """Nodes that take turns, what they do on each stripe, and the rooms of their buffers."""
 
     nodes: list[Node]
-    ends: list[list[int]]
+    stripes: list[list[Rows]]
+    """By stripe: where the nodes begin, then how far they are after each band."""
     rows: dict[Buffer, int] = field(default_factory=dict)
 
 
 def grouped(layout: Layout, row_bytes: RowBytes, threads: int) -> list[Group]:
     """Cut the steps of a network into groups; steps that stay alone are in none.
 
-    A group grows while its rolling buffers fit into the cache.
+    A group is as long as its rolling buffers fit into the cache.
     """
-    least = LEAST_ROWS * threads
     groups: list[Group] = []
-    run: list[Node] = []
+    start = 0
+    while start < len(layout.order):
+        longest = _longest(layout, start, row_bytes, threads)
+        if longest is not None:
+            groups.append(longest)
+        start += len(longest.nodes) if longest else 1
+    return groups
+
+
+def _longest(layout: Layout, start: int, row_bytes: RowBytes, threads: int) -> Group | None:
+    """Return the longest group of the steps from `start` on that is worth being one."""
     best: Group | None = None
-    for node in layout.order:
-        tried = _group(layout, [*run, node], least) if _fits_in(layout, node) else None
-        if tried is not None and _bytes(tried, row_bytes) <= CACHE:
-            run, best = tried.nodes, tried
-            continue
-        groups += _worth(best)
-        alone = _group(layout, [node], least) if _fits_in(layout, node) else None
-        run, best = ([node], alone) if alone is not None else ([], None)
-    return groups + _worth(best)
+    for end, node in enumerate(layout.order[start:], start + 1):
+        if not _fits_in(layout, node):
+            break
+        tried = _group(layout, layout.order[start:end], threads)
+        if _bytes(tried, row_bytes) > CACHE:
+            break
+        if _worth(tried) and _apart(layout, tried):
+            best = tried
+    return best
 
 
-def _worth(group: Group | None) -> list[Group]:
+def _worth(group: Group) -> bool:
     """A group helps if a buffer rolls and there are bands at all."""
-    return [group] if group is not None and group.rows and len(group.ends) > 1 else []
+    return bool(group.rows) and len(group.stripes[0]) > 2
+
+
+def _apart(layout: Layout, group: Group) -> bool:
+    """Whether no two stripes write the same row of a buffer that does not roll."""
+    shared = [
+        i
+        for i, node in enumerate(group.nodes)
+        if node.kind != "concat" and layout.home[node][0] not in group.rows
+    ]
+    return all(
+        above[-1][i] == below[0][i] for above, below in pairwise(group.stripes) for i in shared
+    )
 
 
 def _fits_in(layout: Layout, node: Node) -> bool:
@@ -72,16 +100,21 @@ def _fits_in(layout: Layout, node: Node) -> bool:
     return node.kind in BANDED
 
 
-def _group(layout: Layout, nodes: list[Node], least: int) -> Group:
-    ends = _ends(nodes, least)
-    group = Group(nodes, ends)
+def _group(layout: Layout, nodes: list[Node], threads: int) -> Group:
+    last = _rows(nodes[-1])
+    count = max(1, min(threads, last // LEAST_ROWS))
+    cuts = [last * i // count for i in range(count + 1)]
+    group = Group(nodes, [_stripe(nodes, *cut) for cut in pairwise(cuts)])
     for buffer in {layout.home[node][0]: None for node in nodes}:
         if _inside(layout, nodes, buffer):
-            group.rows[buffer] = _room(layout, group, buffer)
+            group.rows[buffer] = max(
+                _room(layout, nodes, stripe, buffer) for stripe in group.stripes
+            )
     return group
 
 
 def _bytes(group: Group, row_bytes: RowBytes) -> int:
+    """Count what a thread's rolling buffers take."""
     return sum(rows * row_bytes(buffer) for buffer, rows in group.rows.items())
 
 
@@ -98,28 +131,43 @@ def _reach(node: Node, index: int) -> tuple[int, int, int]:
     return 1, 0, 0
 
 
-def _ends(nodes: Sequence[Node], least: int) -> list[list[int]]:
-    """List, by band, the rows that each node has done: as few as the nodes after it need."""
-    last = _rows(nodes[-1])
-    bands = min(MOST_BANDS, max(1, last // least))
-    ends: list[list[int]] = []
+def _stripe(nodes: Sequence[Node], begin: int, end: int) -> list[Rows]:
+    """List how far each node is before and after each band of the last one's rows [begin, end).
+
+    Nodes go no further than those after them need.
+    """
+    bands = min(MOST_BANDS, max(1, (end - begin) // LEAST_ROWS))
+    found = [_needed(nodes, begin, first=True)]
     for band in range(1, bands + 1):
-        done = [0] * len(nodes)
-        for i in reversed(range(len(nodes))):
-            node, rows = nodes[i], _rows(nodes[i])
-            readers = [
-                (done[j], *_reach(nodes[j], index))
-                for j in range(i + 1, len(nodes))
-                for index, source in enumerate(nodes[j].inputs)
-                if source is node
-            ]
-            wanted = [-(-rows * band // bands)] if not readers else []
-            for end, stride, _, below in readers:
-                wanted.append(-(-((end - 1) * stride + below + 1) // node.shuffle) if end else 0)
-            before = ends[-1][i] if ends else 0
-            done[i] = rows if band == bands else max(before, min(rows, max(wanted)))
-        ends.append(done)
-    return ends
+        done = _needed(nodes, begin + -(-(end - begin) * band // bands), first=False)
+        found.append([max(now, before) for now, before in zip(done, found[-1], strict=True)])
+    return found
+
+
+def _needed(nodes: Sequence[Node], row: int, *, first: bool) -> Rows:
+    """Return, by node, the first row that the last one's rows from `row` on need, or the end of
+    what its rows up to `row` need."""
+    last = _rows(nodes[-1])
+    needed = [0] * len(nodes)
+    for i in reversed(range(len(nodes))):
+        node, rows = nodes[i], _rows(nodes[i])
+        readers = [
+            (needed[j], *_reach(nodes[j], index))
+            for j in range(i + 1, len(nodes))
+            for index, source in enumerate(nodes[j].inputs)
+            if source is node
+        ]
+        if not readers or (row == last and not first):
+            needed[i] = -(-rows * row // last)
+        elif first:
+            wanted = min(at * stride - above for at, stride, above, _ in readers)
+            needed[i] = max(0, wanted // node.shuffle)
+        else:
+            wanted = max(
+                (at - 1) * stride + below + 1 if at else 0 for at, stride, _, below in readers
+            )
+            needed[i] = min(rows, -(-wanted // node.shuffle))
+    return needed
 
 
 def _inside(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
@@ -130,19 +178,21 @@ def _inside(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
     return layout.order[-1] not in tenants and tenants | readers <= among
 
 
-def _room(layout: Layout, group: Group, buffer: Buffer) -> int:
+def _room(layout: Layout, nodes: Sequence[Node], stripe: list[Rows], buffer: Buffer) -> int:
     """Count the rows, its halo's included, that a rolling buffer holds at most."""
     most = 0
-    for band, ends in enumerate(group.ends):
-        before = group.ends[band - 1] if band else [0] * len(ends)
+    for before, after in pairwise(stripe):
         start, end = buffer.height, 0
-        for i, node in enumerate(group.nodes):
+        for i, node in enumerate(nodes):
             if layout.home[node][0] is buffer:
-                start, end = min(start, before[i] * node.shuffle), max(end, ends[i] * node.shuffle)
+                start = min(start, before[i] * node.shuffle)
+                end = max(end, after[i] * node.shuffle)
             for index, source in enumerate(node.inputs):
                 if layout.home[source][0] is buffer:
                     stride, above, _ = _reach(node, index)
                     start = min(start, before[i] * stride - above)
-        start = max(start, -buffer.halo) if band else -buffer.halo
+        start = max(start, -buffer.halo)
+        if before is stripe[0] and start <= 0:
+            start = -buffer.halo  # the rows above the image are there from the beginning
         most = max(most, end + (buffer.halo if end == buffer.height else 0) - start)
     return most

@@ -22,9 +22,13 @@ NONE = [-1, 0, 0]
 """No tensor."""
 
 
-def _floats(kernels: Any, b: Buffer, rows: int) -> int:
-    """Count the floats of a buffer, or of some of its rows."""
-    return int(kernels.floats(b.channels, b.height, b.columns, b.halo, b.wide, rows))
+WHOLE = (0, 1)
+"""The rows and copies of a buffer that does not roll."""
+
+
+def _floats(kernels: Any, b: Buffer, rows: int, copies: int = 1) -> int:
+    """Count the floats of a buffer, or of copies of some of its rows."""
+    return int(kernels.floats(b.channels, b.height, b.columns, b.halo, b.wide, rows, copies))
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Plan:
         groups = grouped(
             self._layout, lambda buffer: _floats(kernels, buffer, 1) * 4, means.threads
         )
-        rows = {b: n for group in groups for b, n in group.rows.items()}
+        rows = {b: (n, len(group.stripes)) for group in groups for b, n in group.rows.items()}
         buffers, lifetimes = self._lifetimes(kernels, groups, rows)
         offsets, floats = place(lifetimes)
         if 4 * floats > limit:
@@ -69,7 +73,7 @@ class Plan:
         self.program = core.Program(kernels, floats)
         self._tensors = {
             b: self.program.tensor(
-                o, b.channels, b.height, b.width, b.columns, b.halo, b.wide, rows.get(b, 0)
+                o, b.channels, b.height, b.width, b.columns, b.halo, b.wide, *rows.get(b, WHOLE)
             )
             for b, o in zip(buffers, offsets, strict=True)
         }
@@ -106,10 +110,11 @@ class Plan:
         steps = [i for i, node in enumerate(group.nodes) if node.kind != "concat"]
         if len(steps) != len(self.steps) - begin:
             raise TypeError("a group's nodes are a step each")
-        self.program.bands(begin, [[end[i] for i in steps] for end in group.ends])
+        stripes = [[[at[i] for i in steps] for at in stripe] for stripe in group.stripes]
+        self.program.bands(begin, stripes)
 
     def _lifetimes(
-        self, kernels: Any, groups: list[Group], rows: dict[Buffer, int]
+        self, kernels: Any, groups: list[Group], rows: dict[Buffer, tuple[int, int]]
     ) -> tuple[list[Buffer], list[Lifetime]]:
         first: dict[Buffer, int] = {}
         last: dict[Buffer, int] = {}
@@ -124,7 +129,7 @@ class Plan:
                 last[buffer] = step
         last[self._layout.home[self._layout.order[-1]][0]] = len(self._layout.order)
         return list(first), [
-            Lifetime(_floats(kernels, b, rows.get(b, 0)), first[b], last[b]) for b in first
+            Lifetime(_floats(kernels, b, *rows.get(b, WHOLE)), first[b], last[b]) for b in first
         ]
 
     def _slice(self, node: Node) -> list[int]:

@@ -41,6 +41,7 @@ from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
+from thinlens.training.teaching import Taught
 
 THREADS = 2
 """That a time is measured with, where no other number is given; performance.md's figures too."""
@@ -130,7 +131,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
             raise UsageError(f"budget {budget}: {method} takes a part, such as 1/8, and no time")
         prices = price_layers(module, chosen.layers(module), example, threads)
         chosen = replace(chosen, budget=prices.budget(time), prices=prices)
-    return chosen.run(module, fed, trainer)
+    return chosen.run(module, Taught(fed, module, chosen.taught), trainer)
 
 
 def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:

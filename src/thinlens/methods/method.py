@@ -46,6 +46,8 @@ class Method(ABC):
     """The part of the cost that is kept."""
     example: tuple[int, ...]
     """The shape of an input on which layers are priced, such as (1, 3, 180, 320)."""
+    taught: float = 0.0
+    """The part of a training target that is what the dense network makes of the input, 0 to 1."""
 
     @classmethod
     def preset(cls, name: str | None, **settings: Any) -> Self:

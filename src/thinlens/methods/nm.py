@@ -95,18 +95,19 @@ class NMMethod(Method):
     def record(self, plan: Plan) -> dict[str, Any]:
         """Return what is remembered of a plan."""
         layers = {name: [n, plan.m[name]] for name, n in plan.n.items()}
+        common = {"layers": layers, "taught": self.taught}
         if self.prices is None:
             achieved = float(plan.allocation.achieved)
             return {
                 "budget": str(self.budget),
                 "budget_base": "prunable_macs",
                 "achieved": achieved,
-                "layers": layers,
+                **common,
             }
         return {
             "budget": self.prices.milliseconds(int(self.budget.kept * self.prices.dense)),
             "budget_base": "milliseconds",
             "measured": self.prices.measured,
             "achieved": self.prices.milliseconds(plan.allocation.cost),
-            "layers": layers,
+            **common,
         }

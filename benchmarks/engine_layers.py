@@ -4,6 +4,10 @@
 
 One thread; times are that thread's CPU time, so that other jobs on the machine hardly count.
 Engines take turns within each round, and medians are printed. NAMEs are networks or `layer`.
+Of a machine without AVX-512 it tells what both have without it:
+
+    export ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
+    python benchmarks/engine_layers.py --kernels avx2
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from thinlens.engine import compile as compile_network
+from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest
 from thinlens.models import create
 from thinlens.sparsity.masking import attach, strip
@@ -47,18 +51,17 @@ def seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
     return time.thread_time() - begin
 
 
-def compare(name: str, image: Tensor, rounds: int, precisions: Sequence[str]) -> None:
-    """Print how `name` fares, dense and at each N:32."""
+def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> None:
+    """Print how `name` fares on each set of kernels, dense and at each N:32."""
     module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
     module.eval()
     last = image.to(memory_format=torch.channels_last)
     dense = deepcopy(module).to(memory_format=torch.channels_last)
     engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {"torch": (dense, last)}
     thin = {"dense": module} | {f"{n}:{M}": thinned(deepcopy(module), n) for n in KEPT}
-    for precision in precisions:
+    for isa in kernels:
         for kept, network in thin.items():
-            engine = compile_network(network, threads=1, precision=precision)
-            engines[f"{precision} {kept}"] = (engine, image)
+            engines[f"{isa} {kept}"] = (Compiled(network, 1, isa), image)
     times: dict[str, list[float]] = {engine: [] for engine in engines}
     for run, x in engines.values():
         seconds(run, x)
@@ -70,7 +73,7 @@ def compare(name: str, image: Tensor, rounds: int, precisions: Sequence[str]) ->
         middle, least = median(values), min(values)
         times_line = f"median {middle * 1e3:8.1f} ms  min {least * 1e3:8.1f} ms"
         ratios = f"{base / middle:5.2f} x torch (of minima {min(times['torch']) / least:5.2f})"
-        print(f"{name:8} {engine:10} {times_line}  {ratios}", flush=True)
+        print(f"{name:8} {engine:18} {times_line}  {ratios}", flush=True)
 
 
 def main() -> None:
@@ -80,13 +83,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--kernels", help="in place of the fastest of each precision: avx2")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     torch.set_num_threads(1)
-    print(f"kernels {fastest()}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
+    fast = [fastest(precision) for precision in options.precision.split(",")]
+    kernels = options.kernels.split(",") if options.kernels else fast
+    print(f"kernels {kernels}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
     for name in options.names:
         image = torch.rand(1, 64 if name == "layer" else 3, height, width)
-        compare(name, image, options.rounds, options.precision.split(","))
+        compare(name, image, options.rounds, kernels)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python benchmarks/engines.py [--networks edsr carn rfdn-x4] [--rounds 20] [--out bench-out]
 
 All engines run a network in turns, in one process, by the code of `thinlens bench`: those of
-others dense, ours dense and with N of every 32 weights. A name takes random weights, `rfdn-x4` is
-the shipped checkpoint. A network's figures go to OUT/NETWORK.json; the same command again measures
-only what is not there. Prints Markdown. With `--threads 1` times are the CPU's, in which other
-programs hardly count.
+others dense, ours dense and with N of every 32 weights, the thin ones on one thread too. A name
+takes random weights, `rfdn-x4` is the shipped checkpoint. A network's figures go to
+OUT/NETWORK.json; the same command again measures only what is not there. Prints Markdown. With
+`--threads 1` times are the CPU's, in which other programs hardly count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 import tyro
+from torch import Tensor, nn
 
 from thinlens.cli import values
 from thinlens.cli.bench import machine, network
 from thinlens.cli.progress import progress
-from thinlens.engine.contest import Row, best_dense, compete, speedup
+from thinlens.engine.contest import Entrant, Row, best_dense, compete, speedup
 from thinlens.engine.line_up import LineUp, engines, line_up, precisions
 from thinlens.engine.native import build
 from thinlens.engine.peers import PRECISIONS, Setting
@@ -80,12 +81,26 @@ class Engines:
                 every[pattern] = line_up(module, image, settings, others)
             first = every[PATTERNS[0]]
             thin_ones = {p: [e for e in one.entrants if e.sparse] for p, one in every.items()}
+            alone = {p: self._alone(module, image) for p, module in thin.items()}
             full = [entrant for entrant in first.entrants if not entrant.sparse]
-            all_of_them = full + [e for group in thin_ones.values() for e in group]
-            rows = compete(all_of_them, self.threads, self.rounds, report=report)
+            groups = [*thin_ones.values(), *alone.values()]
+            entrants = full + [e for group in groups for e in group]
+            rows = compete(entrants, self.threads, self.rounds, report=report)
         slow = [row for row in rows if not row.entrant.sparse]
-        fast = {p: [row for row in rows if row.entrant in group] for p, group in thin_ones.items()}
-        return summary(slow, fast) | {"missing": first.missing}
+        fast, single = (
+            {p: [row for row in rows if row.entrant in group] for p, group in some.items()}
+            for some in (thin_ones, alone)
+        )
+        return summary(slow, fast) | {"scaling": scaling(single, fast), "missing": first.missing}
+
+    def _alone(self, module: nn.Module, image: Tensor) -> list[Entrant]:
+        """Return our engine on one thread, if the others have more."""
+        if self.threads == 1:
+            return []
+        settings = [Setting(1, word) for word in precisions(self.precision)]
+        return [
+            entrant for entrant in line_up(module, image, settings, []).entrants if entrant.sparse
+        ]
 
 
 def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -97,6 +112,17 @@ def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str,
         "best_dense": best,
         "speedup": {p: speedup([*slow, *rows], best) for p, rows in fast.items()},
     }
+
+
+def scaling(
+    single: Mapping[str, Sequence[Row]], fast: Mapping[str, Sequence[Row]]
+) -> dict[str, dict[str, float]]:
+    """Return one thread's time over that of all, by precision and pattern."""
+    found: dict[str, dict[str, float]] = {}
+    for pattern, rows in single.items():
+        for one, many in zip(rows, fast[pattern] if rows else [], strict=True):
+            found.setdefault(one.entrant.precision, {})[pattern] = one.ms / many.ms
+    return found
 
 
 def times(name: str, content: Mapping[str, Any]) -> list[str]:
@@ -124,6 +150,10 @@ def ratios(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 against = f"{best[precision]['engine']} {best[precision]['ms']:.0f} ms"
                 shown = " | ".join("-" if factor is None else f"{factor:.2f}" for factor in row)
                 lines.append(f"| {name} {precision} over the best dense ({against}) | {shown} |")
+        threads = content["settings"]["threads"]
+        for precision, factor in content["scaling"].items():
+            shown = " | ".join(f"{factor[pattern]:.2f}" for pattern in PATTERNS)
+            lines.append(f"| {name} {precision}, {threads} threads over one | {shown} |")
     return lines
 
 

@@ -36,5 +36,10 @@ def test_the_tables_are_printed_and_measured_once(
         assert f"{factor['fp32']:.2f}" in printed
         (row,) = (row for row in content["rows"] if row["pattern"] == pattern)
         assert factor["fp32"] == pytest.approx(best / row["ms_median"])
+    assert content["scaling"] == {}
+    replace(engines, threads=2).run()
+    content = json.loads((tmp_path / "out" / "small.json").read_text())
+    assert content["scaling"]["fp32"].keys() == {"8:32", "4:32", "2:32"}
+    assert "2 threads over one" in capsys.readouterr().out
     replace(engines, rounds=1).run()
     assert capsys.readouterr().out != printed  # other settings are another measurement

@@ -3,13 +3,16 @@
     python benchmarks/sls_step.py --pairs 10 --threads 2
 
 CARN x4, batch 16 of 48x48, Adam; the two kinds of step alternate, so that a busy machine slows
-both. One step in `--regroup` also ranks all weights anew. Prints one JSON object.
+both. One step in `--regroup` also ranks all weights anew. Peak memory is that of a process of its
+own for each kind, or of the GPU. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +30,8 @@ from thinlens.training.loop import Settings, Trainer
 from thinlens.training.objective import Objective, Plain
 
 Batch = tuple[Tensor, Tensor]
+
+STEPS_FOR_MEMORY = 3
 
 
 class Random:
@@ -83,6 +88,26 @@ def build(data: Random, device: str, regroup: int) -> tuple[Plain, Search]:
     return dense, search
 
 
+def peak_of_steps(kind: int, given: argparse.Namespace) -> int:
+    """Return the peak memory, in bytes, of this process after a few steps of one kind."""
+    torch.set_num_threads(given.threads)
+    data = Random(given.batch, given.patch, "cpu")
+    step = stepper(build(data, "cpu", given.regroup)[kind], data.batch(0, 0, 0))
+    for number in range(STEPS_FOR_MEMORY):
+        step(number)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+
+
+def peaks(given: argparse.Namespace) -> list[int]:
+    """Return the peak memory of both kinds of step, each measured in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for kind in range(2):
+        with context.Pool(1) as pool:
+            found.append(pool.apply(peak_of_steps, (kind, given)))
+    return found
+
+
 def main() -> None:
     """Time pairs of steps and print what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,6 +133,7 @@ def main() -> None:
         {name: statistics.median(row[i] for row in rows[1:]) for name, rows in taken.items()}
         for i in range(3)
     )
+    dense_peak, sls_peak = peaks(given) if given.device == "cpu" else peak.values()
     prunable = sum(mask.ranks.numel() for mask in search.masks.values())
     state = [t for mask in search.masks.values() for t in (mask.ranks, mask.priorities)]
     result = {
@@ -116,7 +142,8 @@ def main() -> None:
         "ratio": round(wall["sls"] / wall["dense"], 4),
         "cpu_ratio": round(cpu["sls"] / cpu["dense"], 4),
         "state_bytes_per_weight": sum(t.numel() * t.element_size() for t in state) / prunable,
-        "extra_peak_bytes_per_weight": (peak["sls"] - peak["dense"]) / prunable,
+        "prunable_weights": prunable,
+        "peak_mb": {"dense": dense_peak / 1e6, "sls": sls_peak / 1e6},
     }
     print(json.dumps(result))
 

@@ -171,11 +171,10 @@ void constant(int size, Visit visit) {
 // after the last). Tiles differ by one vector at most, so that no vector is computed twice.
 template <int Most, class Visit>
 void each_tile(int columns, Visit visit) {
-  constexpr int kLeast = (Most + 1) / 2;  // of a row that is cut; shorter rows are one tile
   const int tiles = (columns + Most - 1) / Most;
   for (int i = 0, s = 0; i < tiles; ++i) {
     const int next = columns * (i + 1) / tiles;
-    constant<kLeast, Most>(next - s, [&](auto vectors) {
+    constant<1, Most>(next - s, [&](auto vectors) {
       visit(s, vectors, i + 1 < tiles ? next : 0);
     });
     s = next;

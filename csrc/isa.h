@@ -20,7 +20,6 @@ const Kernels THINLENS_KERNELS = {
     THINLENS_NAME,
     kLanes,
     sizeof(Element),
-    (kVectors + 1) / 2,  // a row of more vectors than a tile's is cut into tiles of at least these
     kRows,
     kBlock,
     kVectors,

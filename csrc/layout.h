@@ -90,7 +90,6 @@ struct Kernels {
   const char* name;
   int lanes;
   int bytes;          // of a stored value
-  int least_columns;  // the smallest S the tiles accept
   int rows;           // rows that a convolution tile covers
   int block;          // output channels that the dense kernel computes together
   int vectors;        // vectors that a tile covers

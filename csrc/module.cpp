@@ -71,7 +71,6 @@ NB_MODULE(_native, m) {
   nb::class_<Kernels>(m, "Kernels")
       .def_ro("name", &Kernels::name)
       .def_ro("lanes", &Kernels::lanes)
-      .def_ro("least_columns", &Kernels::least_columns)
       .def_ro("bytes", &Kernels::bytes)
       .def(
           "floats",

@@ -71,7 +71,7 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
 
 int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows, int copies) {
   constexpr int most = 1 << 24, most_halo = 1 << 10, most_copies = 1 << 10;
-  if (g.channels < 1 || g.height < 1 || g.columns < kernels.least_columns || g.halo < 0 ||
+  if (g.channels < 1 || g.height < 1 || g.columns < 1 || g.halo < 0 ||
       g.channels > most || g.height > most || g.columns > most || g.halo > most_halo ||
       g.halo > g.columns || rows < 0 || rows > g.height + 2 * g.halo ||
       copies < 1 || copies > most_copies)
@@ -184,7 +184,7 @@ void Program::conv(std::shared_ptr<const Table> table, Slice in, Slice out, Slic
   const int columns = job.in.columns / s.stride;
   if (job.in.height + s.padding <= reach_y || job.in.width + s.padding <= reach_x)
     refuse("a convolution's kernel is larger than its input");
-  if (job.in.columns % s.stride || columns < kernels_.least_columns ||
+  if (job.in.columns % s.stride || columns < 1 ||
       job.out.height != height * shuffle || job.out.width != width * shuffle ||
       job.out.columns != columns * shuffle)
     refuse("a convolution's sizes do not fit its tensors");

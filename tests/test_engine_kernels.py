@@ -37,7 +37,7 @@ def run_one(
     r, residual = options.get("shuffle", 1), options.get("residual")
     height, width = image.shape[2:]
     c_out, c_in = kernel.weight.shape[:2]
-    s = max(kernels.least_columns * kernel.stride, -(-width // kernels.lanes), kernel.halo)
+    s = max(kernel.stride, -(-width // kernels.lanes), kernel.halo)
     s = -(-s // kernel.stride) * kernel.stride
     sizes = [
         (n + 2 * kernel.padding - kernel.dilation * (k - 1) - 1) // kernel.stride + 1

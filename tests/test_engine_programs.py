@@ -26,7 +26,7 @@ class Draws:
         self.draw = data.draw
         self.channels, self.height = self.draw(st.integers(1, 4)), self.draw(st.integers(1, 9))
         self.width = self.draw(st.integers(1, 40))
-        self.columns = max(2 * kernels.least_columns, -(-self.width // kernels.lanes))
+        self.columns = max(2, -(-self.width // kernels.lanes))
         self.columns += self.columns % 2
 
     def near(self, value: int) -> int:

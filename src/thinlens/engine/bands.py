@@ -18,12 +18,12 @@ from thinlens.engine.layout import Buffer, Layout
 BANDED = {"conv", "affine", "add", "gate", "concat"}
 """Kinds of nodes of which a row needs a few rows of its inputs."""
 
-CACHE = 8 << 20
-"""Bytes that the rolling buffers of a group may take: what a core can hope for of a cache that it
-shares."""
+CACHE = 4 << 20
+"""Bytes that a thread's rolling buffers of a group may take: what a core can hope for of a cache
+that it shares."""
 
-LEAST_ROWS = 6
-"""Of a band, in the rows of the group's last step."""
+LEAST_ROWS = 3
+"""Of a band, in the rows of the group's last step: a tile."""
 
 MOST_BANDS = 256
 """More rows than this many bands have make longer bands, so that planning takes bounded time."""

@@ -35,10 +35,10 @@ class Layout:
     home: dict[Node, tuple[Buffer, int]] = field(default_factory=dict)
 
 
-def lay_out(output: Node, lanes: int, least: int) -> Layout:
+def lay_out(output: Node, lanes: int) -> Layout:
     """Choose grids front to back, then buffers back to front."""
     halos = [node.kernel.halo for node in reachable(output) if node.kernel is not None]
-    least = max([least, *halos])  # a row is at least as long as its halo
+    least = max([1, *halos])  # a row is at least as long as its halo
     output = _regridded(output, lanes, least)
     layout = Layout(reachable(output))
     _grids(layout, lanes, least)

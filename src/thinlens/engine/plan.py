@@ -55,7 +55,7 @@ class Plan:
         self.size = output.size
         while output.kind == "crop":
             output = output.inputs[0]
-        self._core, self._layout = core, lay_out(output, kernels.lanes, kernels.least_columns)
+        self._core, self._layout = core, lay_out(output, kernels.lanes)
         output = self._layout.order[-1]
         groups = grouped(
             self._layout, lambda buffer: _floats(kernels, buffer, 1) * 4, means.threads

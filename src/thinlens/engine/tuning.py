@@ -83,7 +83,7 @@ def strip_seconds(
         return []
     isa = core.kernels(kernels)
     stride, halo = kernel.stride, kernel.halo
-    columns = max(columns, isa.least_columns * stride, -(-halo // stride) * stride)
+    columns = max(columns, stride, -(-halo // stride) * stride)
     c_out, c_in = kernel.weight.shape[:2]
     height, width = STRIP * stride + 2 * halo, columns * isa.lanes - 2 * halo
     out_height, out_width = (_slid(side, kernel) for side in (height, width))

@@ -1,6 +1,7 @@
 """Does a network pruned to a time take that time?
 
     python benchmarks/milliseconds.py [--parts 0.7 0.5 0.35] [--method one-shot] [--data DIR]
+    python benchmarks/milliseconds.py --method sls --steps 300 --data DIR
 
 Prices the shipped RFDN on this machine, prunes it to parts of its dense time and lets the thin
 networks run in turns. Prints what was asked, what was promised and what it takes. With
@@ -27,8 +28,14 @@ from thinlens.feeding import feed
 from thinlens.methods import METHODS
 from thinlens.sparsity.prunable import find_layers
 from thinlens.tasks import make_task
+from thinlens.tasks.folders import training_crops
+from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
 from thinlens.training.settings import Settings
+
+LEARNING_RATE = 1e-3
+CROPS = {"patch": 32, "batch_size": 2, "candidates": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,8 @@ class Milliseconds:
     method: str = "one-shot"
     data: Path | None = None
     """Training images, for a method that calibrates."""
+    steps: int = 0
+    """Training steps, of 2 crops of 32x32."""
     size: str = "320x180"
     threads: int = THREADS
     rounds: int = 20
@@ -51,12 +60,14 @@ class Milliseconds:
         example = (1, 3, *size(self.size))
         prices = price_layers(module, find_layers(module, example), example, self.threads)
         dense = prices.milliseconds(prices.dense)
-        trainer = Trainer(Settings(steps=0))
-        fed = feed(self.data, make_task(**network.task), training=False)
+        trainer = Trainer(Settings(steps=self.steps, learning_rate=LEARNING_RATE))
+        fed = self._data(make_task(**network.task))
         networks, promised = [module], [dense]
         for part in self.parts:
             budget = prices.budget(Fraction(part * dense))
-            chosen = METHODS[self.method](budget=budget, example=example, prices=prices)
+            chosen = METHODS[self.method].preset(
+                None, budget=budget, example=example, prices=prices
+            )
             thin = chosen.run(module, fed, trainer)
             networks.append(thin.module.eval())
             promised.append(thin.record["achieved"])
@@ -72,6 +83,11 @@ class Milliseconds:
                 f"{row.ms / promise - 1:+.1%} of the promise",
                 flush=True,
             )
+
+    def _data(self, task: Task) -> TrainingData:
+        if self.steps and self.data:
+            return training_crops(task, self.data, **CROPS)
+        return feed(self.data, task, training=False)
 
 
 if __name__ == "__main__":

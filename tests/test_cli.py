@@ -26,7 +26,7 @@ from cli_cases import (
     sr_checkpoint,
 )
 from thinlens.cli import values
-from thinlens.cli.cells import cells, read_comparison
+from thinlens.cli.comparison import cells, read_comparison
 from thinlens.cli.main import VERBS
 from thinlens.cli.networks import start_from
 from thinlens.cli.recipe import read_recipe, read_toml

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli_cases import contents, images, run, sr_checkpoint
-from thinlens.cli.cells import Cell, cells, paper_gmacs, read_comparison
+from thinlens.cli.cells import paper_gmacs
+from thinlens.cli.comparison import Cell, cells, read_comparison
 from thinlens.cli.networks import uniform
 from thinlens.errors import RunError, UsageError
 from thinlens.models import create

@@ -34,7 +34,8 @@ class Compare(Verb):
     """Folder of the cells, table.csv and table.md (default: runs/<the recipe's name>)."""
 
     def run(self) -> Answer:
-        from thinlens.cli.cells import CellMaker, cells, read_comparison
+        from thinlens.cli.cells import CellMaker
+        from thinlens.cli.comparison import cells, read_comparison
         from thinlens.files import atomic_write
 
         plan = read_comparison(self.recipe)

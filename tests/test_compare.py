@@ -85,6 +85,26 @@ def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
     assert not list((place / "out").rglob("*paper-1-of-40*/*"))
 
 
+def test_a_comparison_is_drawn_and_timed_if_asked(place: Path) -> None:
+    content = RECIPE.replace('"sr-ste:paper", "filter"', '"sls"').replace('"1/40"', '"1/3"')
+    (place / "small.toml").write_text(content)
+    ran = run("compare", "small.toml", "--out", "out", "--rounds", 1, "--threads", 1, "--json")
+    assert ran.status == 0, ran.err
+    assert all(row["ms"] > 0 for row in ran.json["rows"])
+    assert "| ms |" in (place / "out" / "table.md").read_text()
+    drawn = {str(p.relative_to(place / "out")) for p in (place / "out").rglob("*.png")}
+    cell = "sr/sls-1-of-3-m4-seed0"
+    assert drawn >= {"trade-off-sr-twice.png", "images-sr-twice.png", f"{cell}/search.png"}
+    assert "drawn" in run("compare", "small.toml", "--out", "out").out
+
+
+@pytest.mark.parametrize("line", [("--rounds", -1), ("--threads", 0)])
+def test_wrong_numbers_are_refused(line: tuple[object, ...], place: Path) -> None:
+    ran = run("compare", "small.toml", "--out", "out", *line, "--json")
+    assert ran.status == 2
+    assert f"{line[0]} {line[1]}: wanted" in ran.json["error"]
+
+
 def test_a_changed_recipe_is_not_mixed_into_an_old_table(place: Path) -> None:
     recipe = place / "small.toml"
     recipe.write_text(RECIPE.replace('"sr-ste:paper", "filter"', "").replace(', "1/40"', ""))

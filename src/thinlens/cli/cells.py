@@ -14,6 +14,7 @@ from thinlens.cli.info import DEFAULT_SIZES
 from thinlens.cli.networks import input_shape
 from thinlens.cli.photographs import calibration
 from thinlens.cli.progress import Report
+from thinlens.cli.search_pictures import draw_search
 from thinlens.cli.values import size
 from thinlens.errors import UsageError
 from thinlens.files import write_json
@@ -110,7 +111,10 @@ class CellMaker:
             **options,
         )
         save(folder, thin, model=dense.model, task=task)
-        return load(folder)
+        made, title = load(folder), f"{cell.method} {cell.budget}, {settings.steps} steps"
+        priced = price(made.module, made.patterns, _shape(task))
+        draw_search(folder, cell.method, priced, thin.record, title)
+        return made
 
     def _data(self, network: str, task: Task) -> Crops:
         """Read the images once for every network."""

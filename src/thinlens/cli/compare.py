@@ -13,9 +13,10 @@ import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
-from thinlens.errors import RunError
+from thinlens.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from thinlens.cli.comparison import Cell
     from thinlens.report.tables import Table
 
 
@@ -31,42 +32,73 @@ class Compare(Verb):
     """TOML: networks, methods, budgets, m, seeds, data, and the tables [tests], [training],
     [crops], [fresh.NAME] (a network to train first) and [variants.NAME] (a method's settings)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of the cells, table.csv and table.md (default: runs/<the recipe's name>)."""
+    """Folder of the cells, the tables and the pictures (default: runs/<the recipe's name>)."""
+    rounds: int = 0
+    """Timed runs of every network in the native engine, in turns, in the end (column ms)."""
+    threads: int = 2
+    """Threads of these runs."""
 
     def run(self) -> Answer:
         from thinlens.cli.cells import CellMaker
+        from thinlens.cli.compare_pictures import draw
         from thinlens.cli.comparison import cells, read_comparison
-        from thinlens.files import atomic_write
 
+        self._check_numbers()
         plan = read_comparison(self.recipe)
         out = self.out or Path("runs") / self.recipe.stem
-        rows: list[dict[str, Any]] = []
+        rows: dict[Cell, dict[str, Any]] = {}
         failures: list[str] = []
         planned = cells(plan)
         for number, cell in enumerate(planned, start=1):
             with progress(f"cell {number} of {len(planned)}: {cell.folder}") as report:
                 try:
-                    rows.append(CellMaker(plan, out, report).row(cell))
+                    rows[cell] = CellMaker(plan, out, report).row(cell)
                 except RunError as problem:
                     failures.append(f"{cell.folder}: {problem}")
-            for name, text in (("table.csv", _csv(rows)), ("table.md", _table(rows).markdown())):
-                with atomic_write(out / name) as file:
-                    file.write(text.encode())
+            _write(out, list(rows.values()))
+        if self.rounds:
+            self._time(rows, out)
+            _write(out, list(rows.values()))
         content = {
             "recipe": str(self.recipe),
             "out": str(out),
             "done": len(rows),
             "failed": len(failures),
             "left_out": list(plan.left_out),
-            "rows": rows,
+            "rows": list(rows.values()),
         }
-        told = [f"{out}: table.csv, table.md"]
+        told = [f"{out}: table.csv, table.md", *draw(plan, rows, out)]
         told += [f"{name} is left out: its folder is not known" for name in plan.left_out]
-        return Answer(content, (_table(rows).rich(), *told), tuple(failures))
+        return Answer(content, (_table(list(rows.values())).rich(), *told), tuple(failures))
+
+    def _check_numbers(self) -> None:
+        from thinlens.engine.compiled import MOST_THREADS
+
+        if self.rounds < 0:
+            raise UsageError(f"--rounds {self.rounds}: wanted 0 or more")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"--threads {self.threads}: wanted 1 to {MOST_THREADS}")
+
+    def _time(self, rows: Mapping[Cell, dict[str, Any]], out: Path) -> None:
+        """Add milliseconds to the rows whose networks the engine runs."""
+        from thinlens.cli.cell_times import cell_times
+
+        whole = [cell for cell, row in rows.items() if not row["error"]]
+        with progress("timing all networks") as report:
+            for cell, ms in cell_times(whole, out, self.threads, self.rounds, report).items():
+                rows[cell]["ms"] = ms
+
+
+def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    from thinlens.files import atomic_write
+
+    for name, text in (("table.csv", _csv(rows)), ("table.md", _table(rows).markdown())):
+        with atomic_write(out / name) as file:
+            file.write(text.encode())
 
 
 COLUMNS = ("network", "method", "preset", "budget", "m", "seed")
-NUMBERS = ("budget_base", "achieved", "macs", "paper_gmacs", "params", "bytes", "seconds")
+NUMBERS = ("budget_base", "achieved", "macs", "paper_gmacs", "params", "bytes", "ms", "seconds")
 
 
 def _sets(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -115,6 +147,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     from thinlens.report.tables import Table, count, giga
 
     sets, tells = _sets(rows), _tells(rows)
+    timed = any("ms" in row for row in rows)
 
     def line(row: dict[str, Any]) -> tuple[str, ...]:
         method = f"{row['method']} ({row['preset']})" if row["preset"] else row["method"]
@@ -122,16 +155,20 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         budget = "" if row["method"] == "dense" else row["budget"]
         head = (row["network"], method, budget, str(row["m"] or ""), str(row["seed"]))
         if row["error"]:
-            return (*head, *[""] * (4 + len(PARTS) * tells + len(sets)), row["error"])
+            return (*head, *[""] * (4 + timed + len(PARTS) * tells + len(sets)), row["error"])
         scores = [row["scores"].get(name) for name in sets]
         whole = row["budget_base"] not in (None, BUDGET_BASE)
         kept = f"{row['achieved']:.2%}" + (f" of all {row['budget_base']}" if whole else "")
         return (
             *(*head, kept, giga(row["macs"]), f"{row['paper_gmacs']:.2f}"),
-            *(count(row["params"]), *(_parts(row) if tells else ())),
+            *(
+                count(row["params"]),
+                *([f"{row['ms']:.1f}" if "ms" in row else ""] if timed else []),
+            ),
+            *(_parts(row) if tells else ()),
             *(*(f"{s['psnr']:.2f} / {s['ssim']:.4f}" if s else "" for s in scores), ""),
         )
 
     head = ("network", "method", "budget", "M", "seed", "kept", "GMACs", "paper's", "parameters")
     told = [f"{part} (macs / params)" for part in PARTS.values()] if tells else []
-    return Table((*head, *told, *sets, "note"), [line(row) for row in rows])
+    return Table((*head, *["ms"] * timed, *told, *sets, "note"), [line(row) for row in rows])

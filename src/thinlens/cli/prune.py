@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,6 @@ from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
-    from thinlens.report.price import Price
 
 PARTS = {
     "prunable_macs": "prunable multiply-adds",
@@ -99,6 +97,7 @@ class Prune(Verb):
         from thinlens.cli.info import DEFAULT_SIZES
         from thinlens.cli.networks import input_shape
         from thinlens.cli.photographs import calibration
+        from thinlens.cli.search_pictures import draw_search
         from thinlens.cli.values import size
         from thinlens.report.price import BUDGET_BASE, price
         from thinlens.report.tables import count, giga
@@ -152,24 +151,9 @@ class Prune(Verb):
             f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
             f"{thin.record['seconds']:.1f} s"
         )
-        return Answer(content, (sentence, *self._drawn(priced, thin.record)))
-
-    def _drawn(self, priced: Price, record: Mapping[str, Any]) -> list[str]:
-        """Draw a search into the folder, and say so; other methods have nothing to draw."""
-        from thinlens.report.plots import layers_picture
-        from thinlens.report.search import course_picture, rank_correlation
-
-        if not record.get("history"):
-            return []
-        title = f"{self.method} {self.budget}, {self.steps} steps"
-        try:
-            layers_picture(self.out / "layers.png", priced, title)
-            course_picture(self.out / "search.png", {self.method: record}, title)
-        except UsageError as missing:
-            return [f"no pictures: {missing}"]
-        found = rank_correlation(priced)
-        trend = "" if found is None else f"; rank correlation of N and multiply-adds {found:+.2f}"
-        return [f"{self.out / 'layers.png'}: N of every layer; search.png: the search{trend}"]
+        title = f"{self.method} {asked}, {self.steps} steps"
+        drawn = draw_search(self.out, self.method, priced, thin.record, title)
+        return Answer(content, (sentence, *drawn))
 
     def _asked(self) -> str:
         """Return the budget, under the name that the method calls it by."""

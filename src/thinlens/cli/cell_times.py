@@ -1,0 +1,49 @@
+"""How long do the networks of a comparison take in the engine?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from thinlens.api import load
+from thinlens.cli.comparison import DENSE, Cell
+from thinlens.cli.info import DEFAULT_SIZES
+from thinlens.cli.networks import input_shape
+from thinlens.cli.progress import Report
+from thinlens.cli.values import size
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.contest import Entrant, compete
+from thinlens.engine.line_up import Ours, reference
+from thinlens.engine.native import native
+from thinlens.errors import UsageError
+from thinlens.tasks import make_task
+
+
+def cell_times(
+    cells: Sequence[Cell], out: Path, threads: int, rounds: int, report: Report
+) -> Mapping[Cell, float]:
+    """Return the median milliseconds of each network on an HD image, all in turns in one run.
+
+    A network that the engine does not know is left out. Raises `UsageError` where the engine was
+    not built.
+    """
+    if native() is None:
+        raise UsageError("--rounds: the native engine was not built")
+    entrants: dict[Cell, Entrant] = {}
+    for cell in cells:
+        folder = out / cell.folder
+        saved = cell.method != DENSE or (folder / "config.json").is_file()
+        checkpoint = load(folder if saved else cell.network)
+        shape = input_shape(make_task(**checkpoint.task), size(DEFAULT_SIZES["sls"]))
+        image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+        try:
+            run = Ours(Compiled(checkpoint.module.eval(), threads), image).run
+            run()
+        except UsageError:
+            continue
+        expected = reference(checkpoint.module, image)
+        entrants[cell] = Entrant(str(cell.folder), "fp32", cell.method != DENSE, run, expected)
+    rows = compete(list(entrants.values()), threads, rounds, report=report)
+    return {cell: row.ms for cell, row in zip(entrants, rows, strict=True)}

@@ -19,6 +19,7 @@ from thinlens.methods.compensation import (
     joint_mask,
     refit,
     second_order_mask,
+    shrunk,
 )
 
 NO_RIDGE = 1e-12
@@ -178,8 +179,29 @@ def test_the_ridge_draws_towards_the_original() -> None:
     moments, weight = problem(0, (1, 2, 6))
     other, mask = weight + 1, torch.ones_like(weight, dtype=torch.bool)
     near, far = refit(moments, other, mask, 1e9), refit(moments, other, mask, NO_RIDGE)
-    torch.testing.assert_close(near, other)
+    torch.testing.assert_close(near, shrunk(moments, other))
     torch.testing.assert_close(far, dense_solution(moments, other, NO_RIDGE))
+
+
+@given(st.integers(0, 99), st.floats(1e-4, 1e3), st.floats(-3, 3), st.floats(1e-3, 10))
+def test_no_solution_is_worse_than_silence(
+    seed: int, far: float, sign: float, ridge: float
+) -> None:
+    moments, weight = problem(seed, (2, 3, 6))
+    original = sign * far * weight.flip(-1)  # nothing like what answers well
+    mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    for solved in (
+        shrunk(moments, original),
+        dense_solution(moments, original, ridge),
+        refit(moments, original, mask, ridge),
+    ):
+        assert (moments.error(solved) <= moments.yy * (1 + 1e-9)).all()
+
+
+def test_healthy_weights_are_left_at_their_size() -> None:
+    x = torch.randn(1, 50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.arange(21, dtype=torch.float64).reshape(1, 3, 7)
+    torch.testing.assert_close(shrunk(moments_of(x, x @ weight.mT), weight), weight)
 
 
 def test_a_layer_that_sees_nothing_keeps_its_weights() -> None:

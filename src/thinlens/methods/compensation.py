@@ -59,10 +59,23 @@ def damped(moments: Moments, share: float) -> tuple[Tensor, Tensor]:
     return moments.xx + torch.diag_embed(added[:, None].expand_as(diagonal)), added
 
 
+def shrunk(moments: Moments, weight: Tensor) -> Tensor:
+    """Scale every output's weights `[g, c, p]` by the factor of 0 to 1 that answers best.
+
+    A ridge towards the original weights does harm where they live on differences of inputs that
+    pruned layers no longer tell apart: they would shout. Towards these no solution answers worse
+    than silence, because they do not.
+    """
+    fit = (weight * moments.xy.mT).sum(-1)
+    power = (weight @ moments.xx * weight).sum(-1)
+    factor = torch.where(power > 0, fit / power, 1.0).clamp(0, 1)
+    return factor[..., None] * weight
+
+
 def dense_solution(moments: Moments, original: Tensor, share: float) -> Tensor:
     """Return the least-squares weights `[g, c, p]`, drawn towards `original` by a ridge."""
     gram, added = damped(moments, share)
-    wanted = moments.xy + added[:, None, None] * original.mT
+    wanted = moments.xy + added[:, None, None] * shrunk(moments, original).mT
     return torch.cholesky_solve(wanted, torch.linalg.cholesky(gram)).mT
 
 
@@ -129,7 +142,7 @@ def refit(moments: Moments, original: Tensor, mask: Tensor, share: float) -> Ten
     Returns `[g, c, p]` with zeros where `mask` is False.
     """
     gram, added = damped(moments, share)
-    wanted = moments.xy.mT + added[:, None, None] * original
+    wanted = moments.xy.mT + added[:, None, None] * shrunk(moments, original * mask)
     solved = torch.zeros_like(original)
     most = max(1, int(mask.sum(-1).max()))
     rows = max(1, MEMORY // (2 * 8 * most**2))

@@ -55,7 +55,7 @@ class LeastSquares(NMMethod):
     saliency: str = "joint"
     """How kept weights are chosen: joint (second order, all columns against each other),
     second-order (column after column), magnitude, or activation (abs(w) rms(x))."""
-    ridge: float = 1e-3
+    ridge: float = 0.03
     """Pull towards the original weights, as a share of the mean square of a layer's inputs."""
     pixels: int = 83_200
     """Input pixels to calibrate on, at least (13 crops of 80x80)."""

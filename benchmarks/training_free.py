@@ -58,13 +58,14 @@ def case(name: str, data: Path) -> Case:
         calibration, tests = data / "train" / "Train400", (data / "denoise_test" / "Set12",)
         return Case(network, denoise, (720, 1280), (32,), ("1/2", "1/4", "1/8"), calibration, tests)
     group_sizes: tuple[int, ...] = (32,)
+    budgets: tuple[str, ...] = ("1/2", "1/4", "1/8", "1/16")
     if name == "rfdn-aim":
         network = import_weights(weights / "RFDN_AIM" / "RFDN_AIM.pth", name)
-        group_sizes = (10, 25)
+        group_sizes, budgets = (10, 25), budgets[:2]
     else:
         network = thinlens.load(name).module
     tests = tuple(sr / test / "x4" for test in ("Set5", "Set14"))
-    calibration, budgets = data / "train" / "BSDS500" / "train", ("1/2", "1/4")
+    calibration = data / "train" / "BSDS500" / "train"
     return Case(
         network, make_task("sr", scale=4), (180, 320), group_sizes, budgets, calibration, tests
     )

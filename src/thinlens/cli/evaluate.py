@@ -24,8 +24,8 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, GoPro's or
-    REDS's folders, or clean images alone."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, what GoPro,
+    REDS, Köhler, SIDD or Rain800 unpack to, or clean images alone."""
     sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
     crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
@@ -129,6 +129,7 @@ class Evaluate(Verb):
         )
         about = [f"{protocol_of(found)}; {cost}"]
         about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
+        about += [f"targets: {found.targets}"] if found.targets else []
         about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
         about += [found.without_lpips] if found.without_lpips else []
         return Answer(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.whole import restore_image
-from thinlens.tasks.folders import open_pairs, read_pair
+from thinlens.tasks.folders import further_targets, open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
+from thinlens.tasks.moments import PROTOCOL, best_of_moments
+from thinlens.tasks.pairs import PairFiles
 from thinlens.tasks.perception import Distance, lpips_distance
 from thinlens.tasks.task import Judgement, Task
 
@@ -42,6 +47,8 @@ class Evaluation:
     """What the inputs are called if the task made what a camera usually makes."""
     without_lpips: str = ""
     """Why there is no LPIPS, where the task is one whose papers print it."""
+    targets: str = ""
+    """How images were judged that have several targets."""
     routing: Mapping[str, Any] = field(default_factory=dict)
     """Where a class-pruned network sent the images, and what that cost."""
 
@@ -69,9 +76,11 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Return what `evaluate --json` prints but for `macs` and `params`.
 
-        The protocol says `"input"` where inputs are synthetic.
+        The protocol says `"input"` where inputs are synthetic, `"targets"` where an image has
+        several.
         """
-        made = {"input": self.synthetic} if self.synthetic else {}
+        said = {"input": self.synthetic, "targets": self.targets}
+        made = {key: value for key, value in said.items() if value}
         return {
             "images": self.images,
             "psnr": _finite(self.psnr),
@@ -105,7 +114,7 @@ def evaluate(
         image, target = read_pair(pair, task, index, seed)
         restored = to_uint8(restore_image(network, image))
         try:
-            figures = [metric(restored, target, task.judgement) for metric in (psnr, ssim)]
+            figures = _figures(restored, target, pair, task)
         except UsageError as error:
             raise UsageError(f"{pair.target}: {error}") from error
         seen = distance(restored, target) if distance else None
@@ -113,7 +122,16 @@ def evaluate(
         if progress:
             progress(len(scores), len(pairs), {"psnr": scores[-1].psnr})
     made = task.synthetic if any(pair.input is None for pair in pairs) else ""
-    return Evaluation(tuple(scores), task.judgement, made, without_lpips)
+    several = PROTOCOL if any(pair.others for pair in pairs) else ""
+    return Evaluation(tuple(scores), task.judgement, made, without_lpips, targets=several)
+
+
+def _figures(restored: Tensor, target: Tensor, pair: PairFiles, task: Task) -> tuple[float, float]:
+    """Return PSNR and SSIM; where there are several targets, by their protocol."""
+    if pair.others:
+        moments = chain([target], further_targets(pair, task))
+        return best_of_moments(restored, moments, task.judgement)
+    return psnr(restored, target, task.judgement), ssim(restored, target, task.judgement)
 
 
 def _perception(task: Task) -> tuple[Distance | None, str]:

@@ -27,8 +27,7 @@ from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod
 from thinlens.models import image_channels
-from thinlens.models.class_pruned import NAME as CLASS_PRUNED
-from thinlens.models.class_pruned import ClassPruned
+from thinlens.models.routed import Routed
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
@@ -66,10 +65,10 @@ def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
     """
     module, patterns = _parts(network)
     structures: Structures = patterns
-    if isinstance(module, ClassPruned):
-        if model != CLASS_PRUNED:
+    if isinstance(module, Routed):
+        if model != module.NAME:
             module.name(model)
-        model, structures = CLASS_PRUNED, module.structures()
+        model, structures = module.NAME, module.structures()
     return save_folder(
         Path(path),
         module,
@@ -141,7 +140,7 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     torch runs the network after one warning. Raises `UsageError` with what it does not know.
     """
     module, _ = _parts(network)
-    if isinstance(module, ClassPruned):
+    if isinstance(module, Routed):
         raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
     return compile_module(module, precision, threads)
 
@@ -173,7 +172,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     """
     judged, running = _task(network, task), runner(network, engine)
     module, _ = _parts(network)
-    if not isinstance(module, ClassPruned):
+    if not isinstance(module, Routed):
         if router != "learned":
             raise UsageError(f"router {router!r}: this network has one branch")
         return evaluate_folder(running, judged, Path(folder), seed=seed, progress=progress)
@@ -188,11 +187,11 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     return replace(found, routing={"router": router, **routed.bill()})
 
 
-def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choice:
+def _fixed(router: str, module: Routed, judged: Task, levels: Task) -> Choice:
     """Read a router that does not look at the image."""
     if router == "oracle":
         return oracle(getattr(judged, "sigma", 0.0), getattr(levels, "sigmas", ()))
-    known = [str(index) for index in range(len(module.branches.kept))]
+    known = [str(index) for index in range(module.count)]
     if router not in known:
         raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
     return always(int(router))
@@ -241,7 +240,7 @@ def runner(network: Network, engine: str) -> Runner:
     module, _ = _parts(network)
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
-    if engine == "auto" and not isinstance(module, ClassPruned):
+    if engine == "auto" and not isinstance(module, Routed):
         return faster(module, image_channels(module))
     if engine != "native":
         return module

@@ -25,7 +25,7 @@ from thinlens.methods.method import Pruned, check_l1
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.pseudo_labels import measure
 from thinlens.models.class_pruned import ClassPruned, Config
-from thinlens.sparsity.branches import Branches, branch_flops
+from thinlens.sparsity.branches import Branches
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers
@@ -122,8 +122,7 @@ class ClassPruning(NMMethod):
         base = cost(module.network, self.example, layers, {}, "classpruning").flops or 1
         judge = find_layers(module.classifier, self.example)
         extra = cost(module.classifier, self.example, judge, {}, "classpruning").flops or 0
-        flops = branch_flops(module.network, self.example, module.branches, module.pruned)
-        return [(one + extra) / base for one in flops]
+        return [(one + extra) / base for one in module.flops(self.example)]
 
     @property
     def _target(self) -> float:

@@ -24,7 +24,6 @@ from thinlens.models import (
     srn_lstm,
     unet,
 )
-from thinlens.models.class_pruned import NAME as CLASS_PRUNED
 from thinlens.models.class_pruned import ClassPruned
 from thinlens.models.class_pruned import Config as ClassPrunedConfig
 from thinlens.models.network import Network
@@ -61,7 +60,7 @@ def _class_pruned(config: ClassPrunedConfig) -> nn.Module:
 
 
 WRAPPERS: dict[str, Network] = {
-    CLASS_PRUNED: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
+    ClassPruned.NAME: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
 }
 """What checkpoints hold beside `MODELS`: networks around a network, made by methods."""
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.models.class_pruned import ClassPruned
-from thinlens.sparsity.branches import branch_flops
+from thinlens.models.routed import Routed
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
@@ -30,7 +29,7 @@ Choice = Callable[[Tensor], Tensor]
 class Router:
     """Restores as a class-pruned network does and remembers the class of every image."""
 
-    def __init__(self, module: ClassPruned, choose: Choice | None = None) -> None:
+    def __init__(self, module: Routed, choose: Choice | None = None) -> None:
         self.module = module.eval()
         self.classes: list[int] = []
         self._learned = choose is None
@@ -83,12 +82,11 @@ def dealt(classes: Sequence[int], seed: int) -> Choice:
     return choose
 
 
-def _flops(module: ClassPruned) -> tuple[list[int], int, int]:
+def _flops(module: Routed) -> tuple[list[int], int, int]:
     """Return the FLOPs of every branch, of the classifier and of the base network."""
     example = (1, module.config.channels, PAPER_SIDE, PAPER_SIDE)
 
     def dense(part: torch.nn.Module) -> int:
         return cost(part, example, find_layers(part, example), {}, "classpruning").flops or 0
 
-    branches = branch_flops(module.network, example, module.branches, module.pruned)
-    return branches, dense(module.classifier), dense(module.network)
+    return module.flops(example), dense(module.classifier), dense(module.network)

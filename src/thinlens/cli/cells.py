@@ -23,7 +23,7 @@ from thinlens.cli.values import size
 from thinlens.errors import UsageError
 from thinlens.files import write_json
 from thinlens.methods import METHODS
-from thinlens.methods.classpruning import ClassPruning
+from thinlens.methods.dynamic import Dynamic
 from thinlens.report.price import Price, price
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
@@ -160,7 +160,7 @@ def cells(plan: Comparison) -> list[Cell]:
                 raise UsageError(
                     f"{method} has no option {unknown[0]!r}: wanted {sorted(settings)}"
                 )
-            if issubclass(METHODS[method], ClassPruning):
+            if issubclass(METHODS[method], Dynamic):
                 raise UsageError(
                     f"{word} costs what the images make it cost: wanted prune and evaluate for it"
                 )

@@ -129,7 +129,8 @@ class Joint(Plain):
 
     def finish(self) -> None:
         self._branched.rank()
-        recalibrate(self._branched, self._images)
+        if self._branched.own_norms:  # shared ones hold what all branches made of all images
+            recalibrate(self._branched, self._images)
 
     def metrics(self) -> dict[str, float]:
         return {f"share_{index}": share for index, share in enumerate(self._shares)}

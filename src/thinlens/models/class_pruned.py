@@ -28,6 +28,9 @@ from thinlens.sparsity.straight_through import masked
 class Config(routed.Config):
     """Which network, which branches, which classifier; N of every branch is in `kept`."""
 
+    shared_norms: bool = False
+    """Whether the branches have no batch norms of their own."""
+
 
 class ClassPruned(Routed):
     """Restore every image `[B, C, H, W]` by the branch that the classifier picks for it."""
@@ -41,7 +44,8 @@ class ClassPruned(Routed):
         self._norms = norm_names(network)
         own = [network.get_submodule(name) for name in self._norms]
         # the fullest branch uses the network's own
-        thinner = [nn.ModuleList(copy.deepcopy(own)) for _ in config.kept[1:]]
+        parted = () if config.shared_norms else config.kept[1:]
+        thinner = [nn.ModuleList(copy.deepcopy(own)) for _ in parted]
         self.norms = nn.ModuleList(thinner)
         self._ranked: dict[str, str] = {}
 
@@ -63,6 +67,10 @@ class ClassPruned(Routed):
         if index < len(self.norms):
             return list(cast(nn.ModuleList, self.norms[index]))
         return [self.network.get_submodule(name) for name in self._norms]
+
+    @property
+    def own_norms(self) -> bool:
+        return not self.config.shared_norms
 
     def flops(self, example: Sequence[int]) -> list[int]:
         return branch_flops(self.network, example, self.branches, self.pruned)

@@ -169,6 +169,8 @@ class Prune(Verb):
         from thinlens.report.plots import layers_picture
         from thinlens.report.search import course_picture, rank_correlation
 
+        if self.method in ROUTED:
+            return self._shares()
         if not record.get("history"):
             return []
         title = f"{self.method} {self.budget}, {self.steps} steps"
@@ -180,6 +182,17 @@ class Prune(Verb):
         found = rank_correlation(priced)
         trend = "" if found is None else f"; rank correlation of N and multiply-adds {found:+.2f}"
         return [f"{self.out / 'layers.png'}: N of every layer; search.png: the search{trend}"]
+
+    def _shares(self) -> list[str]:
+        """Draw where images went while the classifier learned what they are worth."""
+        from thinlens.report.branches import read_shares, shares_picture
+
+        names = (self.branches or "1:4,2:4,4:4").split(",")
+        try:
+            shares_picture(self.out / "shares.png", {self.method: read_shares(self.out)}, names)
+        except UsageError as missing:
+            return [f"no picture: {missing}"]
+        return [f"{self.out / 'shares.png'}: the share of every branch as training went"]
 
     def _asked(self) -> str:
         """Return the budget, under the name that the method calls it by."""

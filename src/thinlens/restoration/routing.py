@@ -64,17 +64,29 @@ def always(index: int) -> Choice:
     return lambda image: torch.full((len(image),), index)
 
 
-def oracle(sigma: float, levels: Sequence[float]) -> Choice:
-    """Send images to the class of their true noise level among those of training, rising."""
-    if sigma not in levels:
-        raise UsageError(f"sigma {sigma}: the oracle knows {', '.join(map(str, levels)) or 'none'}")
-    return always(sorted(levels).index(sigma))
+def oracle(sigmas: Sequence[float], levels: Sequence[float], images: int) -> Choice:
+    """Send images to the class of their true noise level among those of training, rising.
+
+    `images` come at each of `sigmas` in turn. Raises `UsageError` for a level that was not trained
+    on, or where there is none.
+    """
+    if not sigmas:
+        raise UsageError("the oracle knows noise levels, and this task has none")
+    for sigma in sigmas:
+        if sigma not in levels:
+            known = ", ".join(map(str, levels)) or "none"
+            raise UsageError(f"sigma {sigma}: the oracle knows {known}")
+    return in_turn([sorted(levels).index(sigma) for sigma in sigmas for _ in range(images)])
 
 
 def dealt(classes: Sequence[int], seed: int) -> Choice:
     """Deal out the same classes in random order: as many images to every branch, by chance."""
-    order = np.random.default_rng(seed).permutation(np.asarray(classes, dtype=np.int64)).tolist()
-    place = iter(order)
+    return in_turn(np.random.default_rng(seed).permutation(np.asarray(classes)).tolist())
+
+
+def in_turn(classes: Sequence[int]) -> Choice:
+    """Send images to these classes, one after the other."""
+    place = iter(classes)
 
     def choose(image: Tensor) -> Tensor:
         return torch.tensor([next(place) for _ in image])

@@ -10,10 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from thinlens.api import evaluate, load, prune, save
+from thinlens.api import described, load, prune, save
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.cli.fresh import Fresh, read_fresh
 from thinlens.cli.info import DEFAULT_SIZES
+from thinlens.cli.judging import flops, judged
 from thinlens.cli.networks import input_shape
 from thinlens.cli.photographs import calibration
 from thinlens.cli.progress import Report
@@ -67,6 +68,11 @@ class Comparison:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Methods with settings of their own: `method`, `preset` or `budget` if wished, and the
     method's fields."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Options of every network's task in training and tests, such as `sigmas`, at each of which
+    tests are judged."""
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task in tests alone, such as `crop_target`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def read_comparison(path: Path) -> Comparison:
         if not isinstance(values, list) or not values or any(type(x) is not kind for x in values):
             raise UsageError(f"{path}: {key} = {values!r}: wanted a list of {kind.__name__}")
         given[key] = tuple(values)
-    names = ("tests", "training", "crops", "fresh", "variants")
+    names = ("tests", "training", "crops", "fresh", "variants", "task", "judging")
     tables = {name: content.get(name, {}) for name in names}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -132,6 +138,8 @@ def read_comparison(path: Path) -> Comparison:
         crops=tables["crops"],
         fresh={name: read_fresh(path, name, table) for name, table in tables["fresh"].items()},
         variants=tables["variants"],
+        task=tables["task"],
+        judging=tables["judging"],
     )
     cells(found)  # refuses unknown methods, presets and budgets before hours of work
     return found
@@ -160,14 +168,11 @@ def cells(plan: Comparison) -> list[Cell]:
                 raise UsageError(
                     f"{method} has no option {unknown[0]!r}: wanted {sorted(settings)}"
                 )
-            if issubclass(METHODS[method], Dynamic):
-                raise UsageError(
-                    f"{word} costs what the images make it cost: wanted prune and evaluate for it"
-                )
             given = {"budget": Budget.of(budget), "example": (1, 1, 1, 1), **variant}
             METHODS[method].preset(preset or None, **given)
             own = (word, json.dumps(variant, sort_keys=True)) if word in plan.variants else ()
-            grouped = m if "m" in settings else None
+            has_groups = "m" in settings and not issubclass(METHODS[method], Dynamic)
+            grouped = m if has_groups else None
             found[Cell(network, method, preset or None, budget, grouped, seed, *own)] = None
     return list(found)
 
@@ -203,9 +208,9 @@ class CellMaker:
         missing = tests.keys() - found["scores"].keys()
         if missing:
             network = dense if cell.method == DENSE else load(folder)
+            task = make_task(**{**network.task, **self._plan.task, **self._plan.judging})
             for name in sorted(missing):
-                score = evaluate(network, self._plan.tests[name])
-                found["scores"][name] = {"psnr": score.psnr, "ssim": score.ssim}
+                found["scores"][name] = judged(network, task, self._plan.tests[name])
                 write_json(folder / CELL_FILE, found)
         scores = {name: found["scores"][name] for name in tests}
         row = {key: value for key, value in found.items() if key != "made_by"}
@@ -220,7 +225,9 @@ class CellMaker:
             own["fresh"] = asdict(fresh)
         # what older recipes did not have is left out where it says nothing
         named = {k: v for k, v in asdict(cell).items() if v or k not in ("variant", "options")}
-        return {"cell": named, **({} if cell.method == DENSE and not fresh else own)}
+        tables = {"task": dict(self._plan.task), "judging": dict(self._plan.judging)}
+        told = {"cell": named, **{key: table for key, table in tables.items() if table}}
+        return told if cell.method == DENSE and not fresh else {**told, **own}
 
     def _untrained(self, cell: Cell) -> bool:
         """Tell whether a cell's network was never trained, so that there is nothing to judge."""
@@ -234,13 +241,15 @@ class CellMaker:
             return load(name)
         folder, seed = self._out / Cell(name, DENSE).folder, self._plan.seeds[0]
         if not (folder / "config.json").is_file():
-            _, task = fresh.built(seed)
-            settings = replace(self._plan.training, seed=seed)
-            fresh.train(settings, self._data(name, task), folder, self._report)
+            module, task = fresh.built(seed)
+            task = self._task(described(task))
+            settings = fresh.lasting(replace(self._plan.training, seed=seed))
+            trainer = Trainer(settings, folder, self._report)
+            fresh.train(module, task, trainer, self._data(name, task))
         return load(folder)
 
     def _pruned(self, cell: Cell, dense: Checkpoint, folder: Path) -> Checkpoint:
-        task = make_task(**dense.task)
+        task = self._task(dense.task)
         settings = replace(self._plan.training, seed=cell.seed)
         options: dict[str, Any] = {} if cell.m is None else {"m": cell.m}
         options |= json.loads(cell.options or "{}")
@@ -256,6 +265,9 @@ class CellMaker:
         )
         save(folder, thin, model=dense.model, task=task)
         return load(folder)
+
+    def _task(self, own: Mapping[str, Any]) -> Task:
+        return make_task(**{**own, **self._plan.task})
 
     def _data(self, network: str, task: Task) -> Crops:
         """Read the images once for every network."""
@@ -282,6 +294,7 @@ def _described(cell: Cell, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any
         "macs": priced.total.macs,
         "paper_gmacs": paper_gmacs(dense.model, priced),
         "params": priced.total.params,
+        "flops": flops(thin),
         "bytes": thin.bytes,
         "seconds": thin.provenance.get("seconds") if cell.method != DENSE else 0.0,
         "parts": thin.provenance.get("parts"),

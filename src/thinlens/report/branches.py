@@ -52,7 +52,8 @@ def shares_picture(
     """Draw the share of images that each branch got while all was trained, as a PNG at `path`.
 
     As ClassPruning's Fig. 5: a panel for each of `runs`, which are lines of `read_shares`, by
-    label; `names` are those of the branches. Needs the extra `plots`.
+    label. `names` are those of the branches, of which a run may have fewer. Needs `plots`, the
+    extra.
     """
     if not any(runs.values()):
         raise UsageError("there is no course of training to draw")
@@ -60,6 +61,8 @@ def shares_picture(
     places = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     for place, (label, rows) in zip(places, runs.items(), strict=True):
         for index, name in enumerate(names):
+            if not all(f"share_{index}" in row for row in rows):
+                continue  # a network of fewer branches
             steps = [row["step"] for row in rows]
             shares = [row[f"share_{index}"] for row in rows]
             colour = RUN_COLOURS[index % len(RUN_COLOURS)]

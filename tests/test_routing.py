@@ -21,6 +21,7 @@ from thinlens.report.branches import read_shares, samples_picture, shares_pictur
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.routing import Router, always, dealt, oracle
 from thinlens.restoration.samples import sample
+from thinlens.restoration.whole import restore_image
 from thinlens.sparsity.branches import Branches
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -39,7 +40,7 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
 
     router = Router(module, choose)
     with torch.no_grad():
-        router(image(len(classes)))
+        assert router.route(image(len(classes))) == classes
     bill = router.bill()
     assert router.classes == classes
     assert bill["shares"] == [classes.count(i) / len(classes) for i in range(3)]
@@ -48,7 +49,7 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
     assert bill["mean_flops"] == pytest.approx(total / len(classes))
     again = Router(module, dealt(classes, seed))
     with torch.no_grad():
-        again(image(len(classes)))
+        again.route(image(len(classes)))
     assert sorted(again.classes) == sorted(classes)
     assert again.bill() == bill
 
@@ -114,6 +115,20 @@ def test_routers_by_name(tmp_path: Path) -> None:
         evaluate(base(), tmp_path / "clean", task=task, router="oracle")
     with pytest.raises(UsageError, match="class-pruned"):
         evaluate(network, tmp_path / "clean", task=task, engine="native")
+
+
+def test_a_large_image_is_one_image_whatever_its_tiles() -> None:
+    module, whole = class_pruned(), image()[0]
+    for tiler in (router := Router(module))._tilers:
+        tiler._tile = 8  # as if no more fitted into memory
+    with torch.no_grad():
+        chosen = int(module.classify(whole[None]))
+        expected = module.branch(whole[None], chosen)[0].clamp(0, 1)
+        torch.testing.assert_close(restore_image(router, whole), expected, rtol=0, atol=1e-6)
+    assert router.classes == [chosen]
+    assert router.account() == {"tile": 8}
+    with pytest.raises(UsageError, match="an image of 3 channels: the classifier takes 1"):
+        restore_image(router, torch.rand(3, 12, 14))
 
 
 SIGMAS = (15.0, 25.0, 50.0)

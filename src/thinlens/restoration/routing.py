@@ -7,15 +7,20 @@ for all, and the classifier's own decisions dealt out at random.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.images.pixels import to_float
+from thinlens.images.rows import Rows
 from thinlens.models.routed import Routed
+from thinlens.restoration.manifest import fingerprint
+from thinlens.restoration.network import device_of
+from thinlens.restoration.tiled import Tiler
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
@@ -26,19 +31,61 @@ Choice = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` to their classes `[B]`."""
 
 
+class Branch(nn.Module):
+    """One branch of a network that routes, as a network of its own."""
+
+    def __init__(self, module: Routed, index: int) -> None:
+        super().__init__()
+        self.module, self.index = module, index
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.module.branch(image, self.index)
+
+
 class Router:
-    """Restores as a class-pruned network does and remembers the class of every image."""
+    """Restores every image whole by one branch, in tiles if it is large, and remembers which.
+
+    A `Restorer`; a class is chosen from the whole image, as in the paper.
+    """
 
     def __init__(self, module: Routed, choose: Choice | None = None) -> None:
         self.module = module.eval()
         self.classes: list[int] = []
         self._learned = choose is None
         self._choose = choose or module.classify
+        channels = module.config.channels
+        self._tilers = [Tiler(Branch(module, index), channels) for index in range(module.count)]
 
-    def __call__(self, image: Tensor) -> Tensor:
-        chosen = self._choose(image)
-        self.classes += [int(index) for index in chosen]
-        return self.module.by_class(image, chosen)
+    def route(self, images: Tensor) -> list[int]:
+        """Choose and remember the classes of images `[B, C, H, W]`."""
+        chosen = [int(index) for index in self._choose(images)]
+        self.classes += chosen
+        return chosen
+
+    def identity(self) -> str:
+        return fingerprint(self.module)
+
+    def account(self) -> dict[str, Any]:
+        return self._tilers[self.classes[-1]].account() if self.classes else {}
+
+    def bands(
+        self,
+        image: Rows,
+        finish: Callable[[Tensor], Tensor],
+        check: Callable[[], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the result from top to bottom, as `Tiler.bands`; the image is read twice."""
+        channels, height, _ = image.shape
+        if channels != self.module.config.channels:
+            raise UsageError(
+                f"an image of {channels} channels: the classifier takes "
+                f"{self.module.config.channels}"
+            )
+        whole = image.rows(0, height)
+        pixels = to_float(whole) if whole.dtype == torch.uint8 else whole
+        with torch.inference_mode():
+            (chosen,) = self.route(pixels[None].to(device_of(self.module)))
+        yield from self._tilers[chosen].bands(image.again(), finish, check)
 
     def bill(self) -> dict[str, Any]:
         """Return the shares of the classes and the mean FLOPs of an image of 256x256.
@@ -98,7 +145,7 @@ def _flops(module: Routed) -> tuple[list[int], int, int]:
     """Return the FLOPs of every branch, of the classifier and of the base network."""
     example = (1, module.config.channels, PAPER_SIDE, PAPER_SIDE)
 
-    def dense(part: torch.nn.Module) -> int:
+    def dense(part: nn.Module) -> int:
         return cost(part, example, find_layers(part, example), {}, "classpruning").flops or 0
 
     return module.flops(example), dense(module.classifier), dense(module.network)

@@ -11,6 +11,7 @@ from torch import Tensor
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.models.routed import Routed
+from thinlens.restoration.routing import Branch
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr
@@ -46,8 +47,7 @@ def sample(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: in
         raise UsageError(f"{pairs[index].name} is not as large as its target: wanted one size")
     module.eval()
     restored = tuple(
-        to_uint8(restore_image(lambda x, branch=branch: module.branch(x, branch), image))  # type: ignore[misc]
-        for branch in range(module.count)
+        to_uint8(restore_image(Branch(module, branch), image)) for branch in range(module.count)
     )
     return Sample(
         pairs[index].name,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cli_cases import images, run
 from test_classpruning import Noisy
 from thinlens.api import evaluate, load, save
 from thinlens.errors import UsageError
@@ -212,3 +213,28 @@ def test_networks_that_cannot_be_shallower_are_refused(network: str, why: str) -
     model = entry.build(entry.configured(**entry.tiny))
     with pytest.raises(UsageError, match=why):
         rival("layer-skip", example=(1, 3, 32, 32)).dynamic(model, 0)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_as_many_members_as_may_share_can_be_saved(name: str, tmp_path: Path) -> None:
+    task = make_task("denoise")
+    model = create("dncnn-17", depth=12, width=16)  # no norms: all that is saved is shared
+    most = rival(name, branches="1:8,2:8,4:8,8:8").dynamic(model, 0)
+    save(tmp_path / "saved", most, model="dncnn-17", task=task)
+    back = load(tmp_path / "saved").module
+    assert isinstance(back, Family)
+    assert back.flops((1, 1, 32, 32)) == most.flops((1, 1, 32, 32))
+    with pytest.raises(UsageError, match="5 branches share weights: wanted at most 4"):
+        rival(name, branches="1:8,2:8,4:8,6:8,8:8").dynamic(model, 0)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_command_line_takes_a_family(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "saved", family(name), model="dncnn-20", task=make_task("denoise"))
+    images(tmp_path / "clean", count=1, height=24, width=24)
+    assert run("info", tmp_path / "saved", "--json").status == 0
+    restore = ("restore", tmp_path / "clean", "--model", tmp_path / "saved", "--out")
+    assert run(*restore, tmp_path / "out").status == 0
+    native = run(*restore, tmp_path / "native", "--engine", "native")
+    assert native.status == 2
+    assert "class-pruned" in native.err

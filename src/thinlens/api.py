@@ -144,7 +144,9 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     """
     module, _ = _parts(network)
     if isinstance(module, Routed):
-        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
+        raise UsageError(
+            "engine native: it runs no networks that route (class-pruned) yet; wanted torch"
+        )
     return compile_module(module, precision, threads)
 
 

@@ -23,6 +23,10 @@ from thinlens.models.routed import Routed, norm_names, tensors_of_norms
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
+MOST_SHARING = 4
+"""Members of one set of weights. More would be built of fewer tensors than a checkpoint's reader
+takes for honest."""
+
 
 @dataclass(frozen=True)
 class Config(routed.Config):
@@ -32,6 +36,12 @@ class Config(routed.Config):
     """What the network's config has otherwise in every member but the fullest, as JSON."""
     shared: bool = False
     """Whether members use the fullest one's weights."""
+
+    def __post_init__(self) -> None:
+        if self.shared and len(self.kept) > MOST_SHARING:
+            raise UsageError(
+                f"{len(self.kept)} branches share weights: wanted at most {MOST_SHARING}"
+            )
 
 
 class Family(Routed):

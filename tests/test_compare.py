@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from cli_cases import contents, images, run, sr_checkpoint
 from thinlens.api import described
 from thinlens.cli.cells import Cell, cells, paper_gmacs, read_comparison
+from thinlens.cli.comparison_rows import _axes, pictures
 from thinlens.cli.networks import uniform
 from thinlens.errors import RunError, UsageError
 from thinlens.models import create
@@ -341,12 +343,38 @@ def test_networks_that_route_are_compared_by_noise_level_and_flops(place: Path) 
     for words in ("two, sigma 15", "two, GFLOPs", "ours, oracle router"):
         assert words in told
     pytest.importorskip("matplotlib")
-    assert (place / "out" / "flops.png").is_file()
+    assert (place / "out" / "shares.png").is_file()
     before = contents(place / "out")
     again = run("compare", "small.toml", "--out", "out", "--json")
     assert again.json["rows"] == ran.json["rows"]
     cells_of = [name for name in before if "png" not in name]
     assert {k: contents(place / "out")[k] for k in cells_of} == {k: before[k] for k in cells_of}
+
+
+def routed_row(network: str, method: str, psnr: float, flops: float) -> dict[str, object]:
+    score = {"psnr": psnr, "ssim": 0.9}
+    score |= {} if method == "dense" else {"mean_flops": flops, "shares": [0.5, 0.5]}  # type: ignore[dict-item]
+    row = {"flops": flops, "scores": {"Set12": score}, "error": None}
+    return {**asdict(Cell(network, method)), **row}
+
+
+def test_widths_are_drawn_by_their_flops(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        routed_row(f"dncnn-{width}", method, 27 + width / 32, part * width**2 * 2e7)
+        for width in (16, 32, 64)
+        for method, part in (("dense", 1.0), ("classpruning", 0.58))
+    ]
+    (axis,) = _axes(rows)
+    assert list(axis.static) == ["dncnn-16", "dncnn-32", "dncnn-64"]
+    assert axis.static["dncnn-64"] == pytest.approx((81.92, 29))
+    assert [cost for cost, _ in axis.curves["classpruning"]] == pytest.approx(
+        [0.58 * cost for cost, _ in axis.static.values()]
+    )
+    assert pictures(tmp_path, rows) == [f"{tmp_path}: flops.png"]
+    assert (tmp_path / "flops.png").is_file()
+    assert pictures(tmp_path, rows[:2]) == []
+    assert pictures(tmp_path, [row for row in rows if row["method"] == "dense"]) == []
 
 
 def test_a_network_that_is_not_trained_is_not_judged(place: Path) -> None:

@@ -176,6 +176,13 @@ def test_the_oracle_and_chance_see_all_noise_levels(tmp_path: Path) -> None:
     assert both[0] == both[1]
 
 
+def test_the_oracle_wants_a_branch_for_every_level(tmp_path: Path) -> None:
+    images(tmp_path / "clean", count=1)
+    save(tmp_path / "net", class_pruned("1:4,2:4"), model="dncnn-20", task=BLIND)
+    with pytest.raises(UsageError, match="3 noise levels and 2 branches: wanted one"):
+        evaluate(load(tmp_path / "net"), tmp_path / "clean", sigmas=SIGMAS, router="oracle")
+
+
 def test_only_denoising_has_noise_levels(tmp_path: Path) -> None:
     images(tmp_path)
     with pytest.raises(UsageError, match="--sigma 15: only denoising has noise levels"):

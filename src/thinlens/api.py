@@ -197,8 +197,13 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
         routed = Router(module, dealt(routed.classes, seed))
     elif router == "oracle":
         known = make_task(**network.task) if isinstance(network, Checkpoint) else judged
-        images = len(open_pairs(Path(folder), judged))
-        routed = Router(module, oracle(sigmas or _sigmas(judged), _sigmas(known), images))
+        images, levels = len(open_pairs(Path(folder), judged)), _sigmas(known)
+        if levels and len(levels) != module.count:
+            raise UsageError(
+                f"router oracle: {len(levels)} noise levels and {module.count} branches: "
+                "wanted one branch for each"
+            )
+        routed = Router(module, oracle(sigmas or _sigmas(judged), levels, images))
     elif router != "learned":
         routed = Router(module, _fixed(router, module))
     found = judge(routed, progress)

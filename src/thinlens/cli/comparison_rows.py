@@ -96,8 +96,8 @@ def as_table(rows: Sequence[Row]) -> Table:
 def pictures(out: Path, rows: Sequence[Row]) -> list[str]:
     """Draw networks that route into `out`, if there are any, and say what was drawn.
 
-    flops.png is PSNR by FLOPs as ClassPruning's Fig. 1, shares.png the course of training as its
-    Fig. 5.
+    flops.png is PSNR by FLOPs of several networks as ClassPruning's Fig. 1, shares.png the course
+    of training as its Fig. 5.
     """
     routed = [row for row in rows if not row["error"] and _routes([row])]
     if not routed:
@@ -108,13 +108,17 @@ def pictures(out: Path, rows: Sequence[Row]) -> list[str]:
         courses[f"{row['network']} {_label(row)}"] = read_shares(folder)
     most = max(len(x["shares"]) for row in routed for x in row["scores"].values())
     names = [f"branch {index + 1}" for index in range(most)]
+    drawn = []
     try:
-        trade_off_picture(out / "flops.png", _axes(rows), "base networks and networks that route")
+        if len({row["network"] for row in routed}) > 1:
+            trade_off_picture(out / "flops.png", _axes(rows), "base networks, and routed ones")
+            drawn.append("flops.png")
         if all(courses.values()):
             shares_picture(out / "shares.png", courses, names)
+            drawn.append("shares.png")
     except UsageError as missing:
         return [f"no pictures: {missing}"]
-    return [f"{out}: flops.png, shares.png"]
+    return [f"{out}: {', '.join(drawn)}"] if drawn else []
 
 
 def _axes(rows: Sequence[Row]) -> list[Axis]:

@@ -23,14 +23,14 @@ def judged(network: Checkpoint, task: Task, folder: str) -> dict[str, Any]:
     """Return PSNR and SSIM, at each noise level of a blind denoising too.
 
     Of a network that routes, also its bill, and the figures under other `routers`; the oracle's
-    where there are noise levels to know.
+    where there is a noise level for every branch.
     """
     sigmas = task.sigmas if isinstance(task, Denoising) else ()
     found = _figures(evaluate(network, folder, task=task, sigmas=sigmas))
     if isinstance(network.module, Routed):
         found["routers"] = {
             router: _figures(evaluate(network, folder, task=task, sigmas=sigmas, router=router))
-            for router in (ROUTERS if sigmas else ROUTERS[1:])
+            for router in (ROUTERS if len(sigmas) == network.module.count else ROUTERS[1:])
         }
     return found
 

@@ -17,6 +17,8 @@ from thinlens.restoration.samples import Sample
 CHOSEN = "#6b21a8"
 """The colour of the box around what the classifier picks, as in the paper."""
 
+PANELS_IN_A_ROW = 4
+
 SIDE = 128
 """Pixels of the middle of an image that are shown; more are hard to compare."""
 
@@ -57,9 +59,13 @@ def shares_picture(
     """
     if not any(runs.values()):
         raise UsageError("there is no course of training to draw")
-    figure = figure_class()(figsize=(4.2 * len(runs), 3.4), layout="constrained")
-    places = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
-    for place, (label, rows) in zip(places, runs.items(), strict=True):
+    columns = min(len(runs), PANELS_IN_A_ROW)
+    lines = -(-len(runs) // columns)
+    figure = figure_class()(figsize=(4.2 * columns, 3.4 * lines), layout="constrained")
+    places = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for spare in places[len(runs) :]:
+        spare.remove()
+    for place, (label, rows) in zip(places, runs.items(), strict=False):
         for index, name in enumerate(names):
             if not all(f"share_{index}" in row for row in rows):
                 continue  # a network of fewer branches
@@ -71,7 +77,7 @@ def shares_picture(
         place.set_xlabel("step")
         place.set_ylim(-0.02, 1.02)
     places[0].set_ylabel("share of the images")
-    places[-1].legend(loc="upper right", fontsize="small")
+    places[0].legend(loc="upper right", fontsize="small")
     save_figure(path, figure)
 
 

@@ -310,7 +310,7 @@ def test_tiles_are_the_papers_unless_something_is_chosen() -> None:
         ("restore {clean} --model {bundle} --out {out} --image-budget x", "--image-budget 'x'"),
         ("evaluate {thin} --data {clean} --sweep", "--sweep is for bundles"),
         ("evaluate {bundle} --data {clean} --sweep --beta 1", "--sweep tries all"),
-        ("evaluate {bundle} --data {clean} --sigma 3", "--sigma 3.0: a bundle's task"),
+        ("evaluate {bundle} --data {clean} --sigma 3", "--sigma 3: a bundle's task"),
         ("adapt {thin} {thin} --data {clean} --out {out}", "two of the checkpoints have one name"),
         ("adapt {thin} {nothing} --data {clean} --out {out}", "is not a checkpoint"),
         ("adapt {thin} --data {clean} --out {out} --tile 9", "--tile '9': wanted WIDTHxHEIGHT"),

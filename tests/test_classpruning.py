@@ -254,3 +254,29 @@ def test_it_is_in_the_table_and_wants_steps() -> None:
     scratch = METHODS["classpruning"].preset("paper", budget=Budget.of("58%"), example=(1, 1, 8, 8))
     assert isinstance(scratch, ClassPruning)
     assert scratch.scratch
+
+
+def test_branches_may_share_their_norms() -> None:
+    """Table 4: without variable BatchNorm, every branch moves the same statistics."""
+    shared = method(shared_norms=True).dynamic(base(), 0)
+    assert not shared.own_norms
+    assert not list(shared.norms)
+    assert [shared.norms_of(i) for i in range(3)] == [shared.norms_of(2)] * 3
+    before = copy.deepcopy(shared.state_dict())
+    Joint(shared, Weights(0.0, 0.0, [0.25, 0.5, 1.0]), 1, [image(4)]).finish()
+    assert all(torch.equal(before[k], v) for k, v in shared.state_dict().items())
+    own = method().dynamic(base(), 0)
+    assert own.own_norms
+    assert own.norms_of(0)[0] is not own.norms_of(2)[0]
+
+
+def test_without_its_cost_the_joint_loss_has_no_exchange_rate() -> None:
+    """Fig. 5: with neither L_C nor L_E, only L_W is left."""
+    asked = method(cost_loss=False, entropy=0.0, budget=Budget.of("90%"))
+    module = asked.dynamic(base(), 0)
+    weights = asked._weights(module, [Noisy().batch(0, 0, 0)], asked.costs(module))
+    assert (weights.cost, weights.entropy) == (0.0, 0.0)
+    batch = Noisy().batch(0, 0, 1)
+    module.eval()
+    only = Joint(module, weights, 10, []).loss(module, batch)
+    torch.testing.assert_close(only, Separate(module).loss(module, batch))

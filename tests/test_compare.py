@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli_cases import contents, images, run, sr_checkpoint
+from thinlens.api import described
 from thinlens.cli.cells import paper_gmacs
 from thinlens.cli.comparison import Cell, cells, read_comparison
+from thinlens.cli.comparison_rows import _axes, pictures
 from thinlens.cli.networks import uniform
 from thinlens.errors import RunError, UsageError
 from thinlens.models import create
 from thinlens.report.price import price
+from thinlens.tasks import make_task
 
 RECIPE = """
 networks = ["sr"]
@@ -150,7 +157,7 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
         ('data = "clean"', 'data = "nowhere"', "nowhere is missing"),
         ('data = "clean"', 'data = "$UNSET/train"', "$UNSET/train is missing"),
         ('twice = "clean"', 'twice = "nowhere"', "nowhere is missing"),
-        ('"one-shot"', '"classpruning"', "wanted prune and evaluate"),
+        ('"one-shot"', '"multi-wide"', "unknown method 'multi-wide'"),
         ('"1/2"', '"40ms"', "'40ms'"),
         ('networks = ["sr"]', "", "networks = []: wanted a list of str"),
         ("[crops]", "crops", "is not TOML"),
@@ -164,6 +171,16 @@ def test_a_bad_recipe_is_refused_before_any_work(
     assert ran.status == 2
     assert fragment in ran.json["error"]
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("table", ["task", "judging"])
+def test_options_of_another_task_are_refused(table: str, place: Path) -> None:
+    (place / "small.toml").write_text(
+        RECIPE.replace("[crops]", f"[{table}]\nsigmas = [3.0]\n[crops]")
+    )
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 2
+    assert "task sr has no option 'sigmas'" in ran.json["error"]
 
 
 def test_a_set_of_no_known_folder_is_left_out_and_named(place: Path) -> None:
@@ -285,6 +302,102 @@ def test_a_fresh_network_is_trained_first_and_variants_say_who_removed_what(plac
     assert "made by another recipe" in run("compare", "small.toml", "--out", "out").err
 
 
+ROUTED = """
+networks = ["small"]
+methods = ["ours", "layer-skip", "half"]
+budgets = ["90%"]
+m = [4]
+data = "grey"
+
+[task]
+sigmas = [15.0, 50.0]
+
+[tests]
+two = "grey"
+
+[fresh.small]
+model = "dncnn-20"
+depth = 5
+width = 64
+
+[variants.ours]
+method = "classpruning"
+branches = "2:4,4:4"
+
+[variants.half]
+method = "sr-ste"
+budget = "1/2"
+
+[training]
+steps = 6
+save_every = 1
+learning_rate = 1e-3
+optimizer = "adam"
+warmup = 0
+
+[crops]
+patch = 16
+batch_size = 2
+"""
+
+
+@pytest.mark.slow
+def test_networks_that_route_are_compared_by_noise_level_and_flops(place: Path) -> None:
+    images(place / "grey", count=2, height=24, width=24)
+    (place / "small.toml").write_text(ROUTED)
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert ran.status == 0, ran.err
+    dense, ours, skipping, half = ran.json["rows"]
+    for row in (dense, ours, skipping, half):
+        assert row["error"] is None
+        assert [at["sigma"] for at in row["scores"]["two"]["per_sigma"]] == [15.0, 50.0]
+    assert half["flops"] < dense["flops"] == ours["flops"]
+    score = ours["scores"]["two"]
+    assert set(score["routers"]) == {"oracle", "random"}
+    assert score["routers"]["oracle"]["shares"] == [0.5, 0.5]
+    assert sorted(score["routers"]["random"]["shares"]) == sorted(score["shares"])
+    table = list(csv.DictReader((place / "out" / "table.csv").read_text().splitlines()))
+    assert [row["router"] for row in table[:4]] == ["", "", "oracle", "random"]
+    assert float(table[0]["two_flops"]) == dense["flops"]
+    assert float(table[1]["two_flops"]) == score["mean_flops"]
+    told = (place / "out" / "table.md").read_text()
+    for words in ("two, sigma 15", "two, GFLOPs", "ours, oracle router"):
+        assert words in told
+    pytest.importorskip("matplotlib")
+    assert (place / "out" / "shares.png").is_file()
+    before = contents(place / "out")
+    again = run("compare", "small.toml", "--out", "out", "--json")
+    assert again.json["rows"] == ran.json["rows"]
+    cells_of = [name for name in before if "png" not in name]
+    assert {k: contents(place / "out")[k] for k in cells_of} == {k: before[k] for k in cells_of}
+
+
+def routed_row(network: str, method: str, psnr: float, flops: float) -> dict[str, object]:
+    score = {"psnr": psnr, "ssim": 0.9}
+    score |= {} if method == "dense" else {"mean_flops": flops, "shares": [0.5, 0.5]}  # type: ignore[dict-item]
+    row = {"flops": flops, "scores": {"Set12": score}, "error": None}
+    return {**asdict(Cell(network, method)), **row}
+
+
+def test_widths_are_drawn_by_their_flops(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        routed_row(f"dncnn-{width}", method, 27 + width / 32, part * width**2 * 2e7)
+        for width in (16, 32, 64)
+        for method, part in (("dense", 1.0), ("classpruning", 0.58))
+    ]
+    (axis,) = _axes(rows)
+    assert list(axis.static) == ["dncnn-16", "dncnn-32", "dncnn-64"]
+    assert axis.static["dncnn-64"] == pytest.approx((81.92, 29))
+    assert [cost for cost, _ in axis.curves["classpruning"]] == pytest.approx(
+        [0.58 * cost for cost, _ in axis.static.values()]
+    )
+    assert pictures(tmp_path, rows) == [f"{tmp_path}: flops.png"]
+    assert (tmp_path / "flops.png").is_file()
+    assert pictures(tmp_path, rows[:2]) == []
+    assert pictures(tmp_path, [row for row in rows if row["method"] == "dense"]) == []
+
+
 def test_a_network_that_is_not_trained_is_not_judged(place: Path) -> None:
     (place / "small.toml").write_text(FRESH.replace("blocks = 1", "blocks = 1\nsteps = 0"))
     ran = run("compare", "small.toml", "--out", "out", "--json")
@@ -326,3 +439,32 @@ def test_a_damaged_cell_is_named(place: Path) -> None:
 def test_a_missing_recipe_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="cannot read the recipe"):
         read_comparison(Path("nowhere.toml"))
+
+
+TASKS_OF_PAIRS = ("derain", "deblur", "dehaze")
+CLASSPRUNING_CELLS = {
+    **dict.fromkeys(("denoise", "denoise-short"), 18),
+    **{"widths": 10, "widths-short": 6, "sidd": 3},
+    **dict.fromkeys((f"{task}{length}" for task in TASKS_OF_PAIRS for length in ("", "-short")), 3),
+}
+
+
+@pytest.mark.parametrize("name", CLASSPRUNING_CELLS)
+def test_the_recipes_of_classpruning_are_readable(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = Path(__file__).parents[1] / "recipes" / "classpruning"
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(CLASSPRUNING_CELLS)
+    text = (folder / f"{name}.toml").read_text()
+    for variable in re.findall(r'"\$(\w+)', text):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for path in re.findall(r'"(\$[^"]+)"', text):
+        Path(os.path.expandvars(path)).mkdir(parents=True, exist_ok=True)
+    plan = read_comparison(folder / f"{name}.toml")
+    planned = cells(plan)
+    assert len(planned) == len({cell.folder for cell in planned}) == CLASSPRUNING_CELLS[name]
+    assert not plan.left_out
+    with torch.device("meta"):
+        tasks = [fresh.built(0)[1] for fresh in plan.fresh.values()]
+    for task in tasks:  # it knows what is asked of it
+        make_task(**{**described(task), **plan.task, **plan.judging})

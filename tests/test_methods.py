@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from small_networks import RandomData, crossed
+from thinlens.cli.prune import ROUTED
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS, Pruned
+from thinlens.methods.dynamic import Dynamic
 from thinlens.methods.nm import NMMethod
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.layout import canonical, in_groups
@@ -27,7 +29,7 @@ TRAINED = Settings(steps=3, optimizer="adam", learning_rate=1e-3, warmup=0)
 SETTINGS = {"sr-ste": TRAINED, "fmp": TRAINED, "assl": TRAINED}
 """How a method trains that has to."""
 
-APART = ["sls", "classpruning"]
+APART = ["sls", *(name for name, method in METHODS.items() if issubclass(method, Dynamic))]
 """What needs many steps, or stages of training, and gives more than masks; tests of their own."""
 
 NAMES = [name for name in METHODS if name not in APART]
@@ -104,3 +106,7 @@ def test_a_parametrized_network_is_refused(name: str) -> None:
     nn.utils.parametrizations.weight_norm(prunable_layer(model, "body"))
     with pytest.raises(UsageError, match="layer 'body' is parametrized"):
         pruned(name, model, "1/2")
+
+
+def test_the_command_line_knows_which_methods_route() -> None:
+    assert list(ROUTED) == [name for name, kind in METHODS.items() if issubclass(kind, Dynamic)]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cli_cases import images, run
 from test_class_pruned import BRANCHES, base, class_pruned, image
 from thinlens.api import evaluate, load, save
 from thinlens.errors import UsageError
+from thinlens.images.reading import image_size
 from thinlens.models import create
 from thinlens.models.class_pruned import ClassPruned, Config
+from thinlens.report.branches import read_shares, samples_picture, shares_picture
+from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.routing import Router, always, dealt, oracle
+from thinlens.restoration.samples import sample
+from thinlens.restoration.whole import restore_image
 from thinlens.sparsity.branches import Branches
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -34,7 +40,7 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
 
     router = Router(module, choose)
     with torch.no_grad():
-        router(image(len(classes)))
+        assert router.route(image(len(classes))) == classes
     bill = router.bill()
     assert router.classes == classes
     assert bill["shares"] == [classes.count(i) / len(classes) for i in range(3)]
@@ -43,7 +49,7 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
     assert bill["mean_flops"] == pytest.approx(total / len(classes))
     again = Router(module, dealt(classes, seed))
     with torch.no_grad():
-        again(image(len(classes)))
+        again.route(image(len(classes)))
     assert sorted(again.classes) == sorted(classes)
     assert again.bill() == bill
 
@@ -65,9 +71,13 @@ def test_a_noise_level_router_costs_what_table_1_prints() -> None:
 
 def test_the_oracle_knows_the_noise_levels_of_training() -> None:
     for index, sigma in enumerate((15.0, 25.0, 50.0)):
-        assert oracle(sigma, BLIND.sigmas)(image(4)).tolist() == [index] * 4  # type: ignore[attr-defined]
+        assert oracle([sigma], BLIND.sigmas, 4)(image(4)).tolist() == [index] * 4  # type: ignore[attr-defined]
+    levels = (15.0, 25.0, 50.0)
+    assert oracle([50.0, 15.0], levels, 2)(image(4)).tolist() == [2, 2, 0, 0]
     with pytest.raises(UsageError, match=r"oracle knows 15\.0, 25\.0, 50\.0"):
-        oracle(30.0, (15.0, 25.0, 50.0))
+        oracle([30.0], levels, 1)
+    with pytest.raises(UsageError, match="this task has none"):
+        oracle([], levels, 1)
     assert always(1)(image(3)).tolist() == [1, 1, 1]
 
 
@@ -107,6 +117,113 @@ def test_routers_by_name(tmp_path: Path) -> None:
         evaluate(network, tmp_path / "clean", task=task, engine="native")
 
 
+def test_a_large_image_is_one_image_whatever_its_tiles() -> None:
+    module, whole = class_pruned(), image()[0]
+    for tiler in (router := Router(module))._tilers:
+        tiler._tile = 8  # as if no more fitted into memory
+    with torch.no_grad():
+        chosen = int(module.classify(whole[None]))
+        expected = module.branch(whole[None], chosen)[0].clamp(0, 1)
+        torch.testing.assert_close(restore_image(router, whole), expected, rtol=0, atol=1e-6)
+    assert router.classes == [chosen]
+    assert router.account() == {"tile": 8}
+    with pytest.raises(UsageError, match="an image of 3 channels: the classifier takes 1"):
+        restore_image(router, torch.rand(3, 12, 14))
+
+
+SIGMAS = (15.0, 25.0, 50.0)
+
+
+def judged_at_three_levels(folder: Path, router: str = "learned") -> Evaluation:
+    if not folder.exists():
+        images(folder / "clean", count=3, height=24, width=32)
+        save(folder / "net", class_pruned(), model="dncnn-20", task=BLIND)
+    network = load(folder / "net")
+    return evaluate(network, folder / "clean", sigmas=SIGMAS, router=router)
+
+
+def test_several_noise_levels_are_the_sum_of_each_alone(tmp_path: Path) -> None:
+    found = judged_at_three_levels(tmp_path / "all")
+    network = load(tmp_path / "all" / "net")
+    alone = [
+        evaluate(network, tmp_path / "all" / "clean", task=make_task("denoise", sigma=sigma))
+        for sigma in SIGMAS
+    ]
+    assert [replace(x, sigma=None) for x in found.per_image] == [
+        score for one in alone for score in one.per_image
+    ]
+    for at, one, sigma in zip(found.per_sigma(), alone, SIGMAS, strict=True):
+        assert (at["sigma"], at["psnr"], at["ssim"]) == (sigma, one.psnr, one.ssim)
+        assert at["shares"] == one.routing["shares"]
+        assert at["mean_flops"] == pytest.approx(one.routing["mean_flops"])
+    assert found.psnr == pytest.approx(sum(one.psnr for one in alone) / 3)
+    costs = [at["mean_flops"] for at in found.per_sigma()]
+    assert found.routing["mean_flops"] == pytest.approx(sum(costs) / 3)
+    content = json.loads(json.dumps(found.as_json()))
+    assert list(content["per_image"][0]) == ["name", "psnr", "ssim", "sigma", "branch"]
+    assert [at["sigma"] for at in content["per_sigma"]] == list(SIGMAS)
+
+
+def test_the_oracle_and_chance_see_all_noise_levels(tmp_path: Path) -> None:
+    learned, known, random = (
+        judged_at_three_levels(tmp_path / "all", router)
+        for router in ("learned", "oracle", "random")
+    )
+    assert [score.branch for score in known.per_image] == [0] * 3 + [1] * 3 + [2] * 3
+    assert [at["shares"].index(1) for at in known.per_sigma()] == [0, 1, 2]
+    assert random.routing["shares"] == learned.routing["shares"]
+    both = [sorted(str(score.branch) for score in x.per_image) for x in (learned, random)]
+    assert both[0] == both[1]
+
+
+def test_the_oracle_wants_a_branch_for_every_level(tmp_path: Path) -> None:
+    images(tmp_path / "clean", count=1)
+    save(tmp_path / "net", class_pruned("1:4,2:4"), model="dncnn-20", task=BLIND)
+    with pytest.raises(UsageError, match="3 noise levels and 2 branches: wanted one"):
+        evaluate(load(tmp_path / "net"), tmp_path / "clean", sigmas=SIGMAS, router="oracle")
+
+
+def test_only_denoising_has_noise_levels(tmp_path: Path) -> None:
+    images(tmp_path)
+    with pytest.raises(UsageError, match="--sigma 15: only denoising has noise levels"):
+        evaluate(nn.Conv2d(3, 3, 1), tmp_path, task=make_task("derain"), sigmas=SIGMAS)
+
+
+def test_a_sample_shows_every_branch_as_it_is_judged(tmp_path: Path) -> None:
+    found = judged_at_three_levels(tmp_path / "all")
+    network, clean = load(tmp_path / "all" / "net"), tmp_path / "all" / "clean"
+    assert isinstance(network.module, ClassPruned)
+    shown = {
+        f"sigma {sigma:g}": sample(network.module, make_task("denoise", sigma=sigma), clean)
+        for sigma in SIGMAS
+    }
+    for index, one in enumerate(shown.values()):
+        judged = found.per_image[3 * index]
+        assert (one.chosen, one.psnr[one.chosen]) == (judged.branch, judged.psnr)
+        assert len(one.restored) == 3
+    pytest.importorskip("matplotlib")
+    samples_picture(tmp_path / "branches.png", shown, ["1:4", "2:4", "4:4"])
+    height, width = image_size(tmp_path / "branches.png")
+    assert height > 300
+    assert width > height
+    with pytest.raises(UsageError, match="there is no number 4"):
+        sample(network.module, BLIND, clean, index=3)
+
+
+def test_shares_are_drawn_as_training_went(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    log = [{"step": s, "loss": 1.0, "share_0": 0.2, "share_1": 0.8} for s in (10, 20)]
+    lines = [*log, {"step": 30, "loss": None, "share_0": None, "share_1": None}]
+    (tmp_path / "metrics-joint.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    assert read_shares(tmp_path) == log
+    assert read_shares(tmp_path / "nowhere") == []
+    runs = {"all losses": log, "without L_C": log}
+    shares_picture(tmp_path / "shares.png", runs, ["1:2", "2:2"])
+    assert image_size(tmp_path / "shares.png")[1] > 600
+    with pytest.raises(UsageError, match="no course of training"):
+        shares_picture(tmp_path / "none.png", {"sls": []}, [])
+
+
 @pytest.mark.slow
 def test_the_command_line_prunes_and_routes(tmp_path: Path) -> None:
     images(tmp_path / "clean", height=96, width=96)
@@ -130,6 +247,15 @@ def test_the_command_line_prunes_and_routes(tmp_path: Path) -> None:
     ran = run(*prune, "--target-cost", "100%", *steps, *out)
     assert ran.status == 0, ran.err
     assert ran.json["budget_base"] == "base_flops"
+    assert "shares.png" in ran.err or (tmp_path / "thin" / "shares.png").is_file()
+    seen = ("--data", tmp_path / "clean", "--sigma", "15,25,50", "--out", tmp_path / "seen")
+    ran = run("evaluate", tmp_path / "thin", *seen)
+    assert ran.status == 0, ran.err
+    for words in ("mean at sigma 15", "mean at sigma 50", "branches.png"):
+        assert words in ran.out
+    ran = run("evaluate", tmp_path / "base", *seen)
+    assert ran.status == 2
+    assert "this network has one branch" in ran.err
     ran = run("evaluate", tmp_path / "thin", "--data", tmp_path / "clean", "--sigma", 25)
     assert ran.status == 0, ran.err
     assert "routed by learned, thinnest branch first" in ran.out

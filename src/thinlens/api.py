@@ -6,6 +6,7 @@ Everywhere a network is a plain module, what `prune` gave or what `load` read; s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,7 @@ from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod
 from thinlens.models import image_channels
-from thinlens.models.class_pruned import NAME as CLASS_PRUNED
-from thinlens.models.class_pruned import ClassPruned
+from thinlens.models.routed import Routed
 from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
@@ -38,6 +38,8 @@ from thinlens.restoration.network import Restorer
 from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
 from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
+from thinlens.tasks.denoising import Denoising
+from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
@@ -67,10 +69,10 @@ def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
     """
     module, patterns = _parts(network)
     structures: Structures = patterns
-    if isinstance(module, ClassPruned):
-        if model != CLASS_PRUNED:
+    if isinstance(module, Routed):
+        if model != module.NAME:
             module.name(model)
-        model, structures = CLASS_PRUNED, module.structures()
+        model, structures = module.NAME, module.structures()
     return save_folder(
         Path(path),
         module,
@@ -142,8 +144,10 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     torch runs the network after one warning. Raises `UsageError` with what it does not know.
     """
     module, _ = _parts(network)
-    if isinstance(module, ClassPruned):
-        raise UsageError("engine native: it runs no class-pruned networks yet; wanted torch")
+    if isinstance(module, Routed):
+        raise UsageError(
+            "engine native: it runs no networks that route (class-pruned) yet; wanted torch"
+        )
     return compile_module(module, precision, threads)
 
 
@@ -159,6 +163,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     *,
     task: Task | None = None,
     seed: int = 0,
+    sigmas: Sequence[float] = (),
     engine: str = "auto",
     router: str = "learned",
     progress: Progress | None = None,
@@ -167,33 +172,55 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
 
     `task` is a checkpoint's own unless given; `seed` draws random degradation;
     `engine` is what runs the network: torch, native, or auto: native for a thin network that it
-    runs faster, which is measured once.
+    runs faster, which is measured once. At each of `sigmas`, noise levels of a denoising task, all
+    images are judged in turn.
     `router` is who picks the branches of a class-pruned network: its classifier (learned), the
     true noise level (oracle), chance with the classifier's own shares (random), or a branch's
     number, 0 for the thinnest.
     """
     judged, running = _task(network, task), runner(network, engine)
     module, _ = _parts(network)
-    if not isinstance(module, ClassPruned):
+    if not isinstance(module, Routed):
         if router != "learned":
             raise UsageError(f"router {router!r}: this network has one branch")
-        return evaluate_folder(running, judged, Path(folder), seed=seed, progress=progress)
+        return evaluate_folder(
+            running, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
+        )
+
+    def judge(routed: Router, progress: Progress | None = None) -> Evaluation:
+        return evaluate_folder(
+            routed, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
+        )
+
     routed = Router(module)
-    levels = make_task(**network.task) if isinstance(network, Checkpoint) else judged
     if router == "random":
-        evaluate_folder(routed, judged, Path(folder), seed=seed)
+        judge(routed)
         routed = Router(module, dealt(routed.classes, seed))
+    elif router == "oracle":
+        known = make_task(**network.task) if isinstance(network, Checkpoint) else judged
+        images, levels = len(open_pairs(Path(folder), judged)), _sigmas(known)
+        if levels and len(levels) != module.count:
+            raise UsageError(
+                f"router oracle: {len(levels)} noise levels and {module.count} branches: "
+                "wanted one branch for each"
+            )
+        routed = Router(module, oracle(sigmas or _sigmas(judged), levels, images))
     elif router != "learned":
-        routed = Router(module, _fixed(router, module, judged, levels))
-    found = evaluate_folder(routed, judged, Path(folder), seed=seed, progress=progress)
-    return replace(found, routing={"router": router, **routed.bill()})
+        routed = Router(module, _fixed(router, module))
+    found = judge(routed, progress)
+    scores = zip(found.per_image, routed.classes, strict=True)
+    told = tuple(replace(score, branch=branch) for score, branch in scores)
+    return replace(found, per_image=told, routing={"router": router, **routed.bill()})
 
 
-def _fixed(router: str, module: ClassPruned, judged: Task, levels: Task) -> Choice:
-    """Read a router that does not look at the image."""
-    if router == "oracle":
-        return oracle(getattr(judged, "sigma", 0.0), getattr(levels, "sigmas", ()))
-    known = [str(index) for index in range(len(module.branches.kept))]
+def _sigmas(task: Task) -> tuple[float, ...]:
+    """Return the noise levels of a denoising task; others have none."""
+    return (task.sigmas or (task.sigma,)) if isinstance(task, Denoising) else ()
+
+
+def _fixed(router: str, module: Routed) -> Choice:
+    """Read the number of a branch."""
+    known = [str(index) for index in range(module.count)]
     if router not in known:
         raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
     return always(int(router))
@@ -242,7 +269,7 @@ def runner(network: Network, engine: str) -> Runner:
     module, _ = _parts(network)
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
-    if engine == "auto" and not isinstance(module, ClassPruned):
+    if engine == "auto" and not isinstance(module, Routed):
         return faster(module, image_channels(module))
     if engine != "native":
         return module

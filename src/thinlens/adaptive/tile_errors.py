@@ -21,7 +21,8 @@ from thinlens.models.placement import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.tiled import out_of_memory
 from thinlens.tasks.crops import turned
-from thinlens.tasks.folders import PairFiles, open_pairs, read_pair
+from thinlens.tasks.folders import open_pairs, read_pair
+from thinlens.tasks.pairs import PairFiles
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Progress
 

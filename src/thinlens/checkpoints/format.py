@@ -24,7 +24,7 @@ from thinlens.checkpoints.manifest import Manifest, read_manifest
 from thinlens.checkpoints.tensors import Structures, assemble, disassemble, own_tensors
 from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
-from thinlens.models.class_pruned import ClassPruned
+from thinlens.models.routed import Routed
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Patterns, Ranked
 
@@ -121,7 +121,7 @@ def load(folder: Path) -> Checkpoint:
         # A copy is aligned as torch aligns its own; the parser's tensors lie anywhere.
         tensor.data = weights[name].clone()
     ranks = {name: s for name, s in structures.items() if isinstance(s, Ranked)}
-    if isinstance(module, ClassPruned):
+    if isinstance(module, Routed):
         module.take(ranks)
     return Checkpoint(
         module.eval(),

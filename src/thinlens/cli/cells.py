@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from thinlens.api import evaluate, load, prune, save
+from thinlens.api import described, load, prune, save
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.cli.comparison import DENSE, Cell, Comparison
 from thinlens.cli.info import DEFAULT_SIZES
+from thinlens.cli.judging import flops, judged
 from thinlens.cli.networks import input_shape
 from thinlens.cli.photographs import calibration
 from thinlens.cli.progress import Report
@@ -59,9 +61,9 @@ class CellMaker:
         missing = tests.keys() - found["scores"].keys()
         if missing:
             network = dense if cell.method == DENSE else load(folder)
+            task = make_task(**{**network.task, **self._plan.task, **self._plan.judging})
             for name in sorted(missing):
-                score = evaluate(network, self._plan.tests[name])
-                found["scores"][name] = {"psnr": score.psnr, "ssim": score.ssim}
+                found["scores"][name] = judged(network, task, self._plan.tests[name])
                 write_json(folder / CELL_FILE, found)
         scores = {name: found["scores"][name] for name in tests}
         row = {key: value for key, value in found.items() if key != "made_by"}
@@ -76,7 +78,9 @@ class CellMaker:
             own["fresh"] = asdict(fresh)
         # what older recipes did not have is left out where it says nothing
         named = {k: v for k, v in asdict(cell).items() if v or k not in ("variant", "options")}
-        return {"cell": named, **({} if cell.method == DENSE and not fresh else own)}
+        tables = {"task": dict(self._plan.task), "judging": dict(self._plan.judging)}
+        told = {"cell": named, **{key: table for key, table in tables.items() if table}}
+        return told if cell.method == DENSE and not fresh else {**told, **own}
 
     def _untrained(self, cell: Cell) -> bool:
         """Tell whether a cell's network was never trained, so that there is nothing to judge."""
@@ -90,13 +94,15 @@ class CellMaker:
             return load(name)
         folder, seed = self._out / Cell(name, DENSE).folder, self._plan.seeds[0]
         if not (folder / "config.json").is_file():
-            _, task = fresh.built(seed)
-            settings = replace(self._plan.training, seed=seed)
-            fresh.train(settings, self._data(name, task), folder, self._report)
+            module, task = fresh.built(seed)
+            task = self._task(described(task))
+            settings = fresh.lasting(replace(self._plan.training, seed=seed))
+            trainer = Trainer(settings, folder, self._report)
+            fresh.train(module, task, trainer, self._data(name, task))
         return load(folder)
 
     def _pruned(self, cell: Cell, dense: Checkpoint, folder: Path) -> Checkpoint:
-        task = make_task(**dense.task)
+        task = self._task(dense.task)
         settings = replace(self._plan.training, seed=cell.seed)
         options: dict[str, Any] = {} if cell.m is None else {"m": cell.m}
         options |= json.loads(cell.options or "{}")
@@ -115,6 +121,9 @@ class CellMaker:
         priced = price(made.module, made.patterns, _shape(task))
         draw_search(folder, cell.method, priced, thin.record, title)
         return made
+
+    def _task(self, own: Mapping[str, Any]) -> Task:
+        return make_task(**{**own, **self._plan.task})
 
     def _data(self, network: str, task: Task) -> Crops:
         """Read the images once for every network."""
@@ -141,6 +150,7 @@ def _described(cell: Cell, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any
         "macs": priced.total.macs,
         "paper_gmacs": paper_gmacs(dense.model, priced),
         "params": priced.total.params,
+        "flops": flops(thin),
         "bytes": thin.bytes,
         "seconds": thin.provenance.get("seconds") if cell.method != DENSE else 0.0,
         "parts": thin.provenance.get("parts"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from thinlens.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from thinlens.cli.comparison import Cell
-    from thinlens.report.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,8 @@ class Compare(Verb):
 
     recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE.toml")]
     """TOML: networks, methods, budgets, m, seeds, data, and the tables [tests], [training],
-    [crops], [fresh.NAME] (a network to train first) and [variants.NAME] (a method's settings)."""
+    [crops], [task] and [judging] (the task's options, always and in tests), [fresh.NAME] (a network
+    to train first) and [variants.NAME] (a method's settings)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the cells, the tables and the pictures (default: runs/<the recipe's name>)."""
     rounds: int = 0
@@ -42,6 +40,7 @@ class Compare(Verb):
         from thinlens.cli.cells import CellMaker
         from thinlens.cli.compare_pictures import draw
         from thinlens.cli.comparison import cells, read_comparison
+        from thinlens.cli.comparison_rows import as_table, pictures
 
         self._check_numbers()
         plan = read_comparison(self.recipe)
@@ -68,8 +67,9 @@ class Compare(Verb):
             "rows": list(rows.values()),
         }
         told = [f"{out}: table.csv, table.md", *draw(plan, rows, out)]
+        told += pictures(out, list(rows.values()))
         told += [f"{name} is left out: its folder is not known" for name in plan.left_out]
-        return Answer(content, (_table(list(rows.values())).rich(), *told), tuple(failures))
+        return Answer(content, (as_table(list(rows.values())).rich(), *told), tuple(failures))
 
     def _check_numbers(self) -> None:
         from thinlens.engine.compiled import MOST_THREADS
@@ -90,85 +90,9 @@ class Compare(Verb):
 
 
 def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    from thinlens.cli.comparison_rows import as_csv, as_table
     from thinlens.files import atomic_write
 
-    for name, text in (("table.csv", _csv(rows)), ("table.md", _table(rows).markdown())):
+    for name, text in (("table.csv", as_csv(rows)), ("table.md", as_table(rows).markdown())):
         with atomic_write(out / name) as file:
             file.write(text.encode())
-
-
-COLUMNS = ("network", "method", "preset", "budget", "m", "seed")
-NUMBERS = ("budget_base", "achieved", "macs", "paper_gmacs", "params", "bytes", "ms", "seconds")
-
-
-def _sets(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.get("scores", {})))
-
-
-METRICS = ("macs", "params")
-PARTS = {"channels": "by channels", "weights": "by weights", "left": "left"}
-"""What some methods tell beside: who removed what, of multiply-adds and of parameters."""
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Write every number in full, a line a cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    scores = [(name, key) for name in _sets(rows) for key in ("psnr", "ssim")]
-    keys = (*COLUMNS, *NUMBERS, "error")
-    parts = [(metric, part) for metric in METRICS for part in PARTS if _tells(rows)]
-    head = [f"{metric}_{part}" for metric, part in parts] + ["variant"] * bool(parts)
-    writer.writerow([*keys, *(f"{name}_{key}" for name, key in scores), *head])
-    for row in rows:
-        figures = [row.get("scores", {}).get(name, {}).get(key) for name, key in scores]
-        told = [(row.get("parts") or {}).get(metric, {}).get(part) for metric, part in parts]
-        told += [row.get("variant")] * bool(parts)
-        writer.writerow([*(row.get(key) for key in keys), *figures, *told])
-    return text.getvalue()
-
-
-def _tells(rows: Sequence[dict[str, Any]]) -> bool:
-    return any(row.get("parts") for row in rows)
-
-
-def _parts(row: Mapping[str, Any]) -> list[str]:
-    """Write who removed what, of multiply-adds / of parameters; empty where no one says."""
-    told = row.get("parts")
-    texts = (
-        " / ".join(f"{told[metric][part]:.2%}" for metric in METRICS) if told else ""
-        for part in PARTS
-    )
-    return list(texts)
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Lay the rows out as the papers do: GMACs, parameters, PSNR / SSIM per test set."""
-    from thinlens.report.price import BUDGET_BASE
-    from thinlens.report.tables import Table, count, giga
-
-    sets, tells = _sets(rows), _tells(rows)
-    timed = any("ms" in row for row in rows)
-
-    def line(row: dict[str, Any]) -> tuple[str, ...]:
-        method = f"{row['method']} ({row['preset']})" if row["preset"] else row["method"]
-        method = row.get("variant") or method
-        budget = "" if row["method"] == "dense" else row["budget"]
-        head = (row["network"], method, budget, str(row["m"] or ""), str(row["seed"]))
-        if row["error"]:
-            return (*head, *[""] * (4 + timed + len(PARTS) * tells + len(sets)), row["error"])
-        scores = [row["scores"].get(name) for name in sets]
-        whole = row["budget_base"] not in (None, BUDGET_BASE)
-        kept = f"{row['achieved']:.2%}" + (f" of all {row['budget_base']}" if whole else "")
-        return (
-            *(*head, kept, giga(row["macs"]), f"{row['paper_gmacs']:.2f}"),
-            *(
-                count(row["params"]),
-                *([f"{row['ms']:.1f}" if "ms" in row else ""] if timed else []),
-            ),
-            *(_parts(row) if tells else ()),
-            *(*(f"{s['psnr']:.2f} / {s['ssim']:.4f}" if s else "" for s in scores), ""),
-        )
-
-    head = ("network", "method", "budget", "M", "seed", "kept", "GMACs", "paper's", "parameters")
-    told = [f"{part} (macs / params)" for part in PARTS.values()] if tells else []
-    return Table((*head, *["ms"] * timed, *told, *sets, "note"), [line(row) for row in rows])

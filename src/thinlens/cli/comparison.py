@@ -15,7 +15,7 @@ from thinlens.cli.prune import LEARNING_RATE
 from thinlens.cli.recipe import CROP_KEYS, check_keys, check_types, read_toml
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
-from thinlens.methods.classpruning import ClassPruning
+from thinlens.methods.dynamic import Dynamic
 from thinlens.sparsity.budget import Budget
 from thinlens.training.settings import Settings
 
@@ -51,6 +51,11 @@ class Comparison:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Methods with settings of their own: `method`, `preset` or `budget` if wished, and the
     method's fields."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Options of every network's task in training and tests, such as `sigmas`, at each of which
+    tests are judged."""
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task in tests alone, such as `crop_target`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def read_comparison(path: Path) -> Comparison:
         if not isinstance(values, list) or not values or any(type(x) is not kind for x in values):
             raise UsageError(f"{path}: {key} = {values!r}: wanted a list of {kind.__name__}")
         given[key] = tuple(values)
-    names = ("tests", "training", "crops", "fresh", "variants")
+    names = ("tests", "training", "crops", "fresh", "variants", "task", "judging")
     tables = {name: content.get(name, {}) for name in names}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -116,6 +121,8 @@ def read_comparison(path: Path) -> Comparison:
         crops=tables["crops"],
         fresh={name: read_fresh(path, name, table) for name, table in tables["fresh"].items()},
         variants=tables["variants"],
+        task=tables["task"],
+        judging=tables["judging"],
     )
     cells(found)  # refuses unknown methods, presets and budgets before hours of work
     return found
@@ -144,13 +151,10 @@ def cells(plan: Comparison) -> list[Cell]:
                 raise UsageError(
                     f"{method} has no option {unknown[0]!r}: wanted {sorted(settings)}"
                 )
-            if issubclass(METHODS[method], ClassPruning):
-                raise UsageError(
-                    f"{word} costs what the images make it cost: wanted prune and evaluate for it"
-                )
             given = {"budget": Budget.of(budget), "example": (1, 1, 1, 1), **variant}
             METHODS[method].preset(preset or None, **given)
             own = (word, json.dumps(variant, sort_keys=True)) if word in plan.variants else ()
-            grouped = m if "m" in settings else None
+            has_groups = "m" in settings and not issubclass(METHODS[method], Dynamic)
+            grouped = m if has_groups else None
             found[Cell(network, method, preset or None, budget, grouped, seed, *own)] = None
     return list(found)

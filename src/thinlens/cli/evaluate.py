@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from thinlens.models.routed import Routed
+    from thinlens.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +28,11 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, GoPro's or
-    REDS's folders, or clean images alone."""
-    sigma: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    """Noise level of a denoising task on the 0..255 range (default: the checkpoint's)."""
+    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, what GoPro,
+    REDS, Köhler, SIDD or Rain800 unpack to, or clean images alone."""
+    sigma: Annotated[str | None, tyro.conf.arg(metavar="25|15,25,50", help_behavior_hint="")] = None
+    """Noise level of a denoising task on the 0..255 range (default: the checkpoint's), or several,
+    at each of which all images are judged."""
     crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Pixels to cut from every side of a dehazing task's targets: 10 for RESIDE's SOTS."""
     seed: int = 0
@@ -53,7 +58,8 @@ class Evaluate(Verb):
     rounds: int = 3
     """Of --sweep: how often each way is timed on every image; 0 times nothing."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of what --sweep writes (default: BUNDLE/sweep)."""
+    """Folder of what --sweep writes (default: BUNDLE/sweep). Of a network that routes: of
+    branches.png, which shows an image of each noise level as every branch restores it."""
 
     def run(self) -> Answer:
         from thinlens.adaptive.bundle import is_bundle
@@ -92,7 +98,8 @@ class Evaluate(Verb):
         from thinlens.cli.info import DEFAULT_SIZES
         from thinlens.cli.networks import input_shape
         from thinlens.cli.scores import protocol_of, scores
-        from thinlens.cli.values import size
+        from thinlens.cli.values import sigmas, size
+        from thinlens.models.routed import Routed
         from thinlens.report.price import price
         from thinlens.report.tables import count, giga
         from thinlens.tasks import make_task
@@ -103,12 +110,15 @@ class Evaluate(Verb):
             image_budget=self.image_budget,
             rule=self.rule,
             sweep=self.sweep,
-            out=self.out,
         )
         network = load(self.checkpoint)
-        given: dict[str, Any] = {"sigma": self.sigma, "crop_target": self.crop_target}
-        if self.sigma is not None and network.task.get("sigmas"):
-            given["sigmas"] = ()
+        if self.out and not isinstance(network.module, Routed):
+            raise UsageError(f"--out {self.out}: this network has one branch, and nothing is drawn")
+        levels = sigmas(self.sigma) if self.sigma else ()
+        given: dict[str, Any] = {"crop_target": self.crop_target}
+        if len(levels) == 1:
+            given["sigma"] = levels[0]
+            given["sigmas"] = () if network.task.get("sigmas") else None
         changed = {key: value for key, value in given.items() if value is not None}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
@@ -118,6 +128,7 @@ class Evaluate(Verb):
                 self.data,
                 task=task,
                 seed=self.seed,
+                sigmas=levels if len(levels) > 1 else (),
                 engine=self.engine,
                 router=self.router,
                 progress=report,
@@ -129,21 +140,40 @@ class Evaluate(Verb):
         )
         about = [f"{protocol_of(found)}; {cost}"]
         about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
+        about += [f"targets: {found.targets}"] if found.targets else []
         about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
         about += [found.without_lpips] if found.without_lpips else []
-        return Answer(
-            content, (scores(found).rich(), "\n".join([*about, *_routing(found.routing)]))
-        )
+        about += _routing(found.routing)
+        if isinstance(network.module, Routed) and self.out:
+            about.append(self._drawn(self.out, network.module, task, levels))
+        return Answer(content, (scores(found).rich(), "\n".join(about)))
+
+    def _drawn(self, out: Path, module: Routed, task: Task, levels: Sequence[float]) -> str:
+        """Draw the first image at each noise level by every branch; say where, or why not."""
+        from thinlens.report.branches import samples_picture
+        from thinlens.restoration.samples import sample
+        from thinlens.tasks.denoising import at_sigma
+
+        kinds: dict[str, Task] = {f"sigma {sigma:g}": at_sigma(task, sigma) for sigma in levels}
+        shown = {
+            label: sample(module, kind, self.data, seed=self.seed)
+            for label, kind in (kinds or {task.name: task}).items()
+        }
+        try:
+            samples_picture(out / "branches.png", shown, str(module.branches).split(","))
+        except UsageError as missing:
+            return f"no picture: {missing}"
+        return f"{out / 'branches.png'}: {next(iter(shown.values())).name} by every branch"
 
 
-def _routing(bill: Mapping[str, Any]) -> tuple[str, ...]:
+def _routing(bill: Mapping[str, Any]) -> list[str]:
     """Say where images went, if there was a choice."""
     if not bill:
-        return ()
+        return []
     shares = ", ".join(f"{share:.1%}" for share in bill["shares"])
-    return (
+    return [
         f"routed by {bill['router']}, thinnest branch first: {shares}; "
         f"{bill['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
         f"{bill['classifier_flops'] / 1e9:.2f} of the classifier, {bill['of_base']:.1%} of the "
-        "base network's",
-    )
+        "base network's"
+    ]

@@ -13,7 +13,6 @@ from torch import nn
 from thinlens.api import described
 from thinlens.checkpoints.format import save
 from thinlens.cli.networks import task_of
-from thinlens.cli.progress import Report
 from thinlens.errors import UsageError
 from thinlens.models import create, network
 from thinlens.tasks.task import Task
@@ -41,14 +40,18 @@ class Fresh:
             module = create(self.model, **self.options)
         return module, task_of(self.model, module)
 
-    def train(self, settings: Settings, data: TrainingData, folder: Path, report: Report) -> None:
-        """Train it and save it in `folder`; what was cut short goes on."""
-        settings = settings if self.steps is None else replace(settings, steps=self.steps)
-        module, task = self.built(settings.seed)
-        if settings.steps:
-            Trainer(settings, folder, report).fit(Plain(module), data)
-        provenance = {"training": asdict(settings)}
-        save(folder, module, model=self.model, task=described(task), provenance=provenance)
+    def lasting(self, settings: Settings) -> Settings:
+        """Return the settings with the steps of this network's own training."""
+        return settings if self.steps is None else replace(settings, steps=self.steps)
+
+    def train(self, module: nn.Module, task: Task, trainer: Trainer, data: TrainingData) -> None:
+        """Train what was `built`, save it in the trainer's folder; what was cut short goes on."""
+        if trainer.settings.steps:
+            trainer.fit(Plain(module), data)
+        if trainer.folder is not None:
+            provenance = {"training": asdict(trainer.settings)}
+            told = described(task)
+            save(trainer.folder, module, model=self.model, task=told, provenance=provenance)
 
 
 def read_fresh(path: Path, name: str, table: object) -> Fresh:

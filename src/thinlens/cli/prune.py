@@ -23,6 +23,9 @@ PARTS = {
 }
 """What a budget that is no time is a part of, by `budget_base`."""
 
+ROUTED = ("classpruning", "multi-width", "multi-depth", "channel-skip", "layer-skip")
+"""The methods whose branches a classifier picks from."""
+
 LEARNING_RATE = 1e-3
 """A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
 
@@ -37,25 +40,32 @@ class Prune(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
     """A folder, or a shipped name; for fmp also the name of a network."""
     method: Annotated[
-        str, tyro.conf.arg(metavar="one-shot|least-squares|sls|sr-ste|classpruning|filter|assl|fmp")
+        str,
+        tyro.conf.arg(
+            metavar="one-shot|least-squares|sls|sr-ste|classpruning|multi-width|multi-depth|"
+            "channel-skip|layer-skip|filter|assl|fmp"
+        ),
     ]
     """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
     is left, so that it needs no training; filter removes whole channels; all three train on if
     there are steps. sls searches how many weights each layer keeps while it trains; sr-ste lets
     weights come back while it trains; classpruning trains several sparsities of one network and a
-    classifier that picks one per image; assl removes channels whose filters training has shrunk;
-    fmp trains from nothing and removes channels and single weights together."""
+    classifier that picks one per image, its rivals (multi-width, multi-depth, channel-skip,
+    layer-skip) several widths or depths with weights of their own or shared; assl removes channels
+    whose filters training has shrunk; fmp trains from nothing and removes channels and single
+    weights together."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
     """The part of the prunable multiply-adds (filter, assl, fmp: of the metric) that is kept: 1/8,
     0.125 or 12.5%; or the time that one input may take in the native engine on this machine:
     40ms."""
     target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
-    """classpruning in place of --budget: the mean cost of an image, classifier included, as a
-    part of the network's FLOPs."""
+    """classpruning and its rivals in place of --budget: the mean cost of an image, classifier
+    included, as a part of the network's FLOPs."""
     branches: Annotated[str | None, tyro.conf.arg(metavar="1:4,2:4,4:4", help_behavior_hint="")] = (
         None
     )
-    """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4)."""
+    """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4); of its rivals, the
+    part N / M of the network's cost."""
     metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
         None
     )
@@ -153,11 +163,23 @@ class Prune(Verb):
         )
         title = f"{self.method} {asked}, {self.steps} steps"
         drawn = draw_search(self.out, self.method, priced, thin.record, title)
+        drawn += self._shares() if self.method in ROUTED else []
         return Answer(content, (sentence, *drawn))
+
+    def _shares(self) -> list[str]:
+        """Draw where images went while the classifier learned what they are worth."""
+        from thinlens.report.branches import read_shares, shares_picture
+
+        names = (self.branches or "1:4,2:4,4:4").split(",")
+        try:
+            shares_picture(self.out / "shares.png", {self.method: read_shares(self.out)}, names)
+        except UsageError as missing:
+            return [f"no picture: {missing}"]
+        return [f"{self.out / 'shares.png'}: the share of every branch as training went"]
 
     def _asked(self) -> str:
         """Return the budget, under the name that the method calls it by."""
-        routed = self.method == "classpruning"
+        routed = self.method in ROUTED
         asked, other = self.budget, self.target_cost
         if routed:
             asked, other = other, asked
@@ -189,7 +211,7 @@ class Prune(Verb):
     def _own(self) -> dict[str, Any]:
         """Return the settings that only some methods have; `UsageError` for another's."""
         owners = {
-            "branches": ("classpruning",),
+            "branches": ROUTED,
             "metric": ("filter", "assl", "fmp"),
             "criterion": ("fmp",),
             "indicator": ("fmp",),

@@ -7,12 +7,21 @@ from thinlens.restoration.evaluation import Evaluation
 
 
 def scores(found: Evaluation) -> Table:
-    """Return a line an image, and their mean."""
-    return Table(
-        ("image", "PSNR", "SSIM"),
-        [(x.name, f"{x.psnr:.2f}", f"{x.ssim:.4f}") for x in found.per_image]
-        + [(f"mean of {found.images}", f"{found.psnr:.2f}", f"{found.ssim:.4f}")],
-    )
+    """Return a line an image, and their means: at each noise level, if there are several, and of
+    all."""
+    levels = [
+        (f"mean at sigma {at['sigma']:g}", at["psnr"], at["ssim"]) for at in found.per_sigma()
+    ]
+    images = [
+        (x.name if x.sigma is None else f"{x.name} at {x.sigma:g}", x.psnr, x.ssim)
+        for x in found.per_image
+    ]
+    rows = [*images, *levels, (f"mean of {found.images}", found.psnr, found.ssim)]
+    return Table(("image", "PSNR", "SSIM"), [(name, *_figures(*both)) for name, *both in rows])
+
+
+def _figures(psnr: float | None, ssim: float) -> tuple[str, str]:
+    return "inf" if psnr is None else f"{psnr:.2f}", f"{ssim:.4f}"
 
 
 def protocol_of(found: Evaluation) -> str:

@@ -33,3 +33,14 @@ def width(text: str) -> Fraction:
     if not 0 < factor <= 1:
         raise UsageError(f"--width {text!r}: wanted a fraction above 0 and up to 1")
     return factor
+
+
+def sigmas(text: str) -> tuple[float, ...]:
+    """Read one noise level or several: 25 or 15,25,50; the task checks their range."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--sigma {text!r}: wanted 25, or several levels: 15,25,50") from error
+    if len(set(found)) < len(found):
+        raise UsageError(f"--sigma {text}: wanted every level once")
+    return found

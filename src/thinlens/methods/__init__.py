@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from thinlens.methods.assl import Assl
 from thinlens.methods.classpruning import ClassPruning
+from thinlens.methods.families import ChannelSkip, LayerSkip, MultiDepth, MultiWidth
 from thinlens.methods.filter import Filter
 from thinlens.methods.fmp import Fmp
 from thinlens.methods.least_squares import LeastSquares
@@ -18,6 +19,10 @@ METHODS: dict[str, type[Method]] = {
     "sls": Sls,
     "sr-ste": SrSte,
     "classpruning": ClassPruning,
+    "multi-width": MultiWidth,
+    "multi-depth": MultiDepth,
+    "channel-skip": ChannelSkip,
+    "layer-skip": LayerSkip,
     "filter": Filter,
     "assl": Assl,
     "fmp": Fmp,

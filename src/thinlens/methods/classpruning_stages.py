@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.methods.pseudo_labels import Difficulty
-from thinlens.models.class_pruned import ClassPruned
+from thinlens.models.routed import Routed
 from thinlens.training.objective import Network, Plain, TrainingData
 
 log = logging.getLogger(__name__)
@@ -25,16 +25,16 @@ RELIEF = 0.5
 """What the price of cost is multiplied by when all images go to the cheapest branch."""
 
 
-def branch_errors(module: ClassPruned, image: Tensor, target: Tensor) -> Tensor:
+def branch_errors(module: Routed, image: Tensor, target: Tensor) -> Tensor:
     """Return the mean absolute error of every branch on every image, `[B, L]`."""
-    restored = (module.branch(image, index) for index in range(len(module.branches.kept)))
+    restored = (module.branch(image, index) for index in range(module.count))
     return torch.stack([(x - target).abs().flatten(1).mean(1) for x in restored], dim=1)
 
 
 class Labels(Plain):
     """Stage 1: teach the classifier the pseudo labels, by cross-entropy."""
 
-    def __init__(self, module: ClassPruned, difficulty: Difficulty) -> None:
+    def __init__(self, module: Routed, difficulty: Difficulty) -> None:
         super().__init__(module)
         self._branched = module
         self._difficulty = difficulty
@@ -53,13 +53,12 @@ class Labels(Plain):
 class Separate(Plain):
     """Stage 2: train all branches by L_W (equation 6); the classifier only weighs them."""
 
-    def __init__(self, module: ClassPruned) -> None:
+    def __init__(self, module: Routed) -> None:
         super().__init__(module)
         self._branched = module
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        trained = [*self._branched.network.parameters(), *self._branched.norms.parameters()]
-        return [{"params": trained, "lr": learning_rate}]
+        return [{"params": self._branched.restoring(), "lr": learning_rate}]
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
         self._branched.rank()
@@ -85,7 +84,7 @@ class Joint(Plain):
     """Stage 3: train everything by `L_W + w2 L_E + w3 L_C` (equation 7)."""
 
     def __init__(
-        self, module: ClassPruned, weights: Weights, steps: int, images: Sequence[Tensor]
+        self, module: Routed, weights: Weights, steps: int, images: Sequence[Tensor]
     ) -> None:
         super().__init__(module)
         self._branched = module
@@ -130,7 +129,8 @@ class Joint(Plain):
 
     def finish(self) -> None:
         self._branched.rank()
-        recalibrate(self._branched, self._images)
+        if self._branched.own_norms:  # shared ones hold what all branches made of all images
+            recalibrate(self._branched, self._images)
 
     def metrics(self) -> dict[str, float]:
         return {f"share_{index}": share for index, share in enumerate(self._shares)}
@@ -151,7 +151,7 @@ def entropy(share: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def recalibrate(module: ClassPruned, images: Sequence[Tensor]) -> list[int]:
+def recalibrate(module: Routed, images: Sequence[Tensor]) -> list[int]:
     """Give every branch the batch statistics of the images that are routed to it.
 
     Training shows every branch all images, routing does not. `images` are batches; returns how
@@ -160,10 +160,10 @@ def recalibrate(module: ClassPruned, images: Sequence[Tensor]) -> list[int]:
     module.eval()
     place = next(module.parameters()).device
     routed = [(batch.to(place), module.classify(batch.to(place))) for batch in images]
-    own = [part for part in module.network.modules() if isinstance(part, nn.BatchNorm2d)]
+    own = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in own]
     counts = []
-    for index in range(len(module.branches.kept)):
+    for index in range(module.count):
         mine = [batch[classes == index] for batch, classes in routed]
         mine = [batch for batch in mine if len(batch)]
         counts.append(sum(len(batch) for batch in mine))
@@ -173,10 +173,10 @@ def recalibrate(module: ClassPruned, images: Sequence[Tensor]) -> list[int]:
             norm.reset_running_stats()  # type: ignore[operator]
         for norm in own:
             norm.momentum = None  # the mean over all batches
-        module.network.train()
+        module.train()
         for batch in mine:
             module.branch(batch, index)
-        module.network.eval()
+        module.eval()
     for norm, momentum in zip(own, momenta, strict=True):
         norm.momentum = momentum
     return counts

@@ -24,10 +24,12 @@ from thinlens.models import (
     srn_lstm,
     unet,
 )
-from thinlens.models.class_pruned import NAME as CLASS_PRUNED
 from thinlens.models.class_pruned import ClassPruned
 from thinlens.models.class_pruned import Config as ClassPrunedConfig
+from thinlens.models.family import Config as FamilyConfig
+from thinlens.models.family import Family
 from thinlens.models.network import Network
+from thinlens.models.routed import Config as RoutedConfig
 
 MODELS: dict[str, Network] = {
     **edsr.NETWORKS,
@@ -48,20 +50,32 @@ MODELS: dict[str, Network] = {
 
 
 def _class_pruned(config: ClassPrunedConfig) -> nn.Module:
+    return ClassPruned(config, _inner(config))
+
+
+def _family(config: FamilyConfig) -> nn.Module:
+    if len(config.thinner) != len(config.kept) - 1:
+        raise UsageError(f"{len(config.kept)} members and {len(config.thinner)} thinner ones")
+    return Family(config, [_inner(config, change) for change in config.thinner], _inner(config))
+
+
+def _inner(config: RoutedConfig, change: str = "{}") -> nn.Module:
+    """Build the network within; `change` are options in place of its own, as JSON."""
     entry = network(config.network)
     try:
-        options = json.loads(config.options)
+        options = {**json.loads(config.options), **json.loads(change)}
         types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
         fits = all(type(value) is types.get(key) for key, value in options.items())
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"the options of {config.network} are no JSON object") from error
     if not fits:
         raise UsageError(f"the options of {config.network} are not of its kinds: {options}")
-    return ClassPruned(config, entry.build(entry.configured(**options)))
+    return entry.build(entry.configured(**options))
 
 
 WRAPPERS: dict[str, Network] = {
-    CLASS_PRUNED: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
+    ClassPruned.NAME: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
+    Family.NAME: Network(_family, FamilyConfig(), "denoise", channels=1),
 }
 """What checkpoints hold beside `MODELS`: networks around a network, made by methods."""
 

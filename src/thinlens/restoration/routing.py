@@ -7,16 +7,20 @@ for all, and the classifier's own decisions dealt out at random.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.models.class_pruned import ClassPruned
-from thinlens.sparsity.branches import branch_flops
+from thinlens.images.pixels import to_float
+from thinlens.images.rows import Rows
+from thinlens.models.routed import Routed
+from thinlens.restoration.manifest import fingerprint
+from thinlens.restoration.network import device_of
+from thinlens.restoration.tiled import Tiler
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
@@ -27,19 +31,61 @@ Choice = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` to their classes `[B]`."""
 
 
-class Router:
-    """Restores as a class-pruned network does and remembers the class of every image."""
+class Branch(nn.Module):
+    """One branch of a network that routes, as a network of its own."""
 
-    def __init__(self, module: ClassPruned, choose: Choice | None = None) -> None:
+    def __init__(self, module: Routed, index: int) -> None:
+        super().__init__()
+        self.module, self.index = module, index
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.module.branch(image, self.index)
+
+
+class Router:
+    """Restores every image whole by one branch, in tiles if it is large, and remembers which.
+
+    A `Restorer`; a class is chosen from the whole image, as in the paper.
+    """
+
+    def __init__(self, module: Routed, choose: Choice | None = None) -> None:
         self.module = module.eval()
         self.classes: list[int] = []
         self._learned = choose is None
         self._choose = choose or module.classify
+        channels = module.config.channels
+        self._tilers = [Tiler(Branch(module, index), channels) for index in range(module.count)]
 
-    def __call__(self, image: Tensor) -> Tensor:
-        chosen = self._choose(image)
-        self.classes += [int(index) for index in chosen]
-        return self.module.by_class(image, chosen)
+    def route(self, images: Tensor) -> list[int]:
+        """Choose and remember the classes of images `[B, C, H, W]`."""
+        chosen = [int(index) for index in self._choose(images)]
+        self.classes += chosen
+        return chosen
+
+    def identity(self) -> str:
+        return fingerprint(self.module)
+
+    def account(self) -> dict[str, Any]:
+        return self._tilers[self.classes[-1]].account() if self.classes else {}
+
+    def bands(
+        self,
+        image: Rows,
+        finish: Callable[[Tensor], Tensor],
+        check: Callable[[], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the result from top to bottom, as `Tiler.bands`; the image is read twice."""
+        channels, height, _ = image.shape
+        if channels != self.module.config.channels:
+            raise UsageError(
+                f"an image of {channels} channels: the classifier takes "
+                f"{self.module.config.channels}"
+            )
+        whole = image.rows(0, height)
+        pixels = to_float(whole) if whole.dtype == torch.uint8 else whole
+        with torch.inference_mode():
+            (chosen,) = self.route(pixels[None].to(device_of(self.module)))
+        yield from self._tilers[chosen].bands(image.again(), finish, check)
 
     def bill(self) -> dict[str, Any]:
         """Return the shares of the classes and the mean FLOPs of an image of 256x256.
@@ -65,17 +111,29 @@ def always(index: int) -> Choice:
     return lambda image: torch.full((len(image),), index)
 
 
-def oracle(sigma: float, levels: Sequence[float]) -> Choice:
-    """Send images to the class of their true noise level among those of training, rising."""
-    if sigma not in levels:
-        raise UsageError(f"sigma {sigma}: the oracle knows {', '.join(map(str, levels)) or 'none'}")
-    return always(sorted(levels).index(sigma))
+def oracle(sigmas: Sequence[float], levels: Sequence[float], images: int) -> Choice:
+    """Send images to the class of their true noise level among those of training, rising.
+
+    `images` come at each of `sigmas` in turn. Raises `UsageError` for a level that was not trained
+    on, or where there is none.
+    """
+    if not sigmas:
+        raise UsageError("the oracle knows noise levels, and this task has none")
+    for sigma in sigmas:
+        if sigma not in levels:
+            known = ", ".join(map(str, levels)) or "none"
+            raise UsageError(f"sigma {sigma}: the oracle knows {known}")
+    return in_turn([sorted(levels).index(sigma) for sigma in sigmas for _ in range(images)])
 
 
 def dealt(classes: Sequence[int], seed: int) -> Choice:
     """Deal out the same classes in random order: as many images to every branch, by chance."""
-    order = np.random.default_rng(seed).permutation(np.asarray(classes, dtype=np.int64)).tolist()
-    place = iter(order)
+    return in_turn(np.random.default_rng(seed).permutation(np.asarray(classes)).tolist())
+
+
+def in_turn(classes: Sequence[int]) -> Choice:
+    """Send images to these classes, one after the other."""
+    place = iter(classes)
 
     def choose(image: Tensor) -> Tensor:
         return torch.tensor([next(place) for _ in image])
@@ -83,12 +141,11 @@ def dealt(classes: Sequence[int], seed: int) -> Choice:
     return choose
 
 
-def _flops(module: ClassPruned) -> tuple[list[int], int, int]:
+def _flops(module: Routed) -> tuple[list[int], int, int]:
     """Return the FLOPs of every branch, of the classifier and of the base network."""
     example = (1, module.config.channels, PAPER_SIDE, PAPER_SIDE)
 
-    def dense(part: torch.nn.Module) -> int:
+    def dense(part: nn.Module) -> int:
         return cost(part, example, find_layers(part, example), {}, "classpruning").flops or 0
 
-    branches = branch_flops(module.network, example, module.branches, module.pruned)
-    return branches, dense(module.classifier), dense(module.network)
+    return module.flops(example), dense(module.classifier), dense(module.network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.tasks.task import Judgement, check_channels, whole_image
+from thinlens.tasks.task import Judgement, Task, check_channels, whole_image
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,10 @@ class Denoising:
         sigma = float(generator.choice(self.sigmas)) if self.sigmas else self.sigma
         noise = generator.standard_normal(image.shape)
         return (image.double() + torch.from_numpy(noise) * (sigma / 255)).float()
+
+
+def at_sigma(task: Task, sigma: float) -> Denoising:
+    """Return the task at one noise level for all images; `UsageError` if it is no denoising."""
+    if not isinstance(task, Denoising):
+        raise UsageError(f"--sigma {sigma:g}: only denoising has noise levels, not {task.name}")
+    return replace(task, sigma=sigma, sigmas=())

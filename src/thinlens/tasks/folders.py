@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,12 @@ from thinlens.errors import UsageError
 from thinlens.images.pixels import to_float
 from thinlens.images.reading import image_paths, image_size, read_image
 from thinlens.tasks.crops import Crops, crops_of_clean
-from thinlens.tasks.layouts import PairFolders, pair_folders
+from thinlens.tasks.layouts import pair_folders
+from thinlens.tasks.pairs import PairFiles, PairFolders, name_of
 from thinlens.tasks.task import Task
 
 MOST_NAMED = 5
 """How many files a sentence names before it only counts."""
-
-
-@dataclass(frozen=True)
-class PairFiles:
-    """A target and, unless the task makes it, its input."""
-
-    name: str
-    """The input's path relative to its folder, without suffix."""
-    input: Path | None
-    """None: the task degrades the target."""
-    target: Path
 
 
 def open_pairs(folder: Path, task: Task, split: str = "test") -> list[PairFiles]:
@@ -43,7 +32,7 @@ def open_pairs(folder: Path, task: Task, split: str = "test") -> list[PairFiles]
     places = pair_folders(folder, task, split)
     if places:
         return _paired(folder, places, task)
-    return [PairFiles(_name(path, folder), None, path) for path in image_paths(folder)]
+    return [PairFiles(name_of(path, folder), None, path) for path in image_paths(folder)]
 
 
 def read_pair(pair: PairFiles, task: Task, index: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -52,13 +41,19 @@ def read_pair(pair: PairFiles, task: Task, index: int, seed: int) -> tuple[Tenso
     An input that the task makes is degraded by what `default_rng([seed, index])` draws, so the
     same numbers give the same input on every machine.
     """
-    target = task.align(read_image(pair.target, channels=task.channels))
+    target = _target(pair, task)
     if pair.input is not None:
-        return to_float(read_image(pair.input, channels=task.channels)), target
+        return to_float(_input(pair, task)), target
     if not target.numel():
         raise UsageError(f"{pair.target} is smaller than {task.scale}x{task.scale} pixels")
     generator = np.random.default_rng([seed, index])
     return task.corrupt(to_float(task.reduce(target)), generator), target
+
+
+def further_targets(pair: PairFiles, task: Task) -> Iterator[Tensor]:
+    """Read the targets of a pair beside its first, one at a time, as `read_pair` does."""
+    for path in pair.others:
+        yield task.align(read_image(path, channels=task.channels))
 
 
 def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
@@ -68,12 +63,22 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
     cannot be read.
     """
     pairs = open_pairs(folder, task, "train")
-    targets = _read_all((pair.target for pair in pairs), task)
-    inputs = [pair.input for pair in pairs if pair.input]
-    if not inputs:
-        return crops_of_clean(task, targets, **settings)
-    aligned = [task.align(target) for target in targets]
-    return Crops(task, _read_all(inputs, task), aligned, degraded=True, **settings)
+    if all(pair.input is None for pair in pairs):
+        clean = _read_all(pairs, lambda pair: read_image(pair.target, channels=task.channels))
+        return crops_of_clean(task, clean, **settings)
+    targets = _read_all(pairs, lambda pair: _target(pair, task))
+    inputs = _read_all(pairs, lambda pair: _input(pair, task))
+    return Crops(task, inputs, targets, degraded=True, **settings)
+
+
+def _target(pair: PairFiles, task: Task) -> Tensor:
+    image = read_image(pair.target, channels=task.channels)
+    return task.align(image[..., : image.shape[-1] // 2] if pair.halves else image)
+
+
+def _input(pair: PairFiles, task: Task) -> Tensor:
+    image = read_image(pair.input or pair.target, channels=task.channels)
+    return image[..., image.shape[-1] // 2 :] if pair.halves else image
 
 
 def _paired(folder: Path, places: Sequence[PairFolders], task: Task) -> list[PairFiles]:
@@ -81,28 +86,38 @@ def _paired(folder: Path, places: Sequence[PairFolders], task: Task) -> list[Pai
     pairs: list[PairFiles] = []
     without_target: list[str] = []
     without_input: list[str] = []
+    twice: list[str] = []
     for place in places:
-        targets = {_name(path, place.targets): path for path in image_paths(place.targets)}
-        used = set()
-        for path in image_paths(place.inputs):
-            name = _name(path, place.inputs)
-            target = targets.get(place.target_name(name, task))
-            if target is None:
-                without_target.append(_in_video(place, name))
+        targets, used = place.target_files(), set()
+        for name, path in place.input_files().items():
+            key = place.target_key(name, task)
+            if key in targets:
+                used.add(key)
+                pairs.append(PairFiles(_in_video(place, name), path, *_divided(targets[key])))
             else:
-                used.add(target)
-                pairs.append(PairFiles(_in_video(place, name), path, target))
-        without_input += [_in_video(place, name) for name, p in targets.items() if p not in used]
-    inputs, target_side = places[0].inputs.name, places[0].targets.name
+                without_target.append(_in_video(place, name))
+        without_input += [_in_video(place, key) for key in targets if key not in used]
+        if not place.alternatives:
+            twice += [_in_video(place, key) for key, paths in targets.items() if len(paths) > 1]
+    inputs, target_side = places[0].sides
     times = f"{task.scale} times" if task.scale > 1 else "exactly"
-    wrong = _listed(without_target, f"{inputs} has no {target_side} for")
-    wrong += _listed(without_input, f"{target_side} has no {inputs} for")
+    unfit = f"{target_side} is not {times} as large as {inputs} for"
+    odd = "no clean left half is exactly as wide as a right one in"
     unlike = [pair.name for pair in pairs if not _sizes_fit(pair, task)]
-    wrong += _listed(unlike, f"{target_side} is not {times} as large as {inputs} for")
+    wrong = [
+        *_listed(without_target, f"{inputs} has no {target_side} for"),
+        *_listed(without_input, f"{target_side} has no {inputs} for"),
+        *_listed(twice, f"{target_side} has several files for"),
+        *_listed(unlike, odd if pairs and pairs[0].halves else unfit),
+    ]
     if wrong:
         within = folder if len(places) > 1 else places[0].inputs.parent
         raise UsageError(f"{within} holds images that do not pair: {'; '.join(wrong)}")
     return pairs
+
+
+def _divided(targets: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    return targets[0], targets[1:]
 
 
 def _in_video(place: PairFolders, name: str) -> str:
@@ -112,16 +127,23 @@ def _in_video(place: PairFolders, name: str) -> str:
 def _sizes_fit(pair: PairFiles, task: Task) -> bool:
     if pair.input is None:
         return True
-    width, height = image_size(pair.target)
-    height, width = task.align(torch.empty(0, height, width)).shape[-2:]
-    return image_size(pair.input) == (width // task.scale, height // task.scale)
+    if pair.halves:
+        return image_size(pair.target)[1] % 2 == 0
+    wanted = image_size(pair.input)
+    return all(_input_size(path, task) == wanted for path in (pair.target, *pair.others))
 
 
-def _read_all(paths: Iterable[Path], task: Task) -> list[Tensor]:
+def _input_size(target: Path, task: Task) -> tuple[int, int]:
+    """Return the (height, width) of the input of a target."""
+    height, width = task.align(torch.empty(0, *image_size(target))).shape[-2:]
+    return height // task.scale, width // task.scale
+
+
+def _read_all(pairs: Sequence[PairFiles], read: Callable[[PairFiles], Tensor]) -> list[Tensor]:
     images, failures = [], []
-    for path in paths:
+    for pair in pairs:
         try:
-            images.append(read_image(path, channels=task.channels))
+            images.append(read(pair))
         except UsageError as error:
             failures.append(str(error))
     if failures:
@@ -136,7 +158,3 @@ def _listed(names: list[str], what: str) -> list[str]:
 def _shortened(names: list[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from thinlens.errors import UsageError
+from thinlens.tasks.data_sets import DATA_SETS
+from thinlens.tasks.pairs import NameRule, PairFolders, same_name
 from thinlens.tasks.task import Task
-
-NameRule = Callable[[str, Task], str]
-"""The target's name, given an input's."""
-
-
-def _same_name(name: str, task: Task) -> str:
-    return name
 
 
 def _before_underscore(name: str, task: Task) -> str:
     return name.split("_", maxsplit=1)[0]
 
 
-@dataclass(frozen=True)
-class PairFolders:
-    """A folder of inputs and the folder of their targets, whose files belong together by name."""
-
-    inputs: Path
-    targets: Path
-    target_name: NameRule = _same_name
-    video: str = ""
-    """Where a data set has such folders for every video: its name, which names begin with."""
-
-
 LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
     # DIV2K calls the input of 0001 0001x4.
     ("LR", "HR", lambda name, task: name.removesuffix(f"x{task.scale}")),
-    ("input", "target", _same_name),
-    ("blur", "sharp", _same_name),
+    ("input", "target", same_name),
+    ("blur", "sharp", same_name),
     # RESIDE makes several hazy images of one: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
     ("hazy", "gt", _before_underscore),
     ("hazy", "clear", _before_underscore),
+    # The first edition of its indoor training set, ITS, and that one's val.
+    ("ITS_haze", "ITS_clear", _before_underscore),
+    ("haze", "clear", _before_underscore),
     # Rain100L and Rain100H call the input of norain-1 rain-1, and norain-1x2 where it is heavier.
     ("rain", "norain", lambda name, task: f"no{name.removeprefix('no').removesuffix('x2')}"),
 )
@@ -50,7 +35,7 @@ SIDES = {
     "denoise": ["input"],
     "deblur": ["blur"],
     "derain": ["rain", "input"],
-    "dehaze": ["hazy"],
+    "dehaze": ["hazy", "ITS_haze", "haze"],
 }
 """The folders of inputs that a task's data sets have, by the task's name."""
 
@@ -65,7 +50,8 @@ def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
     """Find where the pairs of `folder` lie; nothing is found where all its images are clean.
 
     Looked for are, in `folder`, in its `x<scale>` and in its `train` (or `test`, or `val`): two
-    folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos.
+    folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos; in
+    `folder` itself, what `data_sets` knows.
     Inputs without any targets, or pairs of the other split alone, are a `UsageError`.
     """
     if not folder.is_dir():
@@ -89,6 +75,8 @@ def expected(task: Task) -> str:
     if task.name == "deblur":
         known.insert(0, "REDS's train_blur/VIDEO and train_sharp/VIDEO (or val_ or test_)")
         known.insert(0, "GoPro's VIDEO/blur and VIDEO/sharp, itself or in its train or test")
+    if task.name in DATA_SETS:
+        known.append(DATA_SETS[task.name][1])
     return ", ".join([*known, "or clean images alone"])
 
 
@@ -101,7 +89,7 @@ def _found(folder: Path, task: Task, split: str) -> list[PairFolders]:
     for place in there:
         if found := _by_split(place, split) or _by_video(place):
             return found
-    return []
+    return DATA_SETS[task.name][0](folder, split) if task.name in DATA_SETS else []
 
 
 def _side_by_side(place: Path) -> list[PairFolders]:

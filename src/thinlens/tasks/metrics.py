@@ -20,9 +20,7 @@ SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 def psnr(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     """Return the PSNR in dB of uint8 `[C, H, W]` images; infinity if they are equal."""
-    x, y = judged(restored, target, judgement)
-    error = float((x - y).square().mean())
-    return 10 * math.log10(judgement.range**2 / error) if error else math.inf
+    return decibels(*judged(restored, target, judgement), judgement.range)
 
 
 def ssim(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
@@ -31,7 +29,17 @@ def ssim(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     As `ssim_index.m` without its downsampling: a Gaussian window of 11x11 and sigma 1.5 wherever
     it fits. Images smaller than the window are a `UsageError`.
     """
-    x, y = judged(restored, target, judgement)
+    return similarity(*judged(restored, target, judgement), judgement.range)
+
+
+def decibels(x: Tensor, y: Tensor, span: float) -> float:
+    """Return the PSNR in dB of two images whose values span 0 to `span`."""
+    error = float((x - y).square().mean())
+    return 10 * math.log10(span**2 / error) if error else math.inf
+
+
+def similarity(x: Tensor, y: Tensor, span: float) -> float:
+    """Return the mean SSIM of two float64 images `[C, H, W]` whose values span 0 to `span`."""
     if min(x.shape[-2:]) < SSIM_WINDOW:
         height, width = x.shape[-2:]
         raise UsageError(
@@ -40,7 +48,7 @@ def ssim(restored: Tensor, target: Tensor, judgement: Judgement) -> float:
     mean_x, mean_y, xx, yy, xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
     variances = (xx - mean_x**2) + (yy - mean_y**2)
     covariance = xy - mean_x * mean_y
-    c1, c2 = ((k * judgement.range) ** 2 for k in (SSIM_K1, SSIM_K2))
+    c1, c2 = ((k * span) ** 2 for k in (SSIM_K1, SSIM_K2))
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variances + c2)
     return float((luminance * structure).mean())

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from thinlens.errors import RunError
 from thinlens.interrupts import SIGNALS, Interrupted, deferred_signals
 
 
@@ -44,6 +45,15 @@ def test_an_error_is_not_hidden_by_a_signal() -> None:
     with pytest.raises(KeyError), deferred_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         raise KeyError
+
+
+def test_a_failure_that_would_be_listed_does_not_swallow_a_signal() -> None:
+    with pytest.raises(Interrupted) as stopped, deferred_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RunError("the disk is full")
+    assert str(stopped.value.__cause__) == "the disk is full"
+    with pytest.raises(RunError), deferred_signals():
+        raise RunError("the disk is full")
 
 
 def test_handlers_come_back() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from thinlens.errors import RunError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -34,7 +36,8 @@ class StopRequest:
 def deferred_signals() -> Iterator[StopRequest]:
     """Collect Ctrl-C and SIGTERM instead of dying at once; a second one is not waited for.
 
-    One that nobody has asked for by the end of the block raises `Interrupted` there.
+    One that nobody has asked for by the end of the block raises `Interrupted` there, even in place
+    of a `RunError`: who lists such failures and goes on would never hear of it.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -49,6 +52,10 @@ def deferred_signals() -> Iterator[StopRequest]:
     previous = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield request
+    except RunError as failure:
+        if request.number is not None:
+            raise Interrupted(request.number) from failure
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -22,7 +22,7 @@ import tyro
 from torch import Tensor, nn
 
 from thinlens.cli import values
-from thinlens.cli.bench import machine, network
+from thinlens.cli.bench import machine, network, smooth_image
 from thinlens.cli.progress import progress
 from thinlens.engine.contest import Entrant, Row, best_dense, compete, speedup
 from thinlens.engine.line_up import LineUp, engines, line_up, precisions
@@ -72,7 +72,7 @@ class Engines:
         torch.manual_seed(0)
         thin = {pattern: network(name, pattern) for pattern in PATTERNS}
         channels = image_channels(thin[PATTERNS[0]])
-        image = torch.rand(1, channels, *values.size(self.size))
+        image = smooth_image(channels, values.size(self.size))
         settings = [Setting(self.threads, word) for word in precisions(self.precision)]
         with progress(f"benchmarking {name}") as report:
             every: dict[str, LineUp] = {}

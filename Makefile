@@ -40,7 +40,8 @@ sanitize: $(STAMP)  ## Run the engine's tests in a build (GCC) that stops at mem
 	OMP_NUM_THREADS=1 $(SANITIZERS) \
 		PYTHONPATH=$(SANITIZED):$(wildcard $(VENV)/lib/python3*/site-packages) \
 		$(BIN)/python -S -m pytest -q -p no:cacheprovider \
-		tests/test_engine_kernels.py tests/test_engine_programs.py tests/test_engine.py
+		tests/test_engine_kernels.py tests/test_engine_programs.py tests/test_engine.py \
+		tests/test_engine_bands.py tests/test_engine_bf16.py
 
 clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,13 +6,13 @@ RLFN (Kong et al., CVPR workshops 2022), which FMP's ESRB takes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thinlens.models.layers import conv
+from thinlens.models.layers import conv, pad_to_minimum
 from thinlens.models.placement import LowMap
 
 SMALLEST_INPUT = 15
@@ -23,6 +23,19 @@ ATTENTION_STRIDE = 6
 
 LOW = LowMap(ATTENTION_STRIDE, lambda side: (side - SMALLEST_INPUT) // ATTENTION_STRIDE + 1)
 """Where the attention looks: each of its samples sees 15 pixels."""
+
+
+def enlarged(
+    image: Tensor, scale: int, input_range: float, enlarge: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Enlarge `[B, C, H, W]` of any H and W by a network with this attention.
+
+    Small images are edge-padded to `SMALLEST_INPUT` and cropped again; `enlarge` sees images times
+    `input_range`.
+    """
+    height, width = image.shape[-2:]
+    large = enlarge(pad_to_minimum(image, SMALLEST_INPUT) * input_range) / input_range
+    return large[..., : height * scale, : width * scale]
 
 
 class SpatialAttention(nn.Module):

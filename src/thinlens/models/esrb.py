@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from thinlens.models.attention import SMALLEST_INPUT, SpatialAttention
+from thinlens.models.attention import SpatialAttention, enlarged
 from thinlens.models.layers import (
     check_positive,
     check_scale,
     conv,
-    pad_to_minimum,
     upsampler_tail,
 )
 from thinlens.models.network import Network
@@ -81,10 +80,12 @@ class ESRB(nn.Module):
         self.tail = upsampler_tail(width, config.scale)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        features = self.head(pad_to_minimum(image, SMALLEST_INPUT) * self.config.input_range)
-        large: Tensor = self.tail(features + self.body(features)) / self.config.input_range
-        return large[..., : height * self.config.scale, : width * self.config.scale]
+        return enlarged(image, self.config.scale, self.config.input_range, self._enlarge)
+
+    def _enlarge(self, image: Tensor) -> Tensor:
+        features = self.head(image)
+        large: Tensor = self.tail(features + self.body(features))
+        return large
 
 
 NETWORKS = {

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.models.attention import SMALLEST_INPUT, SpatialAttention
+from thinlens.models.attention import SpatialAttention, enlarged
 from thinlens.models.layers import (
     check_positive,
     check_scale,
     conv,
-    pad_to_minimum,
     upsampler_tail,
 )
 from thinlens.models.network import Network
@@ -99,15 +98,17 @@ class RFDN(nn.Module):
         self.upsampler = upsampler_tail(width, config.scale)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        features = self.fea_conv(pad_to_minimum(image, SMALLEST_INPUT) * self.config.input_range)
+        return enlarged(image, self.config.scale, self.config.input_range, self._enlarge)
+
+    def _enlarge(self, image: Tensor) -> Tensor:
+        features = self.fea_conv(image)
         x, outputs = features, []
         for index in range(1, self.config.blocks + 1):
             x = self.get_submodule(f"B{index}")(x)
             outputs.append(x)
         fused = self.LR_conv(self.c(torch.cat(outputs, dim=1))) + features
-        large: Tensor = self.upsampler(fused) / self.config.input_range
-        return large[..., : height * self.config.scale, : width * self.config.scale]
+        large: Tensor = self.upsampler(fused)
+        return large
 
 
 TINY = {"width": 8, "attention_width": 4, "blocks": 2}

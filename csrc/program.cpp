@@ -326,6 +326,7 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
   Scratch scratch;
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(aligned(std::max<int64_t>(scratch_floats_, 1)));
+  const std::vector<int64_t> unmoved(tensors_.size(), 0);
   seconds_.assign(steps_.size(), 0.0);
   for (const Step& step : steps_)
     if (!step.banded)
@@ -334,7 +335,7 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
   auto group = groups_.begin();
   for (size_t i = 0; i < steps_.size();) {
     if (group == groups_.end() || int(i) < group->first) {
-      run_rows(pool, i, scratch);
+      run_rows(pool, i, scratch, unmoved.data());
       ++i;
       continue;
     }
@@ -344,14 +345,13 @@ void Program::run(Pool& pool, const Image<const float>& input, const Image<float
   }
 }
 
-void Program::run_rows(Pool& pool, size_t i, const Scratch& scratch) {
+void Program::run_rows(Pool& pool, size_t i, const Scratch& scratch, const int64_t* unmoved) {
   const Step& step = steps_[i];
   const double start = thinlens::now(pool.size() == 1);
-  const std::vector<int64_t> unmoved(tensors_.size(), 0);
   pool.run((step.rows + step.block - 1) / step.block, [&](int block, int worker) {
     const int first = block * step.block;
     step.work(first, std::min(first + step.block, step.rows),
-              {scratch[worker].get(), unmoved.data()});
+              {scratch[worker].get(), unmoved});
   });
   seconds_[i] = thinlens::now(pool.size() == 1) - start;
 }

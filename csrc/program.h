@@ -117,7 +117,7 @@ class Program {
   Rolling rolling(const Group&, const Stripe&, int tensor) const;
   void roll(const Rolling&, int band, int copy, int64_t* shift) const;
   using Scratch = std::vector<std::shared_ptr<float>>;  // by thread
-  void run_rows(Pool&, size_t step, const Scratch&);
+  void run_rows(Pool&, size_t step, const Scratch&, const int64_t* unmoved);
   void run_group(Pool&, const Group&, const Scratch&);
   std::vector<double> run_stripe(const Group&, int stripe, float* scratch, bool alone) const;
   static std::vector<int> touched(const Step&);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -71,9 +72,9 @@ class Members(Dynamic):
             )
             return Family(told, thinner, fullest)
 
+    @abstractmethod
     def sizes(self, config: Any) -> list[dict[str, int]]:
         """Return what to change in a network's config to make it smaller, rising by cost."""
-        raise NotImplementedError
 
     def _change(self, model: nn.Module, part: Fraction) -> dict[str, int]:
         """Return the change that makes the smallest member which costs its part."""

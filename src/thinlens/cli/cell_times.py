@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from thinlens.api import load
+from thinlens.cli.bench import smooth_image
 from thinlens.cli.comparison import DENSE, Cell
 from thinlens.cli.info import DEFAULT_SIZES
 from thinlens.cli.networks import input_shape
@@ -33,11 +32,9 @@ def cell_times(
         raise UsageError("--rounds: the native engine was not built")
     entrants: dict[Cell, Entrant] = {}
     for cell in cells:
-        folder = out / cell.folder
-        saved = cell.method != DENSE or (folder / "config.json").is_file()
-        checkpoint = load(folder if saved else cell.network)
+        checkpoint = load(cell.source(out))
         shape = input_shape(make_task(**checkpoint.task), size(DEFAULT_SIZES["sls"]))
-        image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+        image = smooth_image(shape[0], shape[1:])
         try:
             run = Ours(Compiled(checkpoint.module.eval(), threads), image).run
             run()

@@ -84,6 +84,18 @@ class Cell:
         words += [f"m{self.m}" if self.m else None, f"seed{self.seed}"]
         return network / "-".join(word for word in words if word)
 
+    @property
+    def label(self) -> str:
+        """What its method is called."""
+        return self.variant or (f"{self.method} ({self.preset})" if self.preset else self.method)
+
+    def source(self, out: Path) -> str:
+        """Return where its network is, given the comparison's folder: below that, or for a dense
+        one that was not trained there the checkpoint that the recipe names."""
+        folder = out / self.folder
+        made = self.method != DENSE or (folder / "config.json").is_file()
+        return str(folder) if made else self.network
+
 
 def read_comparison(path: Path) -> Comparison:
     """Read a recipe; unknown keys, values of a wrong kind and missing folders are refused."""

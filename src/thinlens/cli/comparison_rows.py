@@ -107,8 +107,7 @@ def pictures(out: Path, rows: Sequence[Row]) -> list[str]:
         return []
     courses = {}
     for row in routed:
-        folder = out / Cell(**{key: row[key] for key in Cell.__dataclass_fields__}).folder
-        courses[f"{row['network']} {_label(row)}"] = read_shares(folder)
+        courses[f"{row['network']} {_label(row)}"] = read_shares(out / _cell(row).folder)
     most = max(len(x["shares"]) for row in routed for x in row["scores"].values())
     names = [f"branch {index + 1}" for index in range(most)]
     drawn = []
@@ -158,9 +157,11 @@ def _by_router(rows: Sequence[Row]) -> list[Row]:
 
 
 def _label(row: Row) -> str:
-    method = f"{row['method']} ({row['preset']})" if row["preset"] else row["method"]
-    router = f", {row['router']} router" if row.get("router") else ""
-    return f"{row.get('variant') or method}{router}"
+    return _cell(row).label + (f", {row['router']} router" if row.get("router") else "")
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(**{key: row[key] for key in Cell.__dataclass_fields__})
 
 
 def _sets(rows: Sequence[Row]) -> list[str]:

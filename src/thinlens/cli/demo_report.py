@@ -7,21 +7,15 @@ from pathlib import Path
 
 from thinlens.cli.demo_rows import SEARCH, TIMED, TIMED_ROUNDS, Row
 from thinlens.cli.photographs import Sources
+from thinlens.cli.restored_pictures import draw_restored
 from thinlens.files import atomic_write
-from thinlens.images.pixels import to_uint8
-from thinlens.report.comparison import Panel, detail, side_by_side
 from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.plots import layers_picture
 from thinlens.report.price import Price
 from thinlens.report.search import course_picture, rank_correlation
 from thinlens.report.tables import Table, count, giga
-from thinlens.restoration.whole import restore_image
-from thinlens.tasks.folders import open_pairs, read_pair
-from thinlens.tasks.metrics import psnr
+from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
-
-DETAIL, ZOOM = 112, 2
-"""Side in pixels of the part that a comparison shows, and how much larger it is drawn."""
 
 MOST_COMPARED = 3
 """Images of a test set that are shown side by side."""
@@ -104,18 +98,9 @@ def _comparisons(
     name, folder = test
     pictures = []
     for index, pair in enumerate(open_pairs(folder, task)[:MOST_COMPARED]):
-        image, target = read_pair(pair, task, index, seed=0)
-        side = min(DETAIL, *target.shape[-2:])
-        top, left = detail(target.float() / 255, side)
-        part = (slice(None), slice(top, top + side), slice(left, left + side))
-        panels = [Panel(f"original\n{pair.name}", target[part].float() / 255)]
-        for row in rows:
-            restored = restore_image(row.run, image)
-            decibels = psnr(to_uint8(restored), target, task.judgement)
-            label = f"{row.method} {row.budget}".strip()
-            panels.append(Panel(f"{label}\n{decibels:.2f} dB", restored[part]))
         path = out / "pictures" / f"{name}-{Path(pair.name).name}.png"
-        side_by_side(path, panels, ZOOM)
+        runs = [(f"{row.method} {row.budget}".strip(), row.run) for row in rows]
+        draw_restored(path, task, pair, index, runs)
         pictures.append(Picture(path, f"{name}, {pair.name}: PSNR of the whole image"))
     return pictures
 

@@ -30,6 +30,9 @@ MOST_BANDS = 256
 
 RowBytes = Callable[[Buffer], int]
 
+Reader = tuple[int, int, int, int]
+"""Which node of a group, its stride, and how far above and below its own rows it reads."""
+
 Rows = list[int]
 """How far each node of a group has come, in rows before its pixel shuffle."""
 
@@ -104,7 +107,8 @@ def _group(layout: Layout, nodes: list[Node], threads: int) -> Group:
     last = _rows(nodes[-1])
     count = max(1, min(threads, last // LEAST_ROWS))
     cuts = [last * i // count for i in range(count + 1)]
-    group = Group(nodes, [_stripe(nodes, *cut) for cut in pairwise(cuts)])
+    readers = _readers(nodes)
+    group = Group(nodes, [_stripe(nodes, readers, *cut) for cut in pairwise(cuts)])
     for buffer in {layout.home[node][0]: None for node in nodes}:
         if _inside(layout, nodes, buffer):
             group.rows[buffer] = max(
@@ -131,40 +135,48 @@ def _reach(node: Node, index: int) -> tuple[int, int, int]:
     return 1, 0, 0
 
 
-def _stripe(nodes: Sequence[Node], begin: int, end: int) -> list[Rows]:
+def _readers(nodes: Sequence[Node]) -> list[list[Reader]]:
+    """List, by node, those after it that read it."""
+    return [
+        [
+            (j, *_reach(nodes[j], index))
+            for j in range(i + 1, len(nodes))
+            for index, source in enumerate(nodes[j].inputs)
+            if source is node
+        ]
+        for i, node in enumerate(nodes)
+    ]
+
+
+def _stripe(nodes: Sequence[Node], readers: list[list[Reader]], begin: int, end: int) -> list[Rows]:
     """List how far each node is before and after each band of the last one's rows [begin, end).
 
     Nodes go no further than those after them need.
     """
     bands = min(MOST_BANDS, max(1, (end - begin) // LEAST_ROWS))
-    found = [_needed(nodes, begin, first=True)]
+    found = [_needed(nodes, readers, begin, first=True)]
     for band in range(1, bands + 1):
-        done = _needed(nodes, begin + -(-(end - begin) * band // bands), first=False)
+        done = _needed(nodes, readers, begin + -(-(end - begin) * band // bands), first=False)
         found.append([max(now, before) for now, before in zip(done, found[-1], strict=True)])
     return found
 
 
-def _needed(nodes: Sequence[Node], row: int, *, first: bool) -> Rows:
+def _needed(nodes: Sequence[Node], readers: list[list[Reader]], row: int, *, first: bool) -> Rows:
     """Return, by node, the first row that the last one's rows from `row` on need, or the end of
     what its rows up to `row` need."""
     last = _rows(nodes[-1])
     needed = [0] * len(nodes)
     for i in reversed(range(len(nodes))):
         node, rows = nodes[i], _rows(nodes[i])
-        readers = [
-            (needed[j], *_reach(nodes[j], index))
-            for j in range(i + 1, len(nodes))
-            for index, source in enumerate(nodes[j].inputs)
-            if source is node
-        ]
-        if not readers or (row == last and not first):
+        if not readers[i] or (row == last and not first):
             needed[i] = -(-rows * row // last)
         elif first:
-            wanted = min(at * stride - above for at, stride, above, _ in readers)
+            wanted = min(needed[j] * stride - above for j, stride, above, _ in readers[i])
             needed[i] = max(0, wanted // node.shuffle)
         else:
             wanted = max(
-                (at - 1) * stride + below + 1 if at else 0 for at, stride, _, below in readers
+                (needed[j] - 1) * stride + below + 1 if needed[j] else 0
+                for j, stride, _, below in readers[i]
             )
             needed[i] = min(rows, -(-wanted // node.shuffle))
     return needed

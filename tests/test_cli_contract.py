@@ -33,7 +33,7 @@ FLAGS = {
     "bench": [
         *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
     ],
-    "compare": ["--json", "--out", "--rounds", "--threads"],
+    "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
     "adapt": [
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
         *("--seed", "--steps", "--tile"),

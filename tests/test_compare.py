@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,7 +109,7 @@ def test_a_comparison_is_drawn_and_timed_if_asked(place: Path) -> None:
     assert "drawn" in run("compare", "small.toml", "--out", "out").out
 
 
-@pytest.mark.parametrize("line", [("--rounds", -1), ("--threads", 0)])
+@pytest.mark.parametrize("line", [("--rounds", -1), ("--threads", 0), ("--jobs", 0)])
 def test_wrong_numbers_are_refused(line: tuple[object, ...], place: Path) -> None:
     ran = run("compare", "small.toml", "--out", "out", *line, "--json")
     assert ran.status == 2
@@ -141,6 +145,50 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
     assert ran.json["failed"] == 2
     assert "one-shot-1-of-2-m4-seed0: the disk is full" in ran.err
     assert any(row["method"] == "filter" for row in ran.json["rows"])
+
+
+def test_cells_made_in_two_processes_are_those_made_in_one(place: Path) -> None:
+    """Failures and budgets out of reach included; `sls:code` finds no time for its search."""
+    (place / "small.toml").write_text(RECIPE.replace("sr-ste:paper", "sls:code"))
+    alone = run("compare", "small.toml", "--out", "alone", "--json")
+    both = run("compare", "small.toml", "--out", "both", "--jobs", 2, "--json")
+    assert alone.status == both.status == 1
+    assert "the search stands at" in both.err
+    untimed = [[{**row, "seconds": 0} for row in ran.json["rows"]] for ran in (alone, both)]
+    assert untimed[0] == untimed[1]
+    weights = [
+        {k: v for k, v in contents(place / out).items() if k.endswith(".safetensors")}
+        for out in ("alone", "both")
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0]
+
+
+def test_a_mistake_in_one_process_is_one_sentence_and_ends_the_others(place: Path) -> None:
+    assert run("compare", "small.toml", "--out", "out", "--jobs", 2).status == 0
+    changed = RECIPE.replace("steps = 2", "steps = 3")
+    (place / "small.toml").write_text(changed)
+    ran = run("compare", "small.toml", "--out", "out", "--jobs", 2, "--json")
+    assert ran.status == 2
+    assert "made by another recipe" in ran.json["error"]
+
+
+def test_a_signal_ends_all_processes_with_their_states_saved(place: Path) -> None:
+    (place / "small.toml").write_text(RECIPE.replace("steps = 2", "steps = 10000"))
+    words = ("compare", "small.toml", "--out", "out", "--jobs", "2", "--json")
+    command = [sys.executable, "-m", "thinlens", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while len(list((place / "out").rglob("training.pt"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        try:
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 143
+    assert b"interrupted; what was finished is kept" in told
+    assert len(list((place / "out").rglob("training.pt"))) == 2
 
 
 @pytest.mark.parametrize(

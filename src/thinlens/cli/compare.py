@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from thinlens.cli.comparison import Cell
+    from thinlens.cli.comparison import Cell, Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,14 @@ class Compare(Verb):
     to train first) and [variants.NAME] (a method's settings)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the cells, the tables and the pictures (default: runs/<the recipe's name>)."""
+    jobs: int = 1
+    """Networks that are made at once, each in a process of its own."""
     rounds: int = 0
     """Timed runs of every network in the native engine, in turns, in the end (column ms)."""
     threads: int = 2
     """Threads of these runs."""
 
     def run(self) -> Answer:
-        from thinlens.cli.cells import CellMaker
         from thinlens.cli.compare_pictures import draw
         from thinlens.cli.comparison import cells, read_comparison
         from thinlens.cli.comparison_rows import as_table, pictures
@@ -48,12 +49,12 @@ class Compare(Verb):
         rows: dict[Cell, dict[str, Any]] = {}
         failures: list[str] = []
         planned = cells(plan)
-        for number, cell in enumerate(planned, start=1):
-            with progress(f"cell {number} of {len(planned)}: {cell.folder}") as report:
-                try:
-                    rows[cell] = CellMaker(plan, out, report).row(cell)
-                except RunError as problem:
-                    failures.append(f"{cell.folder}: {problem}")
+        for cell, outcome in self._made(plan, out, planned):
+            if isinstance(outcome, RunError):
+                failures.append(f"{cell.folder}: {outcome}")
+            else:
+                rows[cell] = outcome
+            rows = {cell: rows[cell] for cell in planned if cell in rows}  # as planned
             _write(out, list(rows.values()))
         if self.rounds:
             self._time(rows, out)
@@ -71,9 +72,31 @@ class Compare(Verb):
         told += [f"{name} is left out: its folder is not known" for name in plan.left_out]
         return Answer(content, (as_table(list(rows.values())).rich(), *told), tuple(failures))
 
+    def _made(
+        self, plan: Comparison, out: Path, planned: Sequence[Cell]
+    ) -> Iterator[tuple[Cell, dict[str, Any] | RunError]]:
+        """Make the cells, here or in processes, and yield each one's row or why it has none."""
+        from thinlens.cli.cell_processes import made
+        from thinlens.cli.cells import CellMaker
+
+        if self.jobs > 1:
+            with progress(f"{self.jobs} cells at once") as report:
+                for done, pair in enumerate(made(plan, out, planned, self.jobs), start=1):
+                    report(done, len(planned), {})
+                    yield pair
+            return
+        for number, cell in enumerate(planned, start=1):
+            with progress(f"cell {number} of {len(planned)}: {cell.folder}") as report:
+                try:
+                    yield cell, CellMaker(plan, out, report).row(cell)
+                except RunError as problem:
+                    yield cell, problem
+
     def _check_numbers(self) -> None:
         from thinlens.engine.compiled import MOST_THREADS
 
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: wanted 1 or more")
         if self.rounds < 0:
             raise UsageError(f"--rounds {self.rounds}: wanted 0 or more")
         if not 1 <= self.threads <= MOST_THREADS:

@@ -18,7 +18,7 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 def progress(what: str) -> Iterator[Report]:
     """Give a function that draws a bar on stderr, if that is a terminal and the work is long."""
     if not sys.stderr.isatty():
-        yield _silent
+        yield silent
         return
     from rich.console import Console
     from rich.progress import (
@@ -57,5 +57,5 @@ def progress(what: str) -> Iterator[Report]:
             bar.stop()
 
 
-def _silent(done: int, total: int, values: Mapping[str, float]) -> None:
-    """Say nothing: stderr is no terminal."""
+def silent(done: int, total: int, values: Mapping[str, float]) -> None:
+    """Report nothing: there is no terminal, or another process has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,25 +36,36 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if parameter.ndim >= 2:
-                    self._orthogonal_step(parameter, group)
+                    alike[parameter.shape].append(parameter)
                 else:
                     self._adam_step(parameter, group["lr"])
+            for weights in alike.values():
+                self._orthogonal_steps(weights, group)
         return loss
 
-    def _orthogonal_step(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state, gradient, momentum = self.state[weight], weight.grad, group["momentum"]
-        assert gradient is not None  # narrowed by the caller
-        if not state:
-            state["average"] = torch.zeros_like(weight)
-        state["average"].lerp_(gradient, 1 - momentum)
-        update = gradient.lerp(state["average"], momentum)  # Nesterov
-        matrix = orthogonalize(update.reshape(update.shape[0], -1), group["iterations"])
-        scale = UPDATE_RMS * max(matrix.shape) ** 0.5
-        weight.add_(matrix.reshape(weight.shape), alpha=-group["lr"] * scale)
+    def _orthogonal_steps(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Update weights of one shape at once: a network has many, and most are small."""
+        momentum = group["momentum"]
+        averages, updates = [], []
+        for weight in weights:
+            state, gradient = self.state[weight], weight.grad
+            assert gradient is not None  # narrowed by the caller
+            if not state:
+                state["average"] = torch.zeros_like(weight)
+            averages.append(state["average"])
+            updates.append(gradient)
+        torch._foreach_lerp_(averages, updates, 1 - momentum)
+        nesterov = torch.stack(torch._foreach_lerp(updates, averages, momentum))
+        matrices = orthogonalize(nesterov.flatten(2), group["iterations"])
+        scale = UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
+        torch._foreach_add_(
+            weights, list(matrices.reshape(nesterov.shape)), alpha=-group["lr"] * scale
+        )
 
     def _adam_step(self, vector: Tensor, lr: float) -> None:
         state, gradient, (beta1, beta2) = self.state[vector], vector.grad, ADAM_BETAS
@@ -70,12 +82,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, iterations: int) -> Tensor:
-    """Bring all singular values of `matrix` near 1 (within about 0.7 to 1.2) by Newton-Schulz."""
+    """Bring all singular values of matrices `[..., R, C]` near 1 (within about 0.7 to 1.2) by
+    Newton-Schulz."""
     a, b, c = NEWTON_SCHULZ
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    x: Tensor = matrix / (matrix.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x

@@ -256,6 +256,18 @@ def test_it_is_in_the_table_and_wants_steps() -> None:
     assert scratch.scratch
 
 
+def test_weights_are_trained_at_the_pace_of_the_run_or_of_the_paper() -> None:
+    run = Trainer(Settings(steps=12, learning_rate=2e-3, optimizer="muon"))
+    for pace, rates, optimizer in (("run", (2e-3, 6e-4), "muon"), ("paper", (1e-4, 1e-5), "adam")):
+        method = ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace=pace)
+        stages = [method._stage(run, name).settings for name in ("labels", "branches", "joint")]
+        assert [stage.learning_rate for stage in stages] == pytest.approx([1e-3, *rates])
+        assert [stage.optimizer for stage in stages] == ["adam", optimizer, optimizer]
+        assert [stage.steps for stage in stages] == [2, 5, 5]
+    with pytest.raises(UsageError, match="pace 'own'"):
+        ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace="own")
+
+
 def test_branches_may_share_their_norms() -> None:
     """Table 4: without variable BatchNorm, every branch moves the same statistics."""
     shared = method(shared_norms=True).dynamic(base(), 0)

@@ -196,6 +196,20 @@ def test_a_recipe_with_a_misspelt_key_names_it_and_the_known(tmp_path: Path) -> 
         assert all(fragment in str(caught.value) for fragment in fragments)
 
 
+def test_a_recipe_may_give_the_network_other_sizes(tmp_path: Path) -> None:
+    clean, recipe = images(tmp_path / "clean"), tmp_path / "recipe.toml"
+    line = ("train", "unet", "--data", clean, "--out", tmp_path / "run", "--steps", 0)
+    crops = "[crops]\npatch = 16\n[task]\nreach = 1\n"
+    recipe.write_text(f"{crops}[network]\nwidth = 4\nblocks = 1\n")
+    ran = run(*line, "--recipe", recipe)
+    assert ran.status == 0, ran.err
+    assert thinlens.load(tmp_path / "run").module.config.width == 4
+    for option, fragment in (("widths = 4", "no option 'widths'"), ("width = 'x'", "wanted int")):
+        recipe.write_text(f"{crops}[network]\n{option}\n")
+        ran = run(*line, "--recipe", recipe, "--json")
+        assert (ran.status, fragment in ran.json["error"]) == (2, True)
+
+
 def test_training_starts_from_a_checkpoint_of_the_same_network(tmp_path: Path) -> None:
     """No step changes nothing; another network or a pruned one is refused."""
     clean, sr = images(tmp_path / "clean"), sr_checkpoint(tmp_path / "sr")

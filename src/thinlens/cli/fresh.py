@@ -13,8 +13,9 @@ from torch import nn
 from thinlens.api import described
 from thinlens.checkpoints.format import save
 from thinlens.cli.networks import task_of
+from thinlens.cli.recipe import check_options
 from thinlens.errors import UsageError
-from thinlens.models import create, network
+from thinlens.models import create
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Plain, TrainingData
@@ -62,10 +63,5 @@ def read_fresh(path: Path, name: str, table: object) -> Fresh:
     steps = table.get("steps")
     if steps is not None and (type(steps) is not int or steps < 0):
         raise UsageError(f"{path}: steps = {steps!r} of [fresh.{name}]: wanted 0 or more")
-    entry = network(table["model"])
-    types = {key: type(getattr(entry.config, key, None)) for key in options}
-    for key, value in options.items():
-        if hasattr(entry.config, key) and type(value) is not types[key]:
-            raise UsageError(f"{path}: {key} = {value!r}: wanted {types[key].__name__}")
-    entry.configured(**options)  # refuses unknown ones, and sizes that cannot be
+    check_options(path, table["model"], options)
     return Fresh(table["model"], options, steps)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,12 +28,18 @@ PROBE = (64, 64)
 """Height and width of an input that shows which layers run; none of our networks wants more."""
 
 
-def fresh(name: str, scale: int | None = None, width: Fraction | None = None) -> nn.Module:
-    """Make the network called `name`, or a variant of it, with fresh weights."""
+def fresh(
+    name: str,
+    scale: int | None = None,
+    width: Fraction | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """Make the network called `name`, or a variant of it, with fresh weights; `options` are fields
+    of its config."""
     entry = network(name)
     if scale is not None and not hasattr(entry.config, "scale"):
         raise UsageError(f"--scale {scale}: {name} does not enlarge images")
-    config = entry.configured(**({} if scale is None else {"scale": scale}))
+    config = entry.configured(**options if scale is None else {**options, "scale": scale})
     return entry.build(entry.narrowed(config, width) if width is not None else config)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.errors import UsageError
+from thinlens.models import network
 from thinlens.training.settings import Settings
 
 CROP_KEYS = ("patch", "batch_size", "candidates")
@@ -24,6 +25,8 @@ class Recipe:
     """Settings of `tasks.crops.Crops`."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task, such as `sigma`; the task checks them."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the network's config, such as `width`."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """`checkpoint`: the folder or shipped name whose weights training starts from; or `mean_of`: a
     list of such, from the mean of whose weights it starts."""
@@ -55,7 +58,9 @@ def read_recipe(path: Path | None) -> Recipe:
         raise UsageError(f"{path}: [start] has checkpoint and mean_of: wanted one of them")
     check_types(path, training, types)
     check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
-    return Recipe(Settings(**training), crops, content.get("task", {}), start)
+    return Recipe(
+        Settings(**training), crops, content.get("task", {}), content.get("network", {}), start
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -81,3 +86,11 @@ def check_types(path: Path, given: Mapping[str, Any], types: Mapping[str, type])
         wanted = (int, float) if types[key] is float else (types[key],)
         if type(value) not in wanted:
             raise UsageError(f"{path}: {key} = {value!r}: wanted {types[key].__name__}")
+
+
+def check_options(path: Path, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what the network called `name` cannot be: unknown options, and sizes of no sense."""
+    entry = network(name)
+    types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
+    check_types(path, {key: value for key, value in options.items() if key in types}, types)
+    entry.configured(**options)

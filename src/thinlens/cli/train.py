@@ -43,7 +43,7 @@ class Train(Verb):
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Seed of the weights and the batches (default: the recipe's)."""
     recipe: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """TOML with the tables [training], [crops], [task] and [start]."""
+    """TOML with the tables [training], [crops], [task], [network] and [start]."""
 
     def run(self) -> Answer:
         import torch
@@ -51,7 +51,7 @@ class Train(Verb):
         from thinlens.api import described
         from thinlens.checkpoints.format import save
         from thinlens.cli.networks import fresh, start_from, task_of
-        from thinlens.cli.recipe import read_recipe
+        from thinlens.cli.recipe import check_options, read_recipe
         from thinlens.models import network
         from thinlens.tasks.folders import training_crops
         from thinlens.training.loop import Trainer
@@ -65,7 +65,9 @@ class Train(Verb):
         changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         settings = replace(recipe.training, **changed)
         torch.manual_seed(settings.seed)
-        module = fresh(self.name, self.scale)
+        if self.recipe is not None:
+            check_options(self.recipe, self.name, recipe.network)
+        module = fresh(self.name, self.scale, options=recipe.network)
         if recipe.starts:
             start_from(recipe.starts, self.name, module)
         task = task_of(self.name, module, **recipe.task)

@@ -34,6 +34,12 @@ STAGES = {"labels": (200, 1e-3, 1e-6), "branches": (500, 1e-4, 1e-6), "joint": (
 """Epochs, first and last learning rate of each stage (section 3.4); a run is cut in their
 proportion."""
 
+SHARES = {"branches": (1.0, 0.1), "joint": (0.3, 0.003)}
+"""First and last learning rate of the stages that train weights, in parts of the run's, at the pace
+`run`: 1e-4 and 1e-5 need the paper's 1,000 epochs. Our choice."""
+
+PACES = ("paper", "run")
+
 MEASURED_BATCHES = 50
 """Batches on which the exchange rate, the shares and the batch statistics are measured."""
 
@@ -43,10 +49,16 @@ class Dynamic(Method):
     """Train branches and classifier; `budget` is the mean cost that is aimed at, classifier
     included, as a part of the base network's FLOPs."""
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"scratch": True}, "plus": {}}
-    """The paper's, whose branches start from fresh weights, and ours, from those given."""
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"scratch": True, "pace": "paper"},
+        "plus": {},
+    }
+    """The paper's, whose branches start from fresh weights, and ours, from those given, at the
+    learning rate of the run."""
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
-    SETTINGS: ClassVar[tuple[str, ...]] = ("entropy", "cost_loss", "scratch", "single_stage")
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        *("cost_loss", "entropy", "pace", "scratch", "single_stage"),
+    )
     """The fields that a checkpoint's record tells."""
 
     branches: str = "1:4,2:4,4:4"
@@ -57,12 +69,17 @@ class Dynamic(Method):
     """Whether stage 3 weighs cost (L_C, equation 5); without it and `entropy` only L_W is left."""
     scratch: bool = False
     """Whether the network starts from fresh weights."""
+    pace: str = "run"
+    """Whose learning rate and optimizer train weights: the run's, or the paper's (Adam from 1e-4).
+    The classifier's first stage is the paper's in both."""
     single_stage: bool = False
     """Whether to train everything at once from the start: the ablation of Table 3."""
 
     def __post_init__(self) -> None:
         Branches.of(self.branches)
         check_factors(entropy=self.entropy)
+        if self.pace not in PACES:
+            raise UsageError(f"pace {self.pace!r}: wanted {' or '.join(PACES)}")
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return a network that routes; `model` is never changed.
@@ -112,15 +129,22 @@ class Dynamic(Method):
         return float(self.budget.kept)
 
     def _stage(self, trainer: Trainer, name: str, steps: int | None = None) -> Trainer:
+        settings = trainer.settings
         epochs, first, last = STAGES[name]
         share = epochs / sum(stage[0] for stage in STAGES.values())
+        optimizer = "adam"
+        if self.pace == "run" and name in SHARES:
+            first, last = (part * settings.learning_rate for part in SHARES[name])
+            optimizer = settings.optimizer
+            if self.single_stage:
+                first = settings.learning_rate
         return trainer.stage(
             name,
-            steps=max(1, round(share * trainer.settings.steps)) if steps is None else steps,
+            steps=max(1, round(share * settings.steps)) if steps is None else steps,
             learning_rate=first,
             floor=last / first,
             schedule="cosine",
-            optimizer="adam",
+            optimizer=optimizer,
             warmup=0,
         )
 

@@ -109,6 +109,7 @@ NB_MODULE(_native, m) {
           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false,
           nb::arg("rows") = 0, nb::arg("copies") = 1)
       .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
+      .def("release", &Program::release)
       .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
       .def("conv",
            [](Program& p, std::shared_ptr<Table> table, const Triple& in, const Triple& out,

@@ -69,6 +69,12 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate(arena_floats);
 }
 
+void Program::release() {
+#ifdef MADV_DONTNEED
+  madvise(arena_.get(), size_t(floats_) * sizeof(float), MADV_DONTNEED);
+#endif
+}
+
 int64_t Program::size(const Kernels& kernels, Grid g, bool wide, int rows, int copies) {
   constexpr int most = 1 << 24, most_halo = 1 << 10, most_copies = 1 << 10;
   if (g.channels < 1 || g.height < 1 || g.columns < 1 || g.halo < 0 ||

@@ -64,6 +64,8 @@ class Program {
            const std::vector<Place>& places);
   // What each step of the last run took: CPU time where the pool is one thread, else wall time (of
   // steps that run by stripes: the mean over the threads).
+  // Give the arena's memory back until the next run, which begins with nothing of the last.
+  void release();
   std::vector<double> seconds() const { return seconds_; }
 
  private:

@@ -6,7 +6,7 @@ import copy
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ MOST_PLANS = 8
 """Sizes whose plans are kept; the one that was used longest ago goes first."""
 
 MEMORY_SHARE = 0.5
-"""Of the machine's memory, for the activations of all plans."""
+"""Of the machine's memory, for the activations of a plan."""
 
 MOST_THREADS = 1024
 
@@ -75,7 +75,9 @@ class Compiled:
         self._means = Means(core, chosen, choose or tuner(name), limit, threads)
         self.pool = core.Pool(threads)
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
-        self._lock = Lock()
+        self._last: Plan | None = None
+        """The plan that ran last, and may still hold its activations' memory."""
+        self._lock = RLock()
 
     def __call__(self, image: Tensor) -> Tensor:
         result: Tensor = run(image, self._number)
@@ -84,7 +86,14 @@ class Compiled:
     def execute(self, image: Tensor) -> Tensor:
         """Run the plan for images `[B, C, H, W]`, each by itself; called by torch."""
         _check(image)
-        plan = self.plan(Size(*image.shape[1:]))
+        with self._lock:  # the pool runs one program at a time anyway
+            return self._run(self.plan(Size(*image.shape[1:])), image)
+
+    def _run(self, plan: Plan, image: Tensor) -> Tensor:
+        if self._last is not plan:
+            if self._last is not None:
+                self._last.program.release()  # memory is that of one plan, however many are kept
+            self._last = plan
         out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
         places = current_places()
@@ -116,9 +125,7 @@ class Compiled:
 
     def _too_many(self) -> bool:
         """Whether a plan must go; the last one stays."""
-        taken = sum(plan.bytes for plan in self._plans.values())
-        many = len(self._plans) > MOST_PLANS or taken > self._means.limit
-        return many and len(self._plans) > 1
+        return len(self._plans) > MOST_PLANS
 
 
 def _check_threads(threads: int) -> None:

@@ -18,6 +18,9 @@ from thinlens.files import atomic_write
 WHOLE_UP_TO = 4_000_000
 """Pixels of an image that Pillow encodes, which holds it twice but packs it better."""
 
+FILTERED_ROWS = 64
+"""Rows that are filtered and packed at once; what that takes is several times as large as they."""
+
 _UP = 2
 """The PNG filter that stores each value less the one above it (PNG, third edition, 9.2)."""
 
@@ -65,8 +68,8 @@ def _encode(
         _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     packer = zlib.compressobj()
     above = np.zeros((1, width * channels), np.uint8)
-    for band in bands:
-        values = band.permute(1, 2, 0).reshape(band.shape[1], -1).cpu().numpy()
+    for rows in (part for band in bands for part in band.split(FILTERED_ROWS, dim=1)):
+        values = rows.permute(1, 2, 0).reshape(rows.shape[1], -1).cpu().numpy()
         lines = np.full((len(values), 1 + values.shape[1]), _UP, np.uint8)
         lines[:, 1:] = values - np.concatenate([above, values[:-1]])
         above = values[-1:].copy()

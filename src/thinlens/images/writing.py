@@ -68,7 +68,7 @@ def _encode(
         _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
     packer = zlib.compressobj()
     above = np.zeros((1, width * channels), np.uint8)
-    for rows in (part for band in bands for part in band.split(FILTERED_ROWS, dim=1)):
+    for rows in (part for band in bands for part in torch.split(band, FILTERED_ROWS, dim=1)):
         values = rows.permute(1, 2, 0).reshape(rows.shape[1], -1).cpu().numpy()
         lines = np.full((len(values), 1 + values.shape[1]), _UP, np.uint8)
         lines[:, 1:] = values - np.concatenate([above, values[:-1]])

@@ -159,7 +159,7 @@ def test_the_papers_lambda_is_converted_to_a_fraction_of_rfdns_cost() -> None:
     assert paper_penalty(tables) * 255 == pytest.approx(0.158, abs=5e-4)
 
 
-def test_the_least_squares_start_is_taken_only_where_it_is_better() -> None:
+def test_the_least_squares_start_is_taken_only_where_it_is_clearly_better() -> None:
     dense = network()
     method = sls(least_squares=True, finish="greedy")
     good, lost = (method.search(dense, Smooth(), trainer()) for _ in range(2))

@@ -60,7 +60,7 @@ class Sls(NMMethod):
         },
         "code": {"k_max": 1.03, "regroup_until": 1.0, "refill": False},
         "plus": {
-            "penalty": 5e-3,
+            "penalty": 5e-4,
             "alpha": 1.3,
             "anneal_threshold": None,
             "anneal_window": 2,

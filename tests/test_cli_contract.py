@@ -31,7 +31,8 @@ FLAGS = {
         *("--model", "--out", "--rule", "--tile"),
     ],
     "bench": [
-        *("--against", "--json", "--pattern", "--precision", "--rounds", "--size", "--threads"),
+        *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),
+        "--threads",
     ],
     "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
     "adapt": [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from cli_cases import images, run
+from native_engine import built
 from test_class_pruned import BRANCHES, base, class_pruned, image
-from thinlens.api import evaluate, load, save
+from test_families import RIVALS, family
+from thinlens.api import evaluate, load, runner, save
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_size
 from thinlens.models import create
 from thinlens.models.class_pruned import ClassPruned, Config
+from thinlens.models.routed import Routed
 from thinlens.report.branches import read_shares, samples_picture, shares_picture
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.routing import Router, always, dealt, oracle
@@ -113,8 +118,35 @@ def test_routers_by_name(tmp_path: Path) -> None:
             by(router)
     with pytest.raises(UsageError, match="this network has one branch"):
         evaluate(base(), tmp_path / "clean", task=task, router="oracle")
-    with pytest.raises(UsageError, match="class-pruned"):
-        evaluate(network, tmp_path / "clean", task=task, engine="native")
+
+
+@built
+@pytest.mark.parametrize("routed", [class_pruned, *(partial(family, name) for name in RIVALS)])
+def test_the_engine_runs_every_branch(
+    routed: Callable[[], Routed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone a branch is the same network, which the engine runs as any; the classifier chooses."""
+    module, batch = routed().eval(), image(3)
+    classes = torch.tensor([0, module.count - 1, 0])
+    monkeypatch.setattr(module, "classify", lambda images: classes[: len(images)])
+    with torch.inference_mode():
+        for index in range(module.count):
+            assert torch.equal(module.alone(index)(batch), module.branch(batch, index))
+        expected = module(batch)
+    for engine in ("native", "auto"):
+        assert torch.allclose(runner(module, engine)(batch), expected, atol=1e-5)
+
+
+@built
+def test_a_network_that_routes_is_judged_in_the_engine(tmp_path: Path) -> None:
+    images(tmp_path / "clean", 3)
+    network, task = class_pruned(), make_task("denoise", sigma=25.0)
+    by_torch, by_engine = (
+        evaluate(network, tmp_path / "clean", task=task, engine=engine)
+        for engine in ("torch", "native")
+    )
+    assert by_engine.psnr == pytest.approx(by_torch.psnr, abs=1e-3)
+    assert by_engine.routing == by_torch.routing
 
 
 def test_a_large_image_is_one_image_whatever_its_tiles() -> None:

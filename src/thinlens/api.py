@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Handling, Outcome, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
-from thinlens.restoration.routing import Choice, Router, always, dealt, oracle
+from thinlens.restoration.routing import ByImage, Choice, Router, always, dealt, oracle
 from thinlens.sparsity.budget import Budget, milliseconds
 from thinlens.tasks import make_task
 from thinlens.tasks.denoising import Denoising
@@ -144,11 +145,8 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     torch runs the network after one warning. Raises `UsageError` with what it does not know.
     """
     module, _ = _parts(network)
-    if isinstance(module, Routed):
-        raise UsageError(
-            "engine native: it runs no networks that route (class-pruned) yet; wanted torch"
-        )
-    return compile_module(module, precision, threads)
+    run = partial(compile_module, precision=precision, threads=threads)
+    return ByImage(module, run) if isinstance(module, Routed) else run(module)
 
 
 def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> Price:
@@ -178,9 +176,9 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     true noise level (oracle), chance with the classifier's own shares (random), or a branch's
     number, 0 for the thinnest.
     """
-    judged, running = _task(network, task), runner(network, engine)
-    module, _ = _parts(network)
+    judged, (module, _) = _task(network, task), _parts(network)
     if not isinstance(module, Routed):
+        running = runner(network, engine)
         if router != "learned":
             raise UsageError(f"router {router!r}: this network has one branch")
         return evaluate_folder(
@@ -192,10 +190,11 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
             routed, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
         )
 
-    routed = Router(module)
+    by = partial(Router, module, run=partial(runner, engine=engine))
+    routed = by()
     if router == "random":
         judge(routed)
-        routed = Router(module, dealt(routed.classes, seed))
+        routed = by(dealt(routed.classes, seed))
     elif router == "oracle":
         known = make_task(**network.task) if isinstance(network, Checkpoint) else judged
         images, levels = len(open_pairs(Path(folder), judged)), _sigmas(known)
@@ -204,9 +203,9 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
                 f"router oracle: {len(levels)} noise levels and {module.count} branches: "
                 "wanted one branch for each"
             )
-        routed = Router(module, oracle(sigmas or _sigmas(judged), levels, images))
+        routed = by(oracle(sigmas or _sigmas(judged), levels, images))
     elif router != "learned":
-        routed = Router(module, _fixed(router, module))
+        routed = by(_fixed(router, module))
     found = judge(routed, progress)
     scores = zip(found.per_image, routed.classes, strict=True)
     told = tuple(replace(score, branch=branch) for score, branch in scores)
@@ -269,10 +268,12 @@ def runner(network: Network, engine: str) -> Runner:
     module, _ = _parts(network)
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
-    if engine == "auto" and not isinstance(module, Routed):
-        return faster(module, image_channels(module))
-    if engine != "native":
+    if engine == "torch":
         return module
+    if isinstance(module, Routed):
+        return ByImage(module, partial(runner, engine=engine))
+    if engine == "auto":
+        return faster(module, image_channels(module))
     if native() is None:
         raise UsageError("engine native: it was not built on this machine; wanted torch")
     return compile(module)

@@ -37,6 +37,8 @@ class Bench(Verb):
     """A network's name, which takes random weights, or a checkpoint: a folder or a shipped name."""
     pattern: Annotated[str | None, tyro.conf.arg(metavar="N:M", help_behavior_hint="")] = None
     """Keep the N largest of every M weights in every prunable layer, such as 8:32."""
+    branch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """The branch of a network that routes, 0 for the thinnest (default: its fullest)."""
     size: Annotated[str, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = "320x180"
     """Size of the input."""
     threads: int = 2
@@ -61,7 +63,7 @@ class Bench(Verb):
         self._check_numbers()
         settings = [Setting(self.threads, name) for name in precisions(self.precision)]
         against, size = engines(self.against), values.size(self.size)
-        module = network(self.source, self.pattern)
+        module = network(self.source, self.pattern, self.branch)
         image = smooth_image(image_channels(module), size)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
@@ -134,10 +136,14 @@ def smooth_image(channels: int, size: tuple[int, int]) -> Tensor:
     return F.interpolate(spots, size=(height, width), mode="bilinear")
 
 
-def network(source: str, pattern: str | None) -> nn.Module:
-    """Return what a name or a checkpoint stands for, zeros in place, in evaluation mode."""
+def network(source: str, pattern: str | None, branch: int | None = None) -> nn.Module:
+    """Return what a name or a checkpoint stands for, zeros in place, in evaluation mode.
+
+    Of a network that routes it is one branch.
+    """
     from thinlens.cli.networks import fresh, saved, thinned
     from thinlens.models import MODELS
+    from thinlens.models.routed import Routed
 
     if source in MODELS:
         module = fresh(source)
@@ -146,6 +152,13 @@ def network(source: str, pattern: str | None) -> nn.Module:
         module = checkpoint.module
         if pattern and checkpoint.patterns:
             raise UsageError(f"--pattern {pattern}: {source} is pruned already")
+    if isinstance(module, Routed):
+        last = module.count - 1
+        if branch is not None and not 0 <= branch <= last:
+            raise UsageError(f"--branch {branch}: {source} has branches 0 to {last}")
+        module = module.alone(last if branch is None else branch)
+    elif branch is not None:
+        raise UsageError(f"--branch {branch}: {source} has no branches")
     return (thinned(module, *values.pattern(pattern)) if pattern else module).eval()
 
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from thinlens.errors import UsageError
 from thinlens.models import routed
-from thinlens.models.routed import Routed, norm_names, tensors_of_norms
+from thinlens.models.routed import Routed, filled, norm_names, tensors_of_norms
 from thinlens.sparsity.branches import branch_flops
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Ranked
@@ -52,6 +52,9 @@ class ClassPruned(Routed):
     def branch(self, image: Tensor, index: int) -> Tensor:
         restored: Tensor = functional_call(self.network, self.tensors(index), (image,))
         return restored
+
+    def alone(self, index: int) -> nn.Module:
+        return filled(copy.deepcopy(self.network), self.tensors(index))
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """Return what a branch puts in the place of the network's own, by state-dict name."""

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from thinlens.errors import UsageError
 from thinlens.models import routed
-from thinlens.models.routed import Routed, norm_names, tensors_of_norms
+from thinlens.models.routed import Routed, filled, norm_names, tensors_of_norms
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
@@ -69,6 +69,16 @@ class Family(Routed):
         else:
             restored = self.members[index](image)
         return restored
+
+    def alone(self, index: int) -> nn.Module:
+        if self.config.shared and index < self.count - 1:
+            device = next(self.network.parameters()).device
+            empty = copy.deepcopy(self._forms[index]).to_empty(device=device)
+            return filled(empty.train(self.training), self.lent(index))
+        member: nn.Module = self.network
+        if index < self.count - 1:
+            member = self.members[index]
+        return copy.deepcopy(member)
 
     def lent(self, index: int) -> dict[str, Tensor]:
         """Return the tensors of a member that shares weights, by its own state-dict names."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, cast
@@ -70,6 +70,10 @@ class Routed(nn.Module, ABC):
         """Restore all images by one branch; in training mode it moves no other's statistics."""
 
     @abstractmethod
+    def alone(self, index: int) -> nn.Module:
+        """Return a branch as a plain network, with copies of what it shares with others."""
+
+    @abstractmethod
     def norms_of(self, index: int) -> list[nn.Module]:
         """Return a branch's batch norms, in the order of its network's."""
 
@@ -96,17 +100,23 @@ class Routed(nn.Module, ABC):
         likeliest = logits == logits.max(dim=1, keepdim=True).values
         return likeliest.to(torch.uint8).argmax(dim=1)
 
-    def by_class(self, image: Tensor, classes: Tensor) -> Tensor:
-        """Restore every image by the branch of its class.
+    def by_class(
+        self,
+        image: Tensor,
+        classes: Tensor,
+        branch: Callable[[Tensor, int], Tensor] | None = None,
+    ) -> Tensor:
+        """Restore every image by the branch of its class; `branch` may run them otherwise.
 
         Where there are no values (a dry run on the meta device), all go to the fullest.
         """
+        branch = branch or self.branch
         if image.is_meta:
-            return self.branch(image, self.count - 1)
+            return branch(image, self.count - 1)
         present = sorted(set(classes.tolist()))
         if len(present) == 1:
-            return self.branch(image, present[0])
-        parts = {index: self.branch(image[classes == index], index) for index in present}
+            return branch(image, present[0])
+        parts = {index: branch(image[classes == index], index) for index in present}
         first = next(iter(parts.values()))
         restored = first.new_empty(len(image), *first.shape[1:])
         for index, part in parts.items():
@@ -137,6 +147,15 @@ class Routed(nn.Module, ABC):
 def norm_names(network: nn.Module) -> list[str]:
     """Return the names of a network's batch norms, in order."""
     return [name for name, part in network.named_modules() if isinstance(part, _BatchNorm)]
+
+
+@torch.no_grad()
+def filled(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Copy `tensors` into a network, by state-dict name, and return it."""
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+    return network
 
 
 def tensors_of_norms(names: Iterable[str], norms: Iterable[nn.Module]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
 from thinlens.models.routed import Routed
 from thinlens.restoration.manifest import fingerprint
-from thinlens.restoration.network import device_of
+from thinlens.restoration.network import Network, device_of
 from thinlens.restoration.tiled import Tiler
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
@@ -31,30 +31,43 @@ Choice = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` to their classes `[B]`."""
 
 
-class Branch(nn.Module):
-    """One branch of a network that routes, as a network of its own."""
+def as_it_is(module: nn.Module) -> Network:
+    """Let torch run a network."""
+    return module
 
-    def __init__(self, module: Routed, index: int) -> None:
-        super().__init__()
-        self.module, self.index = module, index
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.module.branch(image, self.index)
+class ByImage:
+    """A network that routes as a callable for `[B, C, H, W]`, its branches run by engines."""
+
+    def __init__(self, module: Routed, run: Callable[[nn.Module], Network]) -> None:
+        self.module = module.eval()
+        self._branches = [run(module.alone(index)) for index in range(module.count)]
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        classes = self.module.classify(image)
+        return self.module.by_class(image, classes, lambda part, k: self._branches[k](part))
 
 
 class Router:
     """Restores every image whole by one branch, in tiles if it is large, and remembers which.
 
-    A `Restorer`; a class is chosen from the whole image, as in the paper.
+    A `Restorer`; a class is chosen from the whole image, as in the paper. `run` makes of a branch
+    what runs it; the classifier is torch's.
     """
 
-    def __init__(self, module: Routed, choose: Choice | None = None) -> None:
+    def __init__(
+        self,
+        module: Routed,
+        choose: Choice | None = None,
+        run: Callable[[nn.Module], Network] = as_it_is,
+    ) -> None:
         self.module = module.eval()
         self.classes: list[int] = []
         self._learned = choose is None
         self._choose = choose or module.classify
         channels = module.config.channels
-        self._tilers = [Tiler(Branch(module, index), channels) for index in range(module.count)]
+        self._tilers = [Tiler(run(module.alone(k)), channels) for k in range(module.count)]
 
     def route(self, images: Tensor) -> list[int]:
         """Choose and remember the classes of images `[B, C, H, W]`."""

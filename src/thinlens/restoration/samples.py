@@ -11,7 +11,6 @@ from torch import Tensor
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.models.routed import Routed
-from thinlens.restoration.routing import Branch
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr
@@ -47,7 +46,7 @@ def sample(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: in
         raise UsageError(f"{pairs[index].name} is not as large as its target: wanted one size")
     module.eval()
     restored = tuple(
-        to_uint8(restore_image(Branch(module, branch), image)) for branch in range(module.count)
+        to_uint8(restore_image(module.alone(branch), image)) for branch in range(module.count)
     )
     return Sample(
         pairs[index].name,

@@ -39,9 +39,10 @@ def base(seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def class_pruned(branches: str = "1:4,2:4,4:4", seed: int = 0) -> ClassPruned:
+def class_pruned(branches: str = "1:4,2:4,4:4", seed: int = 0, searched: str = "{}") -> ClassPruned:
     found = Branches.of(branches)
-    config = Config(kept=found.kept, m=found.m, classifier_width=4, classifier_features=4)
+    sizes = {"classifier_width": 4, "classifier_features": 4, "searched": searched}
+    config = Config(kept=found.kept, m=found.m, **sizes)  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = ClassPruned(config, base(seed))
@@ -175,6 +176,42 @@ def test_a_checkpoint_holds_the_weights_once_and_all_branches(tmp_path: Path) ->
     assert save(tmp_path / "again", back, model=back.model, task=make_task("denoise")) == back.bytes
 
 
+def test_layers_may_have_an_n_of_their_own_in_every_branch(tmp_path: Path) -> None:
+    own = {LAYERS[0]: [1, 1, 4], LAYERS[2]: [1, 3, 4]}
+    module = class_pruned(searched=json.dumps(own))
+    save(tmp_path, module, model="dncnn-20", task=make_task("denoise"))
+    back = load(tmp_path).module
+    assert isinstance(back, ClassPruned)
+    assert [back.n(index) for index in range(3)] == [
+        dict(zip(LAYERS, n, strict=True)) for n in ((1, 1, 1), (1, 2, 3), (4, 4, 4))
+    ]
+    for index in range(3):
+        assert torch.equal(back.branch(image(), index), module.branch(image(), index))
+        for name, n in back.n(index).items():
+            layer = prunable_layer(back.alone(index), name)
+            alive = in_groups(canonical(layer.weight != 0, layer), 4, fill=0)
+            assert (alive.sum(1) == n).all()
+    plain, example = class_pruned(), (1, 1, 32, 32)
+    assert module.flops(example)[1] == plain.flops(example)[1]  # 1 and 3 of 4 cost what 2 and 2 do
+
+
+@pytest.mark.parametrize(
+    "searched",
+    [
+        *("", "[]", '{"model.2": 1}', '{"model.2": [1, 2]}', '{"model.2": [2, 1, 4]}'),
+        *('{"model.2": [0, 1, 4]}', '{"model.2": [1, 2, 5]}', '{"model.2": [1, "2", 4]}'),
+    ],
+)
+def test_an_n_that_does_not_nest_is_refused(searched: str) -> None:
+    with pytest.raises(UsageError, match="what was searched is n"):
+        class_pruned(searched=searched)
+
+
+def test_a_searched_layer_without_ranks_is_refused() -> None:
+    with pytest.raises(UsageError, match="was searched and has no ranks"):
+        class_pruned(searched='{"model.0": [1, 2, 4]}').take(class_pruned().structures())
+
+
 def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:
     found = {layer.name: layer for layer in find_layers(class_pruned(), (1, 1, 720, 1280))}
     assert found["network.model.2"].calls == found["classifier.decide"].calls == 1
@@ -183,7 +220,9 @@ def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:
 def test_branch_costs_are_charged_by_layer() -> None:
     network = create("dncnn-20")
     pruned = [f"model.{2 + 3 * index}" for index in range(18)]
-    thin, half, full = branch_flops(network, (1, 1, 256, 256), Branches.of(BRANCHES[0]), pruned)
+    thin, half, full = branch_flops(
+        network, (1, 1, 256, 256), 4, [dict.fromkeys(pruned, n) for n in (1, 2, 4)]
+    )
     # golden/counts.json: 1:4, 2:4 and dense, whose ends stay dense
     assert (thin, half, full) == (22_053_781_504, 43_797_053_440, 87_283_597_312)
 

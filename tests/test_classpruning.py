@@ -224,6 +224,25 @@ def test_three_stages_end_to_end() -> None:
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
+@pytest.mark.slow
+def test_sls_searches_an_n_by_layer_for_every_branch() -> None:
+    settings = Settings(steps=300, seed=0, learning_rate=1e-2, optimizer="adam")
+    chosen = method(branches="2:8,4:8,8:8", search=0.5)
+    module = chosen.begun(base(), Noisy(), Trainer(settings))
+    by_branch = [module.n(index) for index in range(3)]
+    assert json.loads(module.config.searched) == {
+        name: [n[name] for n in by_branch] for name in by_branch[0]
+    }
+    assert set(by_branch[2].values()) == {8}
+    for part, kept in ((0.25, by_branch[0]), (0.5, by_branch[1])):  # these layers cost the same
+        assert sum(kept.values()) <= part * 8 * len(kept)
+        assert len(set(kept.values())) > 1
+    assert all(
+        thin <= half for thin, half in zip(*(n.values() for n in by_branch[:2]), strict=True)
+    )
+    assert chosen.staged == 0.5
+
+
 def test_branch_errors_are_mean_absolute_errors() -> None:
     module, (degraded, clean) = class_pruned(), Noisy().batch(0, 0, 0)
     with torch.no_grad():

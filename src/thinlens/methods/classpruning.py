@@ -7,7 +7,10 @@ Where the paper is silent (SR-STE's lambda, where the weights start) the comment
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import torch
@@ -15,33 +18,69 @@ from torch import nn
 
 from thinlens.methods.dynamic import Dynamic, check_factors, fresh
 from thinlens.methods.nm import NMMethod
+from thinlens.methods.sls import Sls
 from thinlens.models.class_pruned import ClassPruned, Config
 from thinlens.models.routed import Routed
 from thinlens.sparsity.branches import Branches
+from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPruning(Dynamic, NMMethod):
     """Train N:M branches of the same weights, and a classifier; `branches` are their patterns."""
 
-    SETTINGS: ClassVar[tuple[str, ...]] = (*Dynamic.SETTINGS, "decay", "shared_norms")
+    SETTINGS: ClassVar[tuple[str, ...]] = (*Dynamic.SETTINGS, "decay", "search", "shared_norms")
 
     decay: float = 2e-4
     """SR-STE's lambda; the paper prints none, this is SR-STE's own. 0 is plain STE (Table 4)."""
     shared_norms: bool = False
     """Whether all branches use the same batch norms: the ablation of Table 4."""
+    search: float = 0.0
+    """The part of the run in which SLS searches N by layer for every branch, whose N/M is then its
+    budget; 0: the same N in every layer, as the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_factors(decay=self.decay)
+        check_factors(decay=self.decay, search=self.search)
 
-    def dynamic(self, model: nn.Module, seed: int) -> ClassPruned:
+    def begun(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> ClassPruned:
+        searched = None
+        if steps := round(self.search * trainer.settings.steps):
+            searched = self._searched(model, data, trainer.stage("search", steps=steps))
+        return self.dynamic(model, trainer.settings.seed, searched)
+
+    @property
+    def staged(self) -> float:
+        return 1 - self.search
+
+    def _searched(
+        self, model: nn.Module, data: TrainingData, trainer: Trainer
+    ) -> dict[str, tuple[int, ...]]:
+        """Return N by layer, of every branch: one search comes past the budgets of all."""
+        found = Branches.of(self.branches)
+        budgets = [Budget.of(Fraction(n, found.m)) for n in reversed(found.kept) if n < found.m]
+        shared = {f.name: getattr(self, f.name) for f in fields(NMMethod)}
+        shared |= {"budget": budgets[-1], "m": found.m}
+        sls = Sls.preset("plus", **shared, search_until=1.0, least_squares=False)
+        passed = sls.passed(model, data, trainer, budgets)
+        by_branch = [*reversed(passed), *([dict.fromkeys(passed[0], found.m)] * found.full)]
+        return {name: tuple(n[name] for n in by_branch) for name in passed[0]}
+
+    def dynamic(
+        self, model: nn.Module, seed: int, searched: Mapping[str, tuple[int, ...]] | None = None
+    ) -> ClassPruned:
         found = Branches.of(self.branches)
         names = replace(self, m=found.m).tables(model)
         config = Config(
-            channels=self.example[1], kept=found.kept, m=found.m, shared_norms=self.shared_norms
+            channels=self.example[1],
+            kept=found.kept,
+            m=found.m,
+            shared_norms=self.shared_norms,
+            searched=json.dumps(searched) if searched else "{}",
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -58,4 +97,5 @@ class ClassPruning(Dynamic, NMMethod):
     def _outcome(self, module: Routed, *measured: Any) -> dict[str, Any]:
         pruned = module.pruned if isinstance(module, ClassPruned) else ()
         layers = {name: [None, module.branches.m] for name in pruned}
-        return {**super()._outcome(module, *measured), "layers": layers}
+        searched = json.loads(module.config.searched)
+        return {**super()._outcome(module, *measured), "layers": layers, "searched": searched}

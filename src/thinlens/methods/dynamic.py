@@ -90,7 +90,7 @@ class Dynamic(Method):
         if steps < len(STAGES):
             raise UsageError("a classifier trains in stages: wanted a number of --steps")
         check_l1(trainer.settings, "the classifier's part")
-        module = self.dynamic(model, seed)
+        module = self.begun(model, data, trainer)
         costs = self.costs(module)
         check_target(costs, self._target)
         difficulty = measure(data, seed, len(costs))
@@ -99,7 +99,8 @@ class Dynamic(Method):
             self._stage(trainer, "labels").fit(Labels(module, difficulty), data)
             self._stage(trainer, "branches").fit(Separate(module), data)
         weights = self._weights(module, seen, costs)
-        last = self._stage(trainer, "joint", steps if self.single_stage else None)
+        whole = round(self.staged * steps)
+        last = self._stage(trainer, "joint", whole if self.single_stage else None)
         joint = Joint(module, weights, last.settings.steps, [image for image, _ in seen])
         last.fit(joint, data)
         record = {
@@ -111,6 +112,15 @@ class Dynamic(Method):
             "seconds": time.monotonic() - began,
         }
         return Pruned(module.eval(), {}, record)
+
+    def begun(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Routed:
+        """Return the network whose branches and classifier are to be trained."""
+        return self.dynamic(model, trainer.settings.seed)
+
+    @property
+    def staged(self) -> float:
+        """The part of the run that the stages take."""
+        return 1.0
 
     @abstractmethod
     def dynamic(self, model: nn.Module, seed: int) -> Routed:
@@ -140,7 +150,7 @@ class Dynamic(Method):
                 first = settings.learning_rate
         return trainer.stage(
             name,
-            steps=max(1, round(share * settings.steps)) if steps is None else steps,
+            steps=max(1, round(share * self.staged * settings.steps)) if steps is None else steps,
             learning_rate=first,
             floor=last / first,
             schedule="cosine",

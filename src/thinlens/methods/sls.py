@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import nn
@@ -29,6 +30,7 @@ from thinlens.methods.saliency import SALIENCIES, saliencies
 from thinlens.methods.sls_restart import LeastSquaresStart, searched_plan
 from thinlens.methods.sls_search import Course, Search
 from thinlens.sparsity.allocation import Tables, check_reachable
+from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
@@ -150,7 +152,13 @@ class Sls(NMMethod):
         record = {**self.outcome(search), "steps": steps, "seconds": seconds}
         return Pruned(module, patterns, record)
 
-    def search(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Search:
+    def search(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        trainer: Trainer,
+        passing: tuple[Budget, ...] = (),
+    ) -> Search:
         """Return the objective that searches and fine-tunes a copy of `model`."""
         seed, scores, restart = trainer.settings.seed, None, None
         if self.saliency != "magnitude":
@@ -158,12 +166,26 @@ class Sls(NMMethod):
             scores = partial(saliencies, images=images, kind=self.saliency)
         if self.least_squares:
             restart = LeastSquaresStart(self, model, data, trainer)
-        course = self.course(model, trainer.settings.steps)
+        course = replace(self.course(model, trainer.settings.steps), passing=passing)
         penalty = self.penalty
         if penalty is None:
             crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
             penalty = paper_penalty(replace(self, example=crop, prices=None).tables(model))
         return Search(copy.deepcopy(model), course, self._annealing(penalty), scores, restart)
+
+    def passed(
+        self, model: nn.Module, data: TrainingData, trainer: Trainer, budgets: Sequence[Budget]
+    ) -> list[dict[str, int]]:
+        """Search once and return N by layer name at falling `budgets`, the last of which is ours.
+
+        N never rises from a budget to the next, so the networks nest.
+        """
+        search = self.search(model, data, trainer, passing=tuple(budgets[:-1]))
+        trainer.fit(search, data)
+        found = [*search.passed, search.n]
+        for thicker, thinner in pairwise(found):
+            thinner.update({name: min(n, thicker[name]) for name, n in thinner.items()})
+        return found
 
     def course(self, model: nn.Module, steps: int) -> Course:
         """Lay out the search on a run of `steps` steps.

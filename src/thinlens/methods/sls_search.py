@@ -64,6 +64,8 @@ class Course:
     """The step by which the budget has to be met."""
     greedy: bool
     refill: bool
+    passing: tuple[Budget, ...] = ()
+    """Budgets above `budget`, falling, whose N is remembered on the way."""
 
     @property
     def dense(self) -> int:
@@ -95,6 +97,8 @@ class Search:
             self.masks[name] = mask
         self.history: list[dict[str, Any]] = []
         """One row an epoch of the search's own."""
+        self.passed: list[dict[str, int]] = []
+        """N by layer name at each of the budgets that the search came past."""
         self.frozen_step: int | None = None
         self.restarted = False
         """Whether fine-tuning started from other weights than the search left."""
@@ -146,6 +150,7 @@ class Search:
         self._loss_sum, self._losses = self._loss_sum + float(self._task_loss), self._losses + 1
         if self.frozen_step is None:
             self._project()
+            self._note_passed()
             if self.cost <= self.course.budget.kept:
                 self._freeze(step)
             elif step >= self.course.deadline:
@@ -165,10 +170,19 @@ class Search:
         for mask, row in zip(self.masks.values(), alive.tolist(), strict=True):
             mask.alive = tuple(row[: mask.m])
 
+    def _note_passed(self) -> None:
+        """Remember N at the budgets that are met now, what they leave over spent."""
+        for budget in self.course.passing[len(self.passed) :]:
+            if self.cost <= budget.kept:
+                self.passed.append(self._fitting(budget))
+
     def _freeze(self, step: int) -> None:
         """Fix N, with what is left of the budget spent; from now on only weights are trained."""
         if self.course.refill or self.cost > self.course.budget.kept:
-            self._settle()
+            passed = self.course.passing[len(self.passed) :]
+            self.passed += [self._fitting(budget) for budget in passed]  # a greedy finish jumps
+            for name, n in self._fitting(self.course.budget).items():
+                self.masks[name].keep(n)
         for mask in self.masks.values():
             mask.freeze()
         self.frozen_step = step
@@ -190,14 +204,12 @@ class Search:
         self._freeze(step)
 
     @torch.no_grad()
-    def _settle(self) -> None:
-        """Sell units until N fits the budget, then buy what still fits, by priority per cost."""
+    def _fitting(self, budget: Budget) -> dict[str, int]:
+        """Sell units until N fits a budget, then buy what still fits, by priority per cost."""
         priorities = {
             name: self._priorities(mask.priorities).tolist() for name, mask in self.masks.items()
         }
-        fitting = allocate(self.course.tables, priorities, self.course.budget, self.n)
-        for name, n in fitting.n.items():
-            self.masks[name].keep(n)
+        return allocate(self.course.tables, priorities, budget, self.n).n
 
     def _end_epoch(self, step: int) -> None:
         """Write the epoch's row, take new ranks and anneal, each in its turn."""
@@ -262,6 +274,7 @@ class Search:
             "alive": [list(mask.alive) for mask in self.masks.values()],
             "annealing": self.annealing.state_dict(),
             "history": list(self.history),
+            "passed": list(self.passed),
             "frozen": [self.frozen_step, self.restarted],
             "sums": [self._loss_sum, self._losses, self._flips],
         }
@@ -271,6 +284,7 @@ class Search:
             mask.alive = tuple(alive)
         self.annealing.load_state_dict(state["annealing"])
         self.history = list(state["history"])
+        self.passed = list(state["passed"])
         self.frozen_step, self.restarted = state["frozen"]
         self._loss_sum, self._losses, self._flips = state["sums"]
         if self.frozen_step is not None:

@@ -7,6 +7,7 @@ hides those that rank below its N; batch norms are each branch's own ("variable 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -30,6 +31,26 @@ class Config(routed.Config):
 
     shared_norms: bool = False
     """Whether the branches have no batch norms of their own."""
+    searched: str = "{}"
+    """Of every layer whose N differs from the branch's: its N in each branch, as JSON."""
+
+    def n(self) -> dict[str, list[int]]:
+        """Read `searched`; `UsageError` where it is not N of every branch, none falling."""
+        try:
+            found = json.loads(self.searched)
+            fits = all(self._nests(n) for n in found.values())
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UsageError("what was searched is no JSON object of lists") from error
+        if not fits:
+            raise UsageError(
+                f"what was searched is not one N of 1 to {self.m} for each of "
+                f"{len(self.kept)} branches, none falling, in every layer"
+            )
+        return dict(found)
+
+    def _nests(self, n: list[int]) -> bool:
+        whole = len(n) == len(self.kept) and all(type(x) is int for x in n)
+        return whole and n[0] >= 1 and n[-1] <= self.m and n == sorted(n)
 
 
 class ClassPruned(Routed):
@@ -48,6 +69,7 @@ class ClassPruned(Routed):
         thinner = [nn.ModuleList(copy.deepcopy(own)) for _ in parted]
         self.norms = nn.ModuleList(thinner)
         self._ranked: dict[str, str] = {}
+        self._searched: dict[str, Sequence[int]] = {**config.n()}
 
     def branch(self, image: Tensor, index: int) -> Tensor:
         restored: Tensor = functional_call(self.network, self.tensors(index), (image,))
@@ -58,13 +80,18 @@ class ClassPruned(Routed):
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """Return what a branch puts in the place of the network's own, by state-dict name."""
-        n, own = self.branches.kept[index], {}
-        if n < self.branches.m:
-            for name, buffer in self._ranked.items():
+        own = {}
+        for name, n in self.n(index).items():
+            if n < self.branches.m:
                 weight = prunable_layer(self.network, name).weight
-                mask = self.get_buffer(buffer) <= n
+                mask = self.get_buffer(self._ranked[name]) <= n
                 own[f"{name}.weight"] = masked(weight, mask, self.decay)
         return {**own, **tensors_of_norms(self._norms, self.norms_of(index))}
+
+    def n(self, index: int) -> dict[str, int]:
+        """Return how many of M weights a branch keeps, by the layer they share."""
+        usual = self.branches.kept
+        return {name: self._searched.get(name, usual)[index] for name in self._ranked}
 
     def norms_of(self, index: int) -> list[nn.Module]:
         if index < len(self.norms):
@@ -76,7 +103,8 @@ class ClassPruned(Routed):
         return not self.config.shared_norms
 
     def flops(self, example: Sequence[int]) -> list[int]:
-        return branch_flops(self.network, example, self.branches, self.pruned)
+        kept = [self.n(index) for index in range(self.count)]
+        return branch_flops(self.network, example, self.branches.m, kept)
 
     def set_ranks(self, ranks: Mapping[str, Tensor]) -> None:
         """Say which weights the branches share, by layer of `network`, and how they rank there.
@@ -108,6 +136,8 @@ class ClassPruned(Routed):
 
     def take(self, structures: Mapping[str, Ranked]) -> None:
         found = {name.removeprefix("network."): ranked for name, ranked in structures.items()}
+        if unknown := self._searched.keys() - found.keys():
+            raise UsageError(f"layer {min(unknown)!r} was searched and has no ranks")
         if any(ranked.m != self.branches.m for ranked in found.values()):
             raise UsageError(f"its ranks are in groups of another M than {self.branches.m}")
         self.set_ranks({name: ranked.ranks for name, ranked in found.items()})

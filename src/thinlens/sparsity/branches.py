@@ -7,7 +7,7 @@ a thicker one's (ClassPruning, section 3.3).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -39,6 +39,11 @@ class Branches:
     def __str__(self) -> str:
         return ",".join(f"{n}:{self.m}" for n in self.kept)
 
+    @property
+    def full(self) -> bool:
+        """Whether the last branch hides nothing."""
+        return self.kept[-1] == self.m
+
     @classmethod
     def of(cls, text: str) -> Branches:
         """Read `1:4,2:4,4:4`; branches that do not nest are a `UsageError`."""
@@ -52,16 +57,14 @@ class Branches:
 
 
 def branch_flops(
-    network: nn.Module, example: Sequence[int], branches: Branches, pruned: Collection[str]
+    network: nn.Module, example: Sequence[int], m: int, kept: Sequence[Mapping[str, int]]
 ) -> list[int]:
     """Return what `network` costs on an input shaped `example`, branch by branch.
 
-    In ClassPruning's convention, but a layer that is not among the `pruned` is charged whole.
+    `kept` is N by layer name of every branch. In ClassPruning's convention, but a layer that is
+    not named is charged whole.
     """
-    # every layer may be thin here; which ones are, `pruned` says
-    layers = find_layers(network, example, m=branches.m, policy="pad", keep_dense=())
-    found = (
-        cost(network, example, layers, dict.fromkeys(pruned, n), "classpruning").flops
-        for n in branches.kept
-    )
+    # every layer may be thin here; which ones are, `kept` says
+    layers = find_layers(network, example, m=m, policy="pad", keep_dense=())
+    found = (cost(network, example, layers, n, "classpruning").flops for n in kept)
     return [flops for flops in found if flops is not None]

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from native_engine import built
 from thinlens.adaptive import tile_errors
 from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.image_budget import ImageBudget
 from thinlens.adaptive.route_map import PALETTE, SHARE, draw_map
 from thinlens.adaptive.router import Means, TileRouter, Wish
 from thinlens.adaptive.tile_errors import BATCH
+from thinlens.api import runner
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import read_image
@@ -207,22 +209,24 @@ def test_out_of_memory_halves_the_batch() -> None:
 # --- Exact tiles, seams ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ["torch", pytest.param("native", marks=built)])
 @pytest.mark.parametrize("name", ["edsr", "rfdn", "dncnn-20-rgb"])
-def test_one_candidate_with_its_reach_equals_the_whole_image(name: str) -> None:
+def test_one_candidate_with_its_reach_equals_the_whole_image(name: str, engine: str) -> None:
     torch.manual_seed(0)
     network = create(name, **MODELS[name].tiny).eval()
     reach = measure(network, 3)
     assert reach.exact
     side = max(16, reach.margin // 2)
     tiling = Tiling((side, side), (reach.margin,) * 2, reach.grid, full=True)
-    only = Candidate(name, network, lambda size: 1)
+    run = runner(network, engine)
+    only = Candidate(name, run, lambda size: 1)
 
     def sure(tiles: Tensor) -> Tensor:
         return torch.full((len(tiles), 1), -3.0)
 
     router = TileRouter(Means([only], sure, lambda size: 0, tiling, True, 3), Wish())
     image = F.avg_pool2d(torch.rand(1, 3, 2 * side + 9, 3 * side + 4), 3, 1)[0]
-    routed, whole = (to_uint8(restore_image(x, image)).int() for x in (router, network))
+    routed, whole = (to_uint8(restore_image(x, image)).int() for x in (router, run))
     assert router.last
     assert len(router.last.routes) > 4
     assert (routed - whole).abs().max() <= 1

@@ -36,9 +36,6 @@ def ready(
     """Load a bundle and make its router; `UsageError` for a wish that makes no sense."""
     wish = wished(beta, budget, rule)
     bundle, run = load_bundle(Path(path)), partial(runner, engine=engine)
-    if bundle.exact and engine == "native":
-        # it plans a tile as an image of its own, whatever place the tile has
-        raise UsageError(f"--engine native: the tiles of {path} are exact in torch alone")
     return Ready(bundle, TileRouter(means_of(bundle, run), wish, blend), run)
 
 

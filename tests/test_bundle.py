@@ -308,6 +308,19 @@ def test_tiles_are_the_papers_unless_something_is_chosen() -> None:
             "wanted one of them",
         ),
         ("restore {clean} --model {bundle} --out {out} --image-budget x", "--image-budget 'x'"),
+        (
+            "restore {clean} --model {bundle} --out {out} --image-budget 9ms --price macs",
+            "--image-budget in milliseconds: wanted --price ms",
+        ),
+        (
+            "restore {clean} --model {bundle} --out {out} --image-budget 9G --price ms",
+            "--image-budget in multiply-adds: wanted --price macs",
+        ),
+        (
+            "restore {clean} --model {bundle} --out {out} --price s",
+            "--price 's': wanted macs or ms",
+        ),
+        ("restore {clean} --model {thin} --out {out} --price ms", "--price is for bundles"),
         ("evaluate {thin} --data {clean} --sweep", "--sweep is for bundles"),
         ("evaluate {bundle} --data {clean} --sweep --beta 1", "--sweep tries all"),
         ("evaluate {bundle} --data {clean} --sigma 3", "--sigma 3: a bundle's task"),
@@ -337,6 +350,23 @@ def test_an_image_whose_budget_is_out_of_reach_is_listed(tmp_path: Path) -> None
     assert ran.json["failed"] == 3
     assert "a budget of 10 multiply-adds: this image takes" in ran.err
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_budget_in_milliseconds_is_one_of_measured_times(tmp_path: Path) -> None:
+    """Once measured, times are remembered: the same call again has nothing to do."""
+    place = folder()
+    restore = ("restore", place / "clean", "--model", place / "bundle", "--out", tmp_path)
+    ran = run(*restore, "--image-budget", "100000ms", "--json")
+    assert ran.status == 0, ran.err
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    for line in lines:
+        routes = json.loads(line)["routes"]
+        assert routes["price"] == "ms"
+    again = run(*restore, "--image-budget", "100000ms", "--json").json
+    assert again["skipped"] == len(lines)
+    ran = run(*restore, "--image-budget", "0.000001ms", "--json")
+    assert ran.status == 1
+    assert "a budget of 1e-06 milliseconds: this image takes" in ran.err
 
 
 @pytest.mark.slow
@@ -371,6 +401,12 @@ def test_the_command_line_adapts_restores_and_sweeps(tmp_path: Path) -> None:
         costs = [point["gmacs"] for point in points]
         assert costs == sorted(costs, reverse=True)
         assert points[-1]["shares"] == [0, 0, 1]
+    ran = run(
+        *("evaluate", out, "--data", place / "clean", "--sweep", "--rounds", 1), "--price", "ms"
+    )
+    assert ran.status == 0, ran.err
+    assert json.loads((out / "sweep" / "sweep.json").read_text())["price"] == "ms"
+    ran = run("evaluate", out, "--data", place / "clean", "--sweep", "--rounds", 0, "--json")
     # what the sweep says of a beta is what an evaluation finds
     timed = ran.json["timed"][0]
     one = run("evaluate", out, "--data", place / "clean", "--beta", timed["beta"], "--json").json

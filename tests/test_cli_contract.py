@@ -24,11 +24,11 @@ FLAGS = {
     ],
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
-        *("--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
+        *("--price", "--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
     ],
     "restore": [
         *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--max-pixels"),
-        *("--model", "--out", "--rule", "--tile"),
+        *("--model", "--out", "--price", "--rule", "--tile"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),
@@ -57,7 +57,7 @@ KEYS = {
     "compare": "recipe out done failed left_out rows",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
     "evaluate BUNDLE": "images psnr ssim lpips protocol per_image macs params routing",
-    "evaluate --sweep": ("images protocol engine use tile static timed curves above_chord"),
+    "evaluate --sweep": ("images protocol engine use price tile static timed curves above_chord"),
 }
 
 

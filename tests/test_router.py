@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from native_engine import built
-from thinlens.adaptive import tile_errors
+from thinlens.adaptive import prices, tile_errors
 from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.image_budget import ImageBudget
 from thinlens.adaptive.route_map import PALETTE, SHARE, draw_map
@@ -138,9 +138,25 @@ def test_budgets_are_read() -> None:
     assert ImageBudget.read("6G") == ImageBudget(macs=6e9)
     assert ImageBudget.read("1.5M").of(10) == 1.5e6
     assert ImageBudget.read("30%").of(50) == 15
+    assert ImageBudget.read("40ms").of(50) == 40
     for text in ("", "0", "-3G", "6 apples", "0%", "1e9G"):
         with pytest.raises(UsageError, match="--image-budget"):
             ImageBudget.read(text)
+
+
+def test_prices_in_milliseconds_never_rise_towards_cheaper_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, size, asked = means(), (10, 10), []
+    monkeypatch.setattr(prices, "_measured", lambda *_: asked.append(1) or [0.3, 0.1, 0.2, 0.05])
+    found = [
+        prices.in_milliseconds(made.candidates, made.estimator, size, 3, f"a test {number}")
+        for number in (0, 0, 1)
+    ]
+    assert len(asked) == 2  # the same is measured once
+    for one in found:
+        np.testing.assert_allclose(one.of([size, (5, 10)]), [[300, 200, 200], [150, 100, 100]])
+        assert one.estimator(size) == pytest.approx(50)
 
 
 def test_wishes_that_make_no_sense() -> None:

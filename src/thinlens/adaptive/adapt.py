@@ -11,6 +11,7 @@ from thinlens.adaptive.bundle import USES, Bundle
 from thinlens.adaptive.candidates import Candidate, Macs, Runners, common_task, counted, line_up
 from thinlens.adaptive.estimator import NAME, SETTINGS, Estimator, Learned, judge, learn
 from thinlens.adaptive.laplacian import fit
+from thinlens.adaptive.prices import in_milliseconds
 from thinlens.adaptive.router import Means
 from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
 from thinlens.checkpoints.format import Checkpoint
@@ -113,8 +114,13 @@ def tiling_for(task: Task, checkpoints: Mapping[str, Checkpoint], choices: Choic
     return Tiling(core, margin, math.lcm(*(reach.grid for reach in found)), full=True)
 
 
-def means_of(bundle: Bundle, run: Runners, use: str | None = None) -> Means:
-    """Return what a bundle's tiles are judged by and restored with."""
+def means_of(
+    bundle: Bundle, run: Runners, use: str | None = None, timed_by: str | None = None
+) -> Means:
+    """Return what a bundle's tiles are judged by and restored with.
+
+    `timed_by` names the engine that `run` makes: tiles are then priced by its milliseconds.
+    """
     candidates: list[Candidate] = line_up(bundle.checkpoints, run, sides(bundle.tiling))
     if [c.name for c in candidates][:-1] != list(bundle.checkpoints):
         raise UsageError("the candidates of this bundle are not in the order of their costs")
@@ -129,4 +135,10 @@ def means_of(bundle: Bundle, run: Runners, use: str | None = None) -> Means:
             return correcting(size) + bundle.laplacian.macs(size)
 
     mark = f"{use or bundle.use} {fingerprint(bundle.estimator)} {bundle.laplacian}"
-    return Means(candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, mark)
+    times = None
+    if timed_by is not None:
+        by = f"{timed_by} {mark}"
+        times = in_milliseconds(candidates, estimator, sides(bundle.tiling), task.channels, by)
+    return Means(
+        candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, mark, times
+    )

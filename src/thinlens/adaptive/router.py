@@ -14,6 +14,7 @@ from torch import Tensor
 from thinlens.adaptive.candidates import Candidate, Macs, names
 from thinlens.adaptive.estimator import Estimator, estimated
 from thinlens.adaptive.image_budget import ImageBudget
+from thinlens.adaptive.prices import UNITS, Prices, in_macs
 from thinlens.adaptive.rule import (
     RULES,
     Floats,
@@ -48,12 +49,20 @@ class Wish:
     budget: ImageBudget | None = None
     """Takes beta's place: beta, or mu, is found for every image."""
     rule: str = "equation-8"
+    price: str = "macs"
+    """What a tile costs: multiply-adds, or milliseconds (ms)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < float("inf"):
             raise UsageError(f"--beta {self.beta}: wanted a number of 0 or more")
         if self.rule not in RULES:
             raise UsageError(f"--rule {self.rule!r}: wanted {' or '.join(RULES)}")
+        if self.price not in UNITS:
+            raise UsageError(f"--price {self.price!r}: wanted {' or '.join(UNITS)}")
+        if self.budget and self.budget.ms is not None and self.price != "ms":
+            raise UsageError("--image-budget in milliseconds: wanted --price ms")
+        if self.budget and self.budget.macs is not None and self.price != "macs":
+            raise UsageError("--image-budget in multiply-adds: wanted --price macs")
         if self.rule == "lagrange" and self.budget is None:
             raise UsageError("--rule lagrange has no beta: wanted --image-budget")
 
@@ -73,6 +82,12 @@ class Means:
     """The networks'; an RGB image goes through grey ones channel by channel."""
     mark: str = ""
     """Names the estimator: another one gives other routes."""
+    times: Prices | None = None
+    """In milliseconds; None: tiles are priced by their multiply-adds."""
+
+    @property
+    def prices(self) -> Prices:
+        return self.times or in_macs(self.candidates, self.estimator_macs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +125,7 @@ class TileRouter:
         means = self._means
         said = [c.identity for c in means.candidates]
         said += [str(x) for x in (means.mark, means.tiling, means.exact, self._wish, self._blend)]
+        said += [str(price((1, 1))) for price in means.times.candidates] if means.times else []
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
     def account(self) -> dict[str, Any]:
@@ -124,6 +140,7 @@ class TileRouter:
                 "candidates": names(self._means.candidates),
                 "beta": None if self._wish.budget else self._wish.beta,
                 "rule": self._wish.rule,
+                "price": self._wish.price,
                 "macs": found.macs,
                 "tiles": list(found.shape),
                 "route": found.routes.tolist(),
@@ -197,10 +214,12 @@ class TileRouter:
                 check()
         errors, tiles = np.concatenate(found), [tile for band in cut for tile in band]
         planes, height, width = image.shape
-        whole = self._planes(planes) * self._means.candidates[0].macs((height, width))
-        estimating = self._estimating(tiles, planes)
+        prices = self._means.prices
+        whole = self._planes(planes) * prices.candidates[0]((height, width))
+        judged = sum(prices.estimator(_size(tile)) for tile in tiles)
+        estimating = self._planes(planes) * judged
         offers = self._offers(tiles, errors, planes)
-        return errors, within(offers, budget.of(whole), estimating)
+        return errors, within(offers, budget.of(whole), estimating, UNITS[prices.unit])
 
     def _cut(self, image: Rows, band: list[Tile]) -> list[Tensor]:
         """Cut the outer boxes of a band out of an image, float `[C, h, w]`."""
@@ -221,10 +240,7 @@ class TileRouter:
         return found
 
     def _offers(self, tiles: Sequence[Tile], errors: Floats, planes: int) -> Offers:
-        costs = np.array(
-            [[c.macs(_size(t)) for c in self._means.candidates] for t in tiles], np.float64
-        )
-        costs *= self._planes(planes)
+        costs = self._planes(planes) * self._means.prices.of([_size(tile) for tile in tiles])
         if self._wish.rule == "lagrange":
             return lagrangian(errors, costs, [tile.core.area for tile in tiles])
         return equation_8(errors, costs)

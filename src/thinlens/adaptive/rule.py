@@ -113,7 +113,7 @@ def steps(offers: Offers) -> Steps:
     return Steps(start, t[order], *(x[order].astype(np.int64) for x in (tile, before, after)))
 
 
-def within(offers: Offers, budget: float, fixed: float = 0) -> Places:
+def within(offers: Offers, budget: float, fixed: float = 0, unit: str = "multiply-adds") -> Places:
     """Return the candidates that cost `budget` at most, and as near to it as steps of tiles allow.
 
     `fixed` is what is spent whatever is chosen, on estimates, and is part of the budget.
@@ -128,7 +128,7 @@ def within(offers: Offers, budget: float, fixed: float = 0) -> Places:
     taken = int(np.searchsorted(-after_steps, -budget * (1 + ROUNDING)))
     if taken == len(after_steps):
         raise UsageError(
-            f"a budget of {budget:.3g} multiply-adds: this image takes {after_steps[-1]:.3g} at "
+            f"a budget of {budget:.3g} {unit}: this image takes {after_steps[-1]:.3g} at "
             f"least and {after_steps[0]:.3g} where each tile goes to its best candidate"
         )
     routes = path.start.copy()

@@ -58,7 +58,10 @@ class _Image:
     true: Floats
     """MSE of every tile's core by every candidate `[T, n]`: what an oracle estimates."""
     estimates: dict[str, Floats]
+    prices: Floats
+    """What the rules weigh, in the bundle's unit `[T, n]`."""
     costs: Floats
+    """Multiply-adds `[T, n]`."""
     areas: Floats
     pixels: int
     """Of the result."""
@@ -149,6 +152,7 @@ def _measured(
         judged(target, target, task.judgement)[0].numel(),
         np.stack(true, axis=1),
         {name: 10**found for name, found in logs.items()},
+        means.prices.of(sizes),
         np.array([[c.macs(size) for c in means.candidates] for size in sizes], np.float64),
         np.array([tile.core.area for tile in tiles], np.float64),
         height * width * task.scale**2,
@@ -181,8 +185,8 @@ def _by_tile(squares: Tensor, tiles: Sequence[Tile], scale: int) -> Floats:
 def _offers(image: _Image, name: str, rule: str) -> Offers:
     errors = image.true if name == "oracle" else image.estimates[name]
     if rule == "lagrange":
-        return lagrangian(errors, image.costs, image.areas)
-    return equation_8(errors, image.costs)
+        return lagrangian(errors, image.prices, image.areas)
+    return equation_8(errors, image.prices)
 
 
 def _curve(images: Sequence[_Image], name: str, rule: str, by: Judgement) -> list[Point]:

@@ -22,31 +22,32 @@ class Ready:
     bundle: Bundle
     router: TileRouter
     run: Runners
+    timed_by: str | None
+    """The engine by whose milliseconds tiles are priced; None: by multiply-adds."""
 
 
-def ready(
-    path: str,
-    engine: str,
-    *,
-    beta: float | None = None,
-    budget: str | None = None,
-    rule: str | None = None,
-    blend: int = 0,
-) -> Ready:
-    """Load a bundle and make its router; `UsageError` for a wish that makes no sense."""
-    wish = wished(beta, budget, rule)
+def ready(path: str, engine: str, wish: Wish, blend: int = 0) -> Ready:
+    """Load a bundle and make its router."""
+    timed_by = engine if wish.price == "ms" else None
     bundle, run = load_bundle(Path(path)), partial(runner, engine=engine)
-    return Ready(bundle, TileRouter(means_of(bundle, run), wish, blend), run)
+    means = means_of(bundle, run, timed_by=timed_by)
+    return Ready(bundle, TileRouter(means, wish, blend), run, timed_by)
 
 
-def wished(beta: float | None, budget: str | None, rule: str | None) -> Wish:
+def wished(
+    beta: float | None, budget: str | None, rule: str | None, price: str | None = None
+) -> Wish:
     """Read how much is to be spent."""
     if beta is not None and budget is not None:
         raise UsageError("--beta and --image-budget: wanted one of them")
+    allowed = None if budget is None else ImageBudget.read(budget)
+    if price is None and allowed and allowed.ms is not None:
+        price = "ms"
     return Wish(
         Wish.beta if beta is None else beta,
-        None if budget is None else ImageBudget.read(budget),
+        allowed,
         Wish.rule if rule is None else rule,
+        Wish.price if price is None else price,
     )
 
 

@@ -44,13 +44,15 @@ class Evaluate(Verb):
     chance with the classifier's shares, or one branch for all."""
     beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
     """Of a bundle: as for restore."""
-    image_budget: Annotated[str | None, tyro.conf.arg(metavar="6G|30%", help_behavior_hint="")] = (
-        None
-    )
+    image_budget: Annotated[
+        str | None, tyro.conf.arg(metavar="6G|30%|40ms", help_behavior_hint="")
+    ] = None
     """Of a bundle: as for restore."""
     rule: Annotated[
         str | None, tyro.conf.arg(metavar="equation-8|lagrange", help_behavior_hint="")
     ] = None
+    """Of a bundle: as for restore."""
+    price: Annotated[str | None, tyro.conf.arg(metavar="macs|ms", help_behavior_hint="")] = None
     """Of a bundle: as for restore."""
     sweep: bool = False
     """Of a bundle: measure all of beta's range and every network alone; write sweep.json, and
@@ -69,7 +71,7 @@ class Evaluate(Verb):
     def _bundle(self) -> Answer:
         """Judge a bundle at one beta or budget, or at all."""
         from thinlens.cli.bundle_score import score
-        from thinlens.cli.bundles import ready
+        from thinlens.cli.bundles import ready, wished
         from thinlens.cli.sweep import SweepOptions, run_sweep
 
         for flag, value in (("sigma", self.sigma), ("crop-target", self.crop_target)):
@@ -77,13 +79,8 @@ class Evaluate(Verb):
                 raise UsageError(f"--{flag} {value}: a bundle's task is that of its estimator")
         if self.router != "learned":
             raise UsageError(f"--router {self.router}: the tiles of a bundle go by --beta")
-        made = ready(
-            self.checkpoint,
-            self.engine,
-            beta=self.beta,
-            budget=self.image_budget,
-            rule=self.rule,
-        )
+        wish = wished(self.beta, self.image_budget, self.rule, self.price)
+        made = ready(self.checkpoint, self.engine, wish)
         if not self.sweep:
             return score(made, self.data, seed=self.seed)
         if (self.beta, self.image_budget, self.rule) != (None, None, None):
@@ -109,6 +106,7 @@ class Evaluate(Verb):
             beta=self.beta,
             image_budget=self.image_budget,
             rule=self.rule,
+            price=self.price,
             sweep=self.sweep,
         )
         network = load(self.checkpoint)

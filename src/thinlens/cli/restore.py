@@ -38,15 +38,18 @@ class Restore(Verb):
     beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
     """Of a bundle: how much cheap networks are liked, from 0 (the best at any cost) on; SLS's
     equation 8 (default: 0.3)."""
-    image_budget: Annotated[str | None, tyro.conf.arg(metavar="6G|30%", help_behavior_hint="")] = (
-        None
-    )
-    """Of a bundle, in place of --beta: multiply-adds that an image may take, or their part of what
-    the dearest network takes for it."""
+    image_budget: Annotated[
+        str | None, tyro.conf.arg(metavar="6G|30%|40ms", help_behavior_hint="")
+    ] = None
+    """Of a bundle, in place of --beta: multiply-adds or milliseconds that an image may take, or
+    their part of what the dearest network takes for it."""
     rule: Annotated[
         str | None, tyro.conf.arg(metavar="equation-8|lagrange", help_behavior_hint="")
     ] = None
     """Of a bundle with --image-budget: how it is shared out (default: equation-8)."""
+    price: Annotated[str | None, tyro.conf.arg(metavar="macs|ms", help_behavior_hint="")] = None
+    """Of a bundle: what a tile costs, multiply-adds or milliseconds of this machine, measured once
+    (default: what --image-budget is in, else macs)."""
     map: bool = False
     """Of a bundle: draw over each result which network restored which tile, as
     <relative path>.routes.png (red is the dearest, no colour the free one)."""
@@ -89,24 +92,19 @@ class Restore(Verb):
             beta=self.beta,
             image_budget=self.image_budget,
             rule=self.rule,
+            price=self.price,
             map=self.map,
         )
         return load(self.model), {"tile": self.tile, "blend": self.blend}
 
     def _bundle(self) -> tuple[TileRouter, dict[str, Any]]:
         from thinlens.adaptive.route_map import draw_map
-        from thinlens.cli.bundles import ready
+        from thinlens.cli.bundles import ready, wished
 
         if self.tile is not None:
             raise UsageError(f"--tile {self.tile}: the tiles of {self.model} are its own")
-        made = ready(
-            self.model,
-            self.engine,
-            beta=self.beta,
-            budget=self.image_budget,
-            rule=self.rule,
-            blend=self.blend,
-        )
+        wish = wished(self.beta, self.image_budget, self.rule, self.price)
+        made = ready(self.model, self.engine, wish, self.blend)
 
         def picture(result: Path, target: Path) -> None:
             if made.router.last:

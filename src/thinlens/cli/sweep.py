@@ -41,7 +41,7 @@ class SweepOptions:
 def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Answer:
     """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured."""
     bundle = ready.bundle
-    all_means = {use: means_of(bundle, ready.run, use) for use in USES}
+    all_means = {use: means_of(bundle, ready.run, use, ready.timed_by) for use in USES}
     estimators = {use: (m.estimator, m.estimator_macs) for use, m in all_means.items()}
     means, task = all_means[bundle.use], bundle.task
     with progress("restoring by every candidate") as report:
@@ -58,6 +58,7 @@ def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Ans
         "protocol": asdict(task.judgement),
         "engine": asked.engine,
         "use": bundle.use,
+        "price": means.prices.unit,
         "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
         **_figures(found, times),
         "timed": [{**_entry(p, bundle.use), "ms": times[_way(p)]} for p in timed],

@@ -25,6 +25,7 @@ from thinlens.methods.classpruning_stages import (
     branch_errors,
     entropy,
     recalibrate,
+    weighted_errors,
 )
 from thinlens.methods.exchange import best_branches, exchange_rate
 from thinlens.methods.pseudo_labels import Difficulty, measure, residual_variances
@@ -143,6 +144,22 @@ def test_the_joint_loss_is_equation_7() -> None:
         expected += 0.2 * (share @ torch.tensor([0.25, 0.5, 1.0]))
         found = joint.loss(module, batch)
     torch.testing.assert_close(found, expected.mean())
+
+
+def test_a_branch_sees_only_the_images_that_count_for_it() -> None:
+    """What it minimises is equation 6 all the same, and its statistics are those of its images."""
+    module, alone = class_pruned().train(), class_pruned().train()
+    degraded, clean = Noisy().batch(0, 0, 0)
+    share = torch.tensor([[0.98, 0.01, 0.01], [0.02, 0.68, 0.3]]).repeat(3, 1)
+    found = weighted_errors(module, degraded, clean, share)
+    errors = torch.zeros(6, 3)
+    for index, mine in enumerate(([0, 2, 4], [1, 3, 5], [1, 3, 5])):
+        restored = alone.branch(degraded[mine], index)
+        errors[mine, index] = (restored - clean[mine]).abs().flatten(1).mean(1)
+    weights = torch.tensor([[1, 0, 0], [0, 0.68 / 0.98, 0.3 / 0.98]]).repeat(3, 1)
+    torch.testing.assert_close(found, (weights * errors).sum(1))
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[name])
 
 
 def test_stage_two_moves_no_part_of_the_classifier() -> None:
@@ -277,12 +294,15 @@ def test_it_is_in_the_table_and_wants_steps() -> None:
 
 def test_weights_are_trained_at_the_pace_of_the_run_or_of_the_paper() -> None:
     run = Trainer(Settings(steps=12, learning_rate=2e-3, optimizer="muon"))
-    for pace, rates, optimizer in (("run", (2e-3, 6e-4), "muon"), ("paper", (1e-4, 1e-5), "adam")):
+    for pace, rates, optimizer, lengths in (
+        ("run", (2e-3, 1e-3), "muon", [1, 4, 7]),
+        ("paper", (1e-4, 1e-5), "adam", [2, 5, 5]),
+    ):
         method = ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace=pace)
         stages = [method._stage(run, name).settings for name in ("labels", "branches", "joint")]
         assert [stage.learning_rate for stage in stages] == pytest.approx([1e-3, *rates])
         assert [stage.optimizer for stage in stages] == ["adam", optimizer, optimizer]
-        assert [stage.steps for stage in stages] == [2, 5, 5]
+        assert [stage.steps for stage in stages] == lengths
     with pytest.raises(UsageError, match="pace 'own'"):
         ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace="own")
 

@@ -17,6 +17,9 @@ from thinlens.training.objective import Network, Plain, TrainingData
 
 log = logging.getLogger(__name__)
 
+LEAST_WEIGHT = 0.05
+"""An image with a smaller share of a branch is none of its images. Branches that saw all images
+in training lost up to 1.3 dB when their statistics became those of the images they are given."""
 ALARM_STEPS = 1000
 """Steps over which the shares of the classes are watched."""
 LEAST_SHARE, LARGEST_SHARE = 0.02, 0.95
@@ -29,6 +32,24 @@ def branch_errors(module: Routed, image: Tensor, target: Tensor) -> Tensor:
     """Return the mean absolute error of every branch on every image, `[B, L]`."""
     restored = (module.branch(image, index) for index in range(module.count))
     return torch.stack([(x - target).abs().flatten(1).mean(1) for x in restored], dim=1)
+
+
+def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor) -> Tensor:
+    """Return L_W of every image, `[B]`: its branches' errors, weighted by its `share` of each.
+
+    A branch sees only the images that count for it, as it will when they are routed: its batch
+    statistics are then those of the images it will be given.
+    """
+    counts = share >= LEAST_WEIGHT
+    kept = share * counts
+    kept = kept / kept.sum(dim=1, keepdim=True)
+    total = share.new_zeros(len(share))
+    for index in range(module.count):
+        mine = counts[:, index].nonzero().flatten()
+        if len(mine):
+            errors = (module.branch(image[mine], index) - target[mine]).abs().flatten(1).mean(1)
+            total = total.index_add(0, mine, kept[mine, index] * errors)
+    return total
 
 
 class Labels(Plain):
@@ -65,7 +86,7 @@ class Separate(Plain):
         self._branched.classifier.eval()
         with torch.no_grad():
             share: Tensor = self._branched.classifier(batch[0]).softmax(dim=1)
-        return (share * branch_errors(self._branched, *batch)).sum(dim=1).mean()
+        return weighted_errors(self._branched, *batch, share).mean()
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,7 @@ class Joint(Plain):
         self._counts += chosen.cpu()
         self._shares = (chosen / len(logits)).tolist()
         share = logits.softmax(dim=1)
-        restoring = (share * branch_errors(self._branched, *batch)).sum(dim=1)
+        restoring = weighted_errors(self._branched, *batch, share)
         prices = share.new_tensor(self.weights.prices)
         ramp = self._done / self._steps
         losses = (
@@ -154,8 +175,8 @@ def entropy(share: Tensor) -> Tensor:
 def recalibrate(module: Routed, images: Sequence[Tensor]) -> list[int]:
     """Give every branch the batch statistics of the images that are routed to it.
 
-    Training shows every branch all images, routing does not. `images` are batches; returns how
-    many went to each branch. A branch that gets none keeps its statistics.
+    Training shows a branch images at its border too, routing does not. `images` are batches;
+    returns how many went to each branch. A branch that gets none keeps its statistics.
     """
     module.eval()
     place = next(module.parameters()).device

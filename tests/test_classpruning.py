@@ -222,6 +222,13 @@ def test_a_branch_without_images_keeps_its_statistics() -> None:
     assert all(name.startswith("norms.0.") for name in changed)
 
 
+def test_stages_train_in_bf16() -> None:
+    run = Trainer(Settings(steps=3, precision="bf16"))
+    model = create("dncnn-20", depth=4, width=32)  # dearer than its classifier
+    found = method().run(model, Noisy(), run)
+    assert all(torch.isfinite(p).all() for p in found.module.parameters())
+
+
 @pytest.mark.slow
 def test_three_stages_end_to_end() -> None:
     model = create("dncnn-20", depth=4, width=32)  # dearer than its classifier

@@ -40,6 +40,7 @@ def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor
     A branch sees only the images that count for it, as it will when they are routed: its batch
     statistics are then those of the images it will be given.
     """
+    share = share.float()  # a classifier may answer in bf16
     counts = share >= LEAST_WEIGHT
     kept = share * counts
     kept = kept / kept.sum(dim=1, keepdim=True)

@@ -95,7 +95,7 @@ def test_the_same_seed_teaches_the_same() -> None:
 
 
 def test_the_loss_weighs_gains_and_is_zero_at_the_truth() -> None:
-    loss = Estimating(nn.Identity()).loss
+    loss = Estimating(nn.Identity(), torch.tensor([0.1])).loss
     errors = torch.tensor([[-3.0, -2.5], [-4.0, -3.0]])
 
     def at(found: Tensor) -> float:

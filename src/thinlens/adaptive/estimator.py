@@ -28,25 +28,40 @@ Estimator = Callable[[Tensor], Tensor]
 SETTINGS = {"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine"}
 
 KNEE = 0.1
-"""Where the loss goes from squares to magnitudes: candidates differ by a tenth of a decade."""
+"""Where the loss goes from squares to magnitudes, in decades; also what a gain that is missed by
+its spread weighs."""
+
+LEAST_SPREAD = 1e-4
+"""Decades: finer differences between candidates are not learnt."""
 
 BINS = 10
 """Of the calibration: a tenth of the tiles each."""
 
 
 class Estimating(Plain):
-    """Minimise the smooth L1 of log errors and of what each candidate gains on the cheapest.
+    """Minimise the smooth L1 of log errors and of what each candidate gains on the next cheaper.
 
-    Both rules choose by differences of candidates, which are far smaller than those of tiles.
+    Both rules choose by these gains. Those of thin networks on another are a hundredth of what
+    tiles differ by, so each is weighed by its `spread` `[n - 1]` over the tiles.
     """
+
+    def __init__(self, module: nn.Module, spread: Tensor) -> None:
+        super().__init__(module)
+        self._spread = spread
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
         tiles, errors = batch
-        distance, found = nn.SmoothL1Loss(beta=KNEE), network(tiles)
-        loss: Tensor = distance(found, errors)
+        found = network(tiles)
+        loss: Tensor = nn.functional.smooth_l1_loss(found, errors, beta=KNEE)
         if errors.shape[1] > 1:
-            loss = loss + distance(*(x[:, :-1] - x[:, -1:] for x in (found, errors)))
+            missed = (gains(found) - gains(errors)) / self._spread.to(errors)
+            loss = loss + KNEE * nn.functional.smooth_l1_loss(missed, torch.zeros_like(missed))
         return loss
+
+
+def gains(errors: Tensor) -> Tensor:
+    """Return how much larger the log error of the next cheaper candidate is, `[T, n - 1]`."""
+    return errors[:, 1:] - errors[:, :-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +88,8 @@ def learn(lessons: TileErrors, laplacian: Laplacian, trainer: Trainer) -> nn.Mod
         nn.init.zeros_(module.get_parameter(name))
     # a turned tile has the same detail
     missing = lessons.errors - estimated(laplacian, lessons.tiles)
-    trainer.fit(Estimating(module), replace(lessons, errors=missing))
+    spread = gains(missing).std(0).clamp_min(LEAST_SPREAD)
+    trainer.fit(Estimating(module, spread), replace(lessons, errors=missing))
     return module.eval()
 
 

@@ -491,8 +491,7 @@ def test_a_missing_recipe_is_one_sentence() -> None:
 
 TASKS_OF_PAIRS = ("derain", "deblur", "dehaze")
 CLASSPRUNING_CELLS = {
-    "denoise": 18,
-    "denoise-short": 19,
+    **{"denoise": 18, "denoise-ablations-short": 19, "denoise-short": 4},
     **{"widths": 10, "widths-short": 6, "sidd": 3},
     **dict.fromkeys((f"{task}{length}" for task in TASKS_OF_PAIRS for length in ("", "-short")), 3),
 }

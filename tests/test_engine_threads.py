@@ -15,6 +15,8 @@ from torch import nn
 
 from native_engine import built
 from thinlens.engine.compiled import Compiled
+from thinlens.models import MODELS, create
+from thinlens.models.placement import Place, placed
 
 pytestmark = built
 
@@ -112,3 +114,28 @@ def test_a_forked_child_has_no_threads_and_the_same_result() -> None:
     child.start()
     child.join(PATIENCE)
     assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_batch_of_small_images_is_shared_out(count: int) -> None:
+    """Each image has the bits that it has alone, wherever in a larger one it lies."""
+    module = create("rfdn", **MODELS["rfdn"].tiny).eval()
+    fast, one = Compiled(module, 3), Compiled(module, 1)
+    batch = torch.rand(count, 3, 24, 36)
+    there = [Place(12 * index, 6, 400, 300) for index in range(count)]
+    for places in ([], there):
+        with placed(places):
+            together = fast(batch)
+        for index in range(count):
+            with placed(places[index : index + 1]):
+                alone = one(batch[index : index + 1])
+            assert torch.equal(together[index : index + 1], alone)
+    assert len(fast._alone) == (3 if count > 1 else 0)
+
+
+def test_large_images_go_one_after_the_other() -> None:
+    fast = Compiled(nn.Conv2d(3, 3, 3, padding=1), 2)
+    batch = torch.rand(2, 3, 190, 180)
+    expected = fast.module(batch)
+    torch.testing.assert_close(fast(batch), expected)
+    assert not fast._alone

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import RLock
 
 import torch
@@ -19,7 +20,7 @@ from thinlens.engine.plan import Means, Plan
 from thinlens.engine.tuning import tuner
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
-from thinlens.models.placement import current_places
+from thinlens.models.placement import Place, current_places
 
 MOST_PLANS = 8
 """Sizes whose plans are kept; the one that was used longest ago goes first."""
@@ -28,6 +29,10 @@ MEMORY_SHARE = 0.5
 """Of the machine's memory, for the activations of a plan."""
 
 MOST_THREADS = 1024
+
+SMALL = 1 << 15
+"""Pixels of an image up to which images of a batch run at once, each on one thread: threads that
+share so small an image compute a good part of its rows twice, and wait for each other."""
 
 
 def compile(
@@ -69,11 +74,14 @@ class Compiled:
         _check_threads(threads)
         self.module = module
         self._number = number(self)
-        name = kernels or fastest()
+        self._kernels = name = kernels or fastest()
         chosen = core.kernels(name)
         limit = int(MEMORY_SHARE * _memory())
         self._means = Means(core, chosen, choose or tuner(name), limit, threads)
         self.pool = core.Pool(threads)
+        self._alone: list[Compiled] = []
+        """The same network for one thread, once for each thread; made when batches of small images
+        come."""
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
         self._last: Plan | None = None
         """The plan that ran last, and may still hold its activations' memory."""
@@ -86,17 +94,35 @@ class Compiled:
     def execute(self, image: Tensor) -> Tensor:
         """Run the plan for images `[B, C, H, W]`, each by itself; called by torch."""
         _check(image)
+        size, threads = Size(*image.shape[1:]), self._means.threads
         with self._lock:  # the pool runs one program at a time anyway
-            return self._run(self.plan(Size(*image.shape[1:])), image)
+            if min(threads, len(image)) > 1 and size.height * size.width <= SMALL:
+                return self._side_by_side(size, image)
+            return self._run(self.plan(size), image, current_places())
 
-    def _run(self, plan: Plan, image: Tensor) -> Tensor:
+    def _side_by_side(self, size: Size, image: Tensor) -> Tensor:
+        """Share a batch out among single threads."""
+        means, threads = self._means, self._means.threads
+        if not self._alone:
+            self._alone = [
+                Compiled(self.module, 1, self._kernels, means.choose) for _ in range(threads)
+            ]
+        lanes = self._alone[: len(image)]
+        plans = [lane.plan(size) for lane in lanes]  # kernels are timed while nothing else runs
+        parts = image.tensor_split(len(lanes))
+        places = _split(current_places(), len(image), len(lanes))
+        with ThreadPoolExecutor(len(lanes)) as pool:  # kept ones would not survive a fork
+            runs = [lane._run for lane in lanes]
+            results = pool.map(lambda run, *share: run(*share), runs, plans, parts, places)
+            return torch.cat(list(results))
+
+    def _run(self, plan: Plan, image: Tensor, places: Sequence[Place] | None) -> Tensor:
         if self._last is not plan:
             if self._last is not None:
                 self._last.program.release()  # memory is that of one plan, however many are kept
             self._last = plan
         out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
-        places = current_places()
         if not places or not plan.placeable:
             plan.program.run(self.pool, source, out.numpy())
             return out
@@ -126,6 +152,14 @@ class Compiled:
     def _too_many(self) -> bool:
         """Whether a plan must go; the last one stays."""
         return len(self._plans) > MOST_PLANS
+
+
+def _split(places: Sequence[Place] | None, images: int, parts: int) -> list[Sequence[Place] | None]:
+    """Split the places of images as torch splits a batch into `parts`."""
+    if not places:
+        return [None] * parts
+    index = torch.arange(images).tensor_split(parts)
+    return [[places[i] for i in part.tolist()] for part in index]
 
 
 def _check_threads(threads: int) -> None:

@@ -71,10 +71,11 @@ class Sls(NMMethod):
             "search_until": 0.6,
             "finish": "greedy",
             "least_squares": True,
+            "taught": 0.5,
         },
     }
     """The paper to the letter, its official code, and ours: on the budget by 60 % of the run,
-    exactly, pruning no faster than that needs."""
+    exactly, pruning no faster than that needs, taught by the dense network."""
 
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
 

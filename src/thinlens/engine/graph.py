@@ -79,6 +79,8 @@ class Node:
     shuffle: int = 1
     window: tuple[int, int] = (1, 1)
     """Of a pool: size and stride."""
+    grid: int = 0
+    """Columns that its rows are made to have; 0: those that follow from its inputs."""
     low_map: LowMap | None = None
     """Of a resize that depends on where in a larger image the input lies."""
 

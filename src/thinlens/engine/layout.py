@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 
 from thinlens.engine.graph import Node, reachable
 
+FRESH = {"pool", "resize", "pad"}
+"""Kinds of nodes whose rows are laid out anew."""
+
+TOGETHER = {"conv", "add", "gate", "concat"}
+"""Kinds of nodes whose inputs must lie on one grid; a convolution's residual on its output's."""
+
 WIDE = {"conv", "affine", "add", "gate"}
 """Kinds of nodes that can store float32."""
 
@@ -55,20 +61,29 @@ def lay_out(output: Node, lanes: int) -> Layout:
 
 
 def _grids(layout: Layout, lanes: int, least: int) -> None:
-    strided = any(n.kernel is not None and n.kernel.stride > 1 for n in layout.order)
-    grain = 2 if strided else 1
+    grain = _grain(layout.order)
     by_width: dict[int, int] = {}
     for node in layout.order:
         wanted = _grid(node, layout.columns, lanes, least * grain, grain)
         if node.kind in ("pool", "resize"):
             wanted = by_width.get(node.size.width, wanted)
-        layout.columns[node] = wanted
+        layout.columns[node] = node.grid or wanted
         by_width.setdefault(node.size.width, wanted)
+
+
+def _grain(order: list[Node]) -> int:
+    """Return how often rows are parted by strides before they are laid out anew, multiplied."""
+    parted: dict[Node, int] = {}
+    for node in order:
+        fresh = not node.inputs or node.kind in FRESH
+        before = 1 if fresh else max(parted[source] for source in node.inputs)
+        parted[node] = before * (node.kernel.stride if node.kernel is not None else 1)
+    return max(parted.values())
 
 
 def _grid(node: Node, columns: dict[Node, int], lanes: int, least: int, grain: int) -> int:
     fresh = max(least, -(-node.size.width // lanes))
-    if not node.inputs or node.kind in ("pool", "resize", "pad"):
+    if not node.inputs or node.kind in FRESH:
         return -(-fresh // grain) * grain
     first = columns[node.inputs[0]]
     if node.kernel is not None:
@@ -77,7 +92,10 @@ def _grid(node: Node, columns: dict[Node, int], lanes: int, least: int, grain: i
 
 
 def _regridded(output: Node, lanes: int, least: int) -> Node:
-    """Put a resize to the same size, which changes nothing but the grid, where grids differ."""
+    """Put a resize to the same size, which changes nothing but the grid, where grids differ.
+
+    Each is told its grid, and what comes before it was mended before: so this ends.
+    """
     while True:
         layout = Layout(reachable(output))
         _grids(layout, lanes, least)
@@ -87,18 +105,17 @@ def _regridded(output: Node, lanes: int, least: int) -> Node:
 
 def _mend(layout: Layout, least: int) -> bool:
     for node in layout.order:
-        first = 1 if node.kind == "conv" else 0
-        kernel = node.kernel
         for index, source in enumerate(node.inputs):
             have = layout.columns[source]
-            if kernel is not None and index == 0:
-                odd = have % kernel.stride != 0 or have // kernel.stride < least
-                bad = odd and source.kind != "resize"
+            if node.kernel is not None and index == 0:
+                stride = node.kernel.stride
+                wanted = max(least, -(-have // stride)) * stride
+            elif node.kind in TOGETHER:
+                wanted = layout.columns[node]
             else:
-                bad = node.kind in ("conv", "add", "gate", "concat") and index >= first
-                bad = bad and have != layout.columns[node]
-            if bad:
-                node.inputs[index] = Node("resize", [source], source.size)
+                continue
+            if have != wanted:
+                node.inputs[index] = Node("resize", [source], source.size, grid=wanted)
                 return True
     return False
 

@@ -60,6 +60,14 @@ def test_plans_of_many_sizes_hold_the_memory_of_one() -> None:
     assert torch.equal(fast(images[0]), first)
 
 
+def test_a_small_image_does_not_cost_a_large_one_its_memory() -> None:
+    fast = Compiled(nn.Conv2d(3, 64, 3, padding=1), 1)
+    large, small, other = (fast.plan(Size(3, 256, width)) for width in (256, 8, 250))
+    for width, held in ((256, [large]), (8, [large, small]), (250, [small, other])):
+        fast(torch.rand(1, 3, 256, width))
+        assert fast._holding == held
+
+
 SHARE = 0.75
 """Of what torch holds at once at least. Measured peaks are 308 and 556 MiB."""
 

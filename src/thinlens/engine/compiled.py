@@ -28,6 +28,9 @@ MOST_PLANS = 8
 MEMORY_SHARE = 0.5
 """Of the machine's memory, for the activations of a plan."""
 
+HELD = 1.25
+"""Memory that plans hold together, in parts of the largest one's."""
+
 MOST_THREADS = 1024
 
 SMALL = 1 << 15
@@ -83,8 +86,8 @@ class Compiled:
         """The same network for one thread, once for each thread; made when batches of small images
         come."""
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
-        self._last: Plan | None = None
-        """The plan that ran last, and may still hold its activations' memory."""
+        self._holding: list[Plan] = []
+        """The plans that still hold their activations' memory, the one that ran last at the end."""
         self._lock = RLock()
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -117,10 +120,7 @@ class Compiled:
             return torch.cat(list(results))
 
     def _run(self, plan: Plan, image: Tensor, places: Sequence[Place] | None) -> Tensor:
-        if self._last is not plan:
-            if self._last is not None:
-                self._last.program.release()  # memory is that of one plan, however many are kept
-            self._last = plan
+        self._hold(plan)
         out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
         if not places or not plan.placeable:
@@ -130,6 +130,17 @@ class Compiled:
             one = slice(index, index + 1)
             plan.program.run(self.pool, source[one], out.numpy()[one], plan.places(place))
         return out
+
+    def _hold(self, plan: Plan) -> None:
+        """Let plans that ran before give back their memory: it is that of the largest and a bit
+        more, however many are kept. A small tile does not cost the whole image its pages."""
+        if self._holding and self._holding[-1] is plan:
+            return
+        others = [other for other in self._holding if other is not plan]
+        most = HELD * max(other.bytes for other in [*others, plan])
+        while others and sum(other.bytes for other in [*others, plan]) > most:
+            others.pop(0).program.release()
+        self._holding = [*others, plan]
 
     def plan(self, size: Size) -> Plan:
         """The plan for one image of `size`, made now or remembered."""
@@ -145,7 +156,8 @@ class Compiled:
                     raise UsageError(f"no plan for an input of {where}: {reason}") from error
                 self._plans[size] = plan
                 while self._too_many():
-                    self._plans.popitem(last=False)
+                    _, gone = self._plans.popitem(last=False)
+                    self._holding = [plan for plan in self._holding if plan is not gone]
             self._plans.move_to_end(size)
             return self._plans[size]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ class TileRouter:
         finish: Callable[[Tensor], Tensor],
         check: Callable[[], None] | None = None,
     ) -> Iterator[Tensor]:
-        """Yield an image's result from top to bottom, in the memory of a band of tiles.
+        """Yield an image's result from top to bottom, in the memory of some bands of tiles.
 
         For a budget the image is read twice: all tiles are judged before the first is restored.
         """
@@ -165,21 +166,23 @@ class TileRouter:
             planned = self._planned(image, cut, check)
             image = image.again()
         done: list[tuple[Places, Floats, int]] = []
-        joiner = Joiner(height, width, self._blend)
-        for number, band in enumerate(cut):
+        joiner, before = Joiner(height, width, self._blend), 0
+        for band in _gathered(cut):
             tiles = self._cut(image, band)
             if planned is None:
                 errors = self._errors(tiles)
                 routes = chosen(self._offers(band, errors, image.shape[0]), self._wish.beta)
             else:
-                part = slice(number * len(band), (number + 1) * len(band))
+                part = slice(before, before + len(band))
                 errors, routes = planned[0][part], planned[1][part]
             macs = self._macs(band, routes, image.shape[0])
             done.append((routes, errors, macs))
-            self.last = _together(done, len(band), (height, width))
+            before += len(band)
+            columns = len(cut[0])
+            self.last = _together(done, (before // columns, columns), (height, width))
             results = self._restored(band, tiles, routes, (height, width))
             rows = joiner.band(
-                band[0].core.bottom, checked(results, (height, width), check), finish
+                band[-1].core.bottom, checked(results, (height, width), check), finish
             )
             if rows.shape[1]:
                 yield rows
@@ -294,9 +297,15 @@ def _alike(tiles: Sequence[Tensor]) -> list[Places]:
     return [np.flatnonzero(groups.ravel() == group) for group in range(int(groups.max()) + 1)]
 
 
+def _gathered(cut: list[list[Tile]]) -> list[list[Tile]]:
+    """Put bands together until they hold a batch of tiles, so that batches are not cut short."""
+    together = -(-BATCH // len(cut[0]))
+    starts = range(0, len(cut), together)
+    return [list(chain.from_iterable(cut[start : start + together])) for start in starts]
+
+
 def _together(
-    done: Sequence[tuple[Places, Floats, int]], columns: int, size: tuple[int, int]
+    done: Sequence[tuple[Places, Floats, int]], shape: tuple[int, int], size: tuple[int, int]
 ) -> Routes:
     routes, errors, macs = zip(*done, strict=True)
-    shape = len(done), columns
     return Routes(shape, size, np.concatenate(routes), np.concatenate(errors), sum(macs))

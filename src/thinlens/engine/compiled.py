@@ -101,7 +101,8 @@ class Compiled:
         with self._lock:  # the pool runs one program at a time anyway
             if min(threads, len(image)) > 1 and size.height * size.width <= SMALL:
                 return self._side_by_side(size, image)
-            return self._run(self.plan(size), image, current_places())
+            plan = self.plan(size)
+            return self._run(plan, image, torch.empty(len(image), *plan.shape), current_places())
 
     def _side_by_side(self, size: Size, image: Tensor) -> Tensor:
         """Share a batch out among single threads."""
@@ -112,16 +113,20 @@ class Compiled:
             ]
         lanes = self._alone[: len(image)]
         plans = [lane.plan(size) for lane in lanes]  # kernels are timed while nothing else runs
-        parts = image.tensor_split(len(lanes))
-        places = _split(current_places(), len(image), len(lanes))
-        with ThreadPoolExecutor(len(lanes)) as pool:  # kept ones would not survive a fork
-            runs = [lane._run for lane in lanes]
-            results = pool.map(lambda run, *share: run(*share), runs, plans, parts, places)
-            return torch.cat(list(results))
+        out = torch.empty(len(image), *plans[0].shape)
+        left, places = iter(range(len(image))), current_places()
 
-    def _run(self, plan: Plan, image: Tensor, places: Sequence[Place] | None) -> Tensor:
+        def work(lane: Compiled, plan: Plan) -> None:
+            for index in left:  # the next image is taken by who is free first
+                one = slice(index, index + 1)
+                lane._run(plan, image[one], out[one], places[one])
+
+        with ThreadPoolExecutor(len(lanes)) as pool:  # kept ones would not survive a fork
+            list(pool.map(work, lanes, plans))
+        return out
+
+    def _run(self, plan: Plan, image: Tensor, out: Tensor, places: Sequence[Place]) -> Tensor:
         self._hold(plan)
-        out = torch.empty(image.shape[0], plan.size.channels, plan.size.height, plan.size.width)
         source = image.detach().contiguous().numpy()
         if not places or not plan.placeable:
             plan.program.run(self.pool, source, out.numpy())
@@ -164,14 +169,6 @@ class Compiled:
     def _too_many(self) -> bool:
         """Whether a plan must go; the last one stays."""
         return len(self._plans) > MOST_PLANS
-
-
-def _split(places: Sequence[Place] | None, images: int, parts: int) -> list[Sequence[Place] | None]:
-    """Split the places of images as torch splits a batch into `parts`."""
-    if not places:
-        return [None] * parts
-    index = torch.arange(images).tensor_split(parts)
-    return [[places[i] for i in part.tolist()] for part in index]
 
 
 def _check_threads(threads: int) -> None:

@@ -69,6 +69,7 @@ class Plan:
                 f"of memory, more than the {limit / 2**30:.1f} GiB allowed: cut it into tiles"
             )
         self.bytes = 4 * floats
+        self.shape = (self.size.channels, self.size.height, self.size.width)
         self._bytes = kernels.bytes
         self.program = core.Program(kernels, floats)
         self._tensors = {

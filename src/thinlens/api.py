@@ -145,8 +145,9 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     torch runs the network after one warning. Raises `UsageError` with what it does not know.
     """
     module, _ = _parts(network)
-    run = partial(compile_module, precision=precision, threads=threads)
-    return ByImage(module, run) if isinstance(module, Routed) else run(module)
+    if isinstance(module, Routed):
+        return ByImage(module, [compile(branch, precision, threads) for branch in module.apart()])
+    return compile_module(module, precision, threads)
 
 
 def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> Price:
@@ -190,7 +191,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
             routed, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
         )
 
-    by = partial(Router, module, run=partial(runner, engine=engine))
+    by = partial(Router, module, branches=[runner(branch, engine) for branch in module.apart()])
     routed = by()
     if router == "random":
         judge(routed)
@@ -271,7 +272,7 @@ def runner(network: Network, engine: str) -> Runner:
     if engine == "torch":
         return module
     if isinstance(module, Routed):
-        return ByImage(module, partial(runner, engine=engine))
+        return ByImage(module, [runner(branch, engine) for branch in module.apart()])
     if engine == "auto":
         return faster(module, image_channels(module))
     if native() is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,7 +14,7 @@ from thinlens.adaptive.estimator import Estimator, estimated
 from thinlens.adaptive.rule import Floats
 from thinlens.adaptive.tile_errors import BATCH, restored
 from thinlens.engine.native import build
-from thinlens.engine.timings import Timings, cpu, folder
+from thinlens.engine.timings import Timings, cpu, folder, least_in_turns
 
 Size = tuple[int, int]
 """(height, width) of a tile with its margin."""
@@ -76,14 +75,7 @@ def _measured(
     stack = torch.rand(BATCH, channels, *tile, generator=torch.Generator().manual_seed(0))
     runs = [partial(restored, candidate.network, stack) for candidate in candidates]
     runs.append(partial(estimated, estimator, stack))
-    least = [float("inf")] * len(runs)
-    for number in range(ROUNDS + 1):
-        for index, run in enumerate(runs):
-            begun = time.perf_counter()
-            run()
-            if number:
-                least[index] = min(least[index], (time.perf_counter() - begun) / BATCH)
-    return least
+    return [seconds / BATCH for seconds in least_in_turns(runs, ROUNDS)]
 
 
 @cache

@@ -166,7 +166,7 @@ class TileRouter:
             planned = self._planned(image, cut, check)
             image = image.again()
         done: list[tuple[Places, Floats, int]] = []
-        joiner, before = Joiner(height, width, self._blend), 0
+        joiner, before, columns = Joiner(height, width, self._blend), 0, len(cut[0])
         for band in _gathered(cut):
             tiles = self._cut(image, band)
             if planned is None:
@@ -178,7 +178,6 @@ class TileRouter:
             macs = self._macs(band, routes, image.shape[0])
             done.append((routes, errors, macs))
             before += len(band)
-            columns = len(cut[0])
             self.last = _together(done, (before // columns, columns), (height, width))
             results = self._restored(band, tiles, routes, (height, width))
             rows = joiner.band(
@@ -219,8 +218,7 @@ class TileRouter:
         planes, height, width = image.shape
         prices = self._means.prices
         whole = self._planes(planes) * prices.candidates[0]((height, width))
-        judged = sum(prices.estimator(_size(tile)) for tile in tiles)
-        estimating = self._planes(planes) * judged
+        estimating = self._estimating(tiles, planes, prices.estimator)
         offers = self._offers(tiles, errors, planes)
         return errors, within(offers, budget.of(whole), estimating, UNITS[prices.unit])
 
@@ -252,10 +250,13 @@ class TileRouter:
         """Return what tiles cost with the estimator."""
         pairs = zip(tiles, routes, strict=True)
         macs = sum(self._means.candidates[route].macs(_size(tile)) for tile, route in pairs)
-        return int(self._planes(planes) * macs + self._estimating(tiles, planes))
+        judging = self._estimating(tiles, planes, self._means.estimator_macs)
+        return int(self._planes(planes) * macs + judging)
 
-    def _estimating(self, tiles: Sequence[Tile], planes: int) -> int:
-        return self._planes(planes) * sum(self._means.estimator_macs(_size(t)) for t in tiles)
+    def _estimating(
+        self, tiles: Sequence[Tile], planes: int, price: Callable[[tuple[int, int]], float]
+    ) -> float:
+        return self._planes(planes) * sum(price(_size(tile)) for tile in tiles)
 
     def _planes(self, channels: int) -> int:
         return channels // self._means.channels

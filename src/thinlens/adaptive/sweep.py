@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from thinlens.adaptive.estimator import Estimator, estimated
+from thinlens.adaptive.prices import in_macs
 from thinlens.adaptive.router import HD_PIXELS, Means
 from thinlens.adaptive.rule import Floats, Offers, Places, chosen, equation_8, lagrangian, steps
 from thinlens.adaptive.tile_errors import core_errors, restored
@@ -153,7 +154,7 @@ def _measured(
         np.stack(true, axis=1),
         {name: 10**found for name, found in logs.items()},
         means.prices.of(sizes),
-        np.array([[c.macs(size) for c in means.candidates] for size in sizes], np.float64),
+        in_macs(means.candidates, means.estimator_macs).of(sizes),
         np.array([tile.core.area for tile in tiles], np.float64),
         height * width * task.scale**2,
         {name: sum(macs(size) for size in sizes) for name, (_, macs) in estimators.items()},

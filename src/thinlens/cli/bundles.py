@@ -10,20 +10,19 @@ from thinlens.adaptive.adapt import means_of
 from thinlens.adaptive.bundle import Bundle, load_bundle
 from thinlens.adaptive.candidates import Runners
 from thinlens.adaptive.image_budget import ImageBudget
-from thinlens.adaptive.router import TileRouter, Wish
+from thinlens.adaptive.router import Means, TileRouter, Wish
 from thinlens.api import runner
 from thinlens.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A bundle and the router of its tiles."""
+    """A bundle, what its tiles are restored with, and their router."""
 
     bundle: Bundle
+    means: Means
     router: TileRouter
     run: Runners
-    timed_by: str | None
-    """The engine by whose milliseconds tiles are priced; None: by multiply-adds."""
 
 
 def ready(path: str, engine: str, wish: Wish, blend: int = 0) -> Ready:
@@ -31,7 +30,7 @@ def ready(path: str, engine: str, wish: Wish, blend: int = 0) -> Ready:
     timed_by = engine if wish.price == "ms" else None
     bundle, run = load_bundle(Path(path)), partial(runner, engine=engine)
     means = means_of(bundle, run, timed_by=timed_by)
-    return Ready(bundle, TileRouter(means, wish, blend), run, timed_by)
+    return Ready(bundle, means, TileRouter(means, wish, blend), run)
 
 
 def wished(

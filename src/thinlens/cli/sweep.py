@@ -40,10 +40,11 @@ class SweepOptions:
 
 def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Answer:
     """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured."""
-    bundle = ready.bundle
-    all_means = {use: means_of(bundle, ready.run, use, ready.timed_by) for use in USES}
-    estimators = {use: (m.estimator, m.estimator_macs) for use, m in all_means.items()}
-    means, task = all_means[bundle.use], bundle.task
+    bundle, means, task = ready.bundle, ready.means, ready.bundle.task
+    estimators = {}
+    for use in USES:
+        judging = means if use == bundle.use else means_of(bundle, ready.run, use)
+        estimators[use] = (judging.estimator, judging.estimator_macs)
     with progress("restoring by every candidate") as report:
         found = sweep(means, estimators, task, folder, seed=asked.seed, progress=report)
     timed = _spread(found.curves[bundle.use])

@@ -6,9 +6,8 @@ was found is remembered on disk.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from zlib import crc32
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from thinlens.engine.compiled import compile as compile_module
 from thinlens.engine.native import build, native
-from thinlens.engine.timings import Timings, cpu, folder
+from thinlens.engine.timings import Timings, cpu, folder, least_in_turns
 from thinlens.errors import UsageError
 
 Run = Callable[[Tensor], Tensor]
@@ -63,15 +62,8 @@ def is_thin(module: nn.Module) -> bool:
 
 def in_turns(one: Run, other: Run, image: Tensor) -> list[float]:
     """Return the least seconds of both."""
-    least = [float("inf")] * 2
     with torch.inference_mode():
-        for number in range(ROUNDS + 1):
-            for index, run in enumerate((one, other)):
-                begin = time.perf_counter()
-                run(image)
-                if number:
-                    least[index] = min(least[index], time.perf_counter() - begin)
-    return least
+        return least_in_turns([partial(run, image) for run in (one, other)], ROUNDS)
 
 
 @cache

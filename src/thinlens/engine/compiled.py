@@ -162,7 +162,7 @@ class Compiled:
                 self._plans[size] = plan
                 while self._too_many():
                     _, gone = self._plans.popitem(last=False)
-                    self._holding = [plan for plan in self._holding if plan is not gone]
+                    self._holding = [held for held in self._holding if held is not gone]
             self._plans.move_to_end(size)
             return self._plans[size]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from thinlens.engine.graph import Node, reachable
 
-FRESH = {"pool", "resize", "pad"}
+FRESH = {"input", "pool", "resize", "pad"}
 """Kinds of nodes whose rows are laid out anew."""
 
 TOGETHER = {"conv", "add", "gate", "concat"}
@@ -75,15 +75,14 @@ def _grain(order: list[Node]) -> int:
     """Return how often rows are parted by strides before they are laid out anew, multiplied."""
     parted: dict[Node, int] = {}
     for node in order:
-        fresh = not node.inputs or node.kind in FRESH
-        before = 1 if fresh else max(parted[source] for source in node.inputs)
+        before = 1 if node.kind in FRESH else max(parted[source] for source in node.inputs)
         parted[node] = before * (node.kernel.stride if node.kernel is not None else 1)
     return max(parted.values())
 
 
 def _grid(node: Node, columns: dict[Node, int], lanes: int, least: int, grain: int) -> int:
     fresh = max(least, -(-node.size.width // lanes))
-    if not node.inputs or node.kind in FRESH:
+    if node.kind in FRESH:
         return -(-fresh // grain) * grain
     first = columns[node.inputs[0]]
     if node.kernel is not None:

@@ -1,4 +1,4 @@
-"""Where are measured times remembered, so that no process measures what another has?
+"""How long do things take, and where is that remembered, so that it is measured once?
 
 In `$XDG_CACHE_HOME/thinlens` (by default `~/.cache/thinlens`), which may be deleted at any time. A
 damaged file counts as empty, a folder that cannot be written is done without.
@@ -12,7 +12,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,18 @@ MOST_BYTES = 4 << 20
 
 Seconds = dict[int, float]
 """By choice."""
+
+
+def least_in_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the least seconds of each run of `rounds`, after one that warms up, in turns."""
+    least = [float("inf")] * len(runs)
+    for number in range(rounds + 1):
+        for index, run in enumerate(runs):
+            begin = time.perf_counter()
+            run()
+            if number:
+                least[index] = min(least[index], time.perf_counter() - begin)
+    return least
 
 
 def folder() -> Path:
@@ -97,9 +110,9 @@ def _entry(value: object) -> Seconds:
     if not isinstance(value, dict):
         return {}
     seconds: Seconds = {}
-    for choice, time in value.items():
-        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(time) is float
-        if not plain or not 0 <= time < math.inf:
+    for choice, took in value.items():
+        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(took) is float
+        if not plain or not 0 <= took < math.inf:
             return {}
-        seconds[int(choice)] = time
+        seconds[int(choice)] = took
     return seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -63,8 +63,7 @@ class ClassPruning(Dynamic, NMMethod):
         """Return N by layer, of every branch: one search comes past the budgets of all."""
         found = Branches.of(self.branches)
         budgets = [Budget.of(Fraction(n, found.m)) for n in reversed(found.kept) if n < found.m]
-        shared = {f.name: getattr(self, f.name) for f in fields(NMMethod)}
-        shared |= {"budget": budgets[-1], "m": found.m}
+        shared = self.shared() | {"budget": budgets[-1], "m": found.m}
         sls = Sls.preset("plus", **shared, search_until=1.0, least_squares=False)
         passed = sls.passed(model, data, trainer, budgets)
         by_branch = [*reversed(passed), *([dict.fromkeys(passed[0], found.m)] * found.full)]
@@ -97,5 +96,5 @@ class ClassPruning(Dynamic, NMMethod):
     def _outcome(self, module: Routed, *measured: Any) -> dict[str, Any]:
         pruned = module.pruned if isinstance(module, ClassPruned) else ()
         layers = {name: [None, module.branches.m] for name in pruned}
-        searched = json.loads(module.config.searched)
-        return {**super()._outcome(module, *measured), "layers": layers, "searched": searched}
+        found = {"layers": layers, "searched": module.config.n()}
+        return {**super()._outcome(module, *measured), **found}

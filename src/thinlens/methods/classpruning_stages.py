@@ -30,8 +30,12 @@ RELIEF = 0.5
 
 def branch_errors(module: Routed, image: Tensor, target: Tensor) -> Tensor:
     """Return the mean absolute error of every branch on every image, `[B, L]`."""
-    restored = (module.branch(image, index) for index in range(module.count))
-    return torch.stack([(x - target).abs().flatten(1).mean(1) for x in restored], dim=1)
+    return torch.stack([_error(module, image, target, k) for k in range(module.count)], dim=1)
+
+
+def _error(module: Routed, image: Tensor, target: Tensor, index: int) -> Tensor:
+    """Return the mean absolute error of one branch on every image, `[B]`."""
+    return (module.branch(image, index) - target).abs().flatten(1).mean(1)
 
 
 def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor) -> Tensor:
@@ -48,7 +52,7 @@ def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor
     for index in range(module.count):
         mine = counts[:, index].nonzero().flatten()
         if len(mine):
-            errors = (module.branch(image[mine], index) - target[mine]).abs().flatten(1).mean(1)
+            errors = _error(module, image[mine], target[mine], index)
             total = total.index_add(0, mine, kept[mine, index] * errors)
     return total
 

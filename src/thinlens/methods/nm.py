@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -50,6 +50,10 @@ class NMMethod(Method):
     """Layers that stay dense; None: the first convolution and those that make the image."""
     prices: Prices | None = None
     """Measured times that the budget is a part of; None: of multiply-adds."""
+
+    def shared(self) -> dict[str, Any]:
+        """Return the settings that every such method has, to make another one with."""
+        return {field.name: getattr(self, field.name) for field in fields(NMMethod)}
 
     def tables(self, model: nn.Module) -> Tables:
         """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""

@@ -213,7 +213,7 @@ class Sls(NMMethod):
     def outcome(self, search: Search) -> dict[str, Any]:
         """Return what is remembered of a search."""
         plan = searched_plan(search.course.tables, search.n)
-        shared = {field.name for field in fields(NMMethod)}
+        shared = self.shared()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
         return {
             **self.record(plan),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -41,8 +41,7 @@ class LeastSquaresStart:
 
     def __call__(self, searched: nn.Module, n: Mapping[str, int]) -> nn.Module | None:
         """Return the least-squares network, or None where `searched` does as well."""
-        shared = {f.name: getattr(self.settings, f.name) for f in fields(NMMethod)}
-        method = _Found(**shared, n=n, seed=self.trainer.settings.seed)
+        method = _Found(**self.settings.shared(), n=n, seed=self.trainer.settings.seed)
         solved = method.solved(self.dense, self.data).module
         plain, _ = strip(searched)
         error, trained = self._error(solved), self._error(plain)

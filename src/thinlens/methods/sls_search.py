@@ -178,9 +178,9 @@ class Search:
 
     def _freeze(self, step: int) -> None:
         """Fix N, with what is left of the budget spent; from now on only weights are trained."""
+        jumped = self.course.passing[len(self.passed) :]  # by a greedy finish
+        self.passed += [self._fitting(budget) for budget in jumped]
         if self.course.refill or self.cost > self.course.budget.kept:
-            passed = self.course.passing[len(self.passed) :]
-            self.passed += [self._fitting(budget) for budget in passed]  # a greedy finish jumps
             for name, n in self._fitting(self.course.budget).items():
                 self.masks[name].keep(n)
         for mask in self.masks.values():

@@ -61,24 +61,28 @@ class Family(Routed):
         self._lenders = [lenders(form, fullest) for form in self._forms]
 
     def branch(self, image: Tensor, index: int) -> Tensor:
-        if index == self.count - 1:
-            restored: Tensor = self.network(image)
-        elif self.config.shared:
+        if not self._borrows(index):
+            restored: Tensor = self._member(index)(image)
+        else:
             form = self._forms[index].train(self.training)
             restored = functional_call(form, self.lent(index), (image,))
-        else:
-            restored = self.members[index](image)
         return restored
 
     def alone(self, index: int) -> nn.Module:
-        if self.config.shared and index < self.count - 1:
-            device = next(self.network.parameters()).device
-            empty = copy.deepcopy(self._forms[index]).to_empty(device=device)
-            return filled(empty.train(self.training), self.lent(index))
-        member: nn.Module = self.network
-        if index < self.count - 1:
-            member = self.members[index]
-        return copy.deepcopy(member)
+        if not self._borrows(index):
+            return copy.deepcopy(self._member(index))
+        device = next(self.network.parameters()).device
+        empty = copy.deepcopy(self._forms[index]).to_empty(device=device)
+        return filled(empty.train(self.training), self.lent(index))
+
+    def _borrows(self, index: int) -> bool:
+        """Whether a member uses the fullest one's weights."""
+        return index < len(self._forms)
+
+    def _member(self, index: int) -> nn.Module:
+        """Return a member that has weights of its own."""
+        own: list[nn.Module] = [*self.members, self.network]
+        return own[index - len(self._forms)]
 
     def lent(self, index: int) -> dict[str, Tensor]:
         """Return the tensors of a member that shares weights, by its own state-dict names."""
@@ -87,9 +91,9 @@ class Family(Routed):
         return {**parts, **tensors_of_norms(norm_names(form), self.norms_of(index))}
 
     def norms_of(self, index: int) -> list[nn.Module]:
-        if index < len(self.norms):
+        if self._borrows(index):
             return list(cast(nn.ModuleList, self.norms[index]))
-        return _norms([*self.members, self.network][index - len(self.norms)])
+        return _norms(self._member(index))
 
     def flops(self, example: Sequence[int]) -> list[int]:
         members = (*self._forms, *self.members, self.network)

@@ -73,6 +73,10 @@ class Routed(nn.Module, ABC):
     def alone(self, index: int) -> nn.Module:
         """Return a branch as a plain network, with copies of what it shares with others."""
 
+    def apart(self) -> list[nn.Module]:
+        """Return every branch alone, in evaluation mode, the thinnest first."""
+        return [self.alone(index).eval() for index in range(self.count)]
+
     @abstractmethod
     def norms_of(self, index: int) -> list[nn.Module]:
         """Return a branch's batch norms, in the order of its network's."""

@@ -31,17 +31,11 @@ Choice = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` to their classes `[B]`."""
 
 
-def as_it_is(module: nn.Module) -> Network:
-    """Let torch run a network."""
-    return module
-
-
 class ByImage:
-    """A network that routes as a callable for `[B, C, H, W]`, its branches run by engines."""
+    """A network that routes as a callable for `[B, C, H, W]`, its `branches` run by engines."""
 
-    def __init__(self, module: Routed, run: Callable[[nn.Module], Network]) -> None:
-        self.module = module.eval()
-        self._branches = [run(module.alone(index)) for index in range(module.count)]
+    def __init__(self, module: Routed, branches: Sequence[Network]) -> None:
+        self.module, self._branches = module.eval(), branches
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
@@ -52,22 +46,22 @@ class ByImage:
 class Router:
     """Restores every image whole by one branch, in tiles if it is large, and remembers which.
 
-    A `Restorer`; a class is chosen from the whole image, as in the paper. `run` makes of a branch
-    what runs it; the classifier is torch's.
+    A `Restorer`; a class is chosen from the whole image, as in the paper. `branches` are what runs
+    them, by default torch; the classifier is torch's.
     """
 
     def __init__(
         self,
         module: Routed,
         choose: Choice | None = None,
-        run: Callable[[nn.Module], Network] = as_it_is,
+        branches: Sequence[Network] | None = None,
     ) -> None:
         self.module = module.eval()
         self.classes: list[int] = []
         self._learned = choose is None
         self._choose = choose or module.classify
         channels = module.config.channels
-        self._tilers = [Tiler(run(module.alone(k)), channels) for k in range(module.count)]
+        self._tilers = [Tiler(branch, channels) for branch in branches or module.apart()]
 
     def route(self, images: Tensor) -> list[int]:
         """Choose and remember the classes of images `[B, C, H, W]`."""

@@ -45,9 +45,7 @@ def sample(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: in
     if image.shape != target.shape:
         raise UsageError(f"{pairs[index].name} is not as large as its target: wanted one size")
     module.eval()
-    restored = tuple(
-        to_uint8(restore_image(module.alone(branch), image)) for branch in range(module.count)
-    )
+    restored = tuple(to_uint8(restore_image(branch, image)) for branch in module.apart())
     return Sample(
         pairs[index].name,
         to_uint8(image),

@@ -401,3 +401,41 @@ def test_progress_is_told_every_step() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         Settings(**wrong)
+
+
+class Remembering(Plain):
+    """Keep the weights of every step."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self.seen: list[dict[str, Tensor]] = []
+
+    def after_step(self, step: int) -> None:
+        state = self.module.state_dict()
+        self.seen.append({key: value.clone() for key, value in state.items()})
+
+
+@pytest.mark.parametrize("average", [0.05, 0.5, 1.0])
+def test_a_run_can_end_with_a_moving_average_of_its_weights(average: float) -> None:
+    settings = replace(SETTINGS, steps=20, average=average)
+    objective = Remembering(tiny_net())
+    Trainer(settings).fit(objective, TinyData(bad=frozenset({4})))
+    horizon = average * settings.steps
+    assert len(objective.seen) == 19  # the spoiled batch has no part in it
+    for key, ended in objective.module.state_dict().items():
+        mean = torch.zeros_like(objective.seen[0][key], dtype=torch.float64)
+        for count, state in enumerate(objective.seen, start=1):
+            mean = mean.lerp(state[key].double(), 1 / min(count, horizon))
+        if ended.is_floating_point():
+            assert torch.allclose(ended.double(), mean, rtol=1e-5, atol=1e-7)
+        else:
+            assert torch.equal(ended, objective.seen[-1][key])
+
+
+def test_a_stopped_run_with_an_average_ends_as_the_straight_one(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, average=0.1)
+    straight = fit(tmp_path / "straight", settings)
+    interrupted(tmp_path / "stopped", settings, at=33)
+    assert equal(fit(tmp_path / "stopped", settings), straight)
+    assert equal(fit(tmp_path / "stopped", settings), straight)  # nothing is left to do
+    assert not equal(fit(tmp_path / "plain", SETTINGS), straight)

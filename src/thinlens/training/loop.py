@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm, parametrize
 
 from thinlens.errors import RunError, UsageError
 from thinlens.interrupts import Interrupted, deferred_signals
+from thinlens.training.average import Average
 from thinlens.training.exact_image import ExactImage
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData
@@ -64,7 +65,8 @@ class Trainer:
         plain = training_form(objective.module, processes.device)
         with plain, deferred_signals() as stop, ExactImage() as exact:
             optimizer = self._optimizer(objective)
-            done = self._resume(objective, optimizer, processes)
+            average = Average(objective.module, settings) if settings.average else None
+            done = self._resume(objective, optimizer, average, processes)
             metrics = self._metrics_log(done.step) if processes.chief else None
             while done.step < settings.steps and not objective.finished:
                 epoch, step = divmod(done.step, settings.epoch_steps)
@@ -79,6 +81,8 @@ class Trainer:
                 loss, finite = _step(objective, optimizer, batch, processes)
                 if finite:
                     objective.after_step(done.step + 1)
+                    if average:
+                        average.update()
                 done.count(loss, finite, (settings.seed, epoch, step))
                 values = {"loss": done.mean_loss, **objective.metrics()}
                 if self.progress and processes.chief:
@@ -91,14 +95,20 @@ class Trainer:
                     done.forget_losses()
                 told_to_stop = int(processes.gather(stop.number or 0).max())
                 if due or told_to_stop:
-                    self._save(objective, optimizer, done, processes)
+                    self._save(objective, optimizer, average, done, processes)
                 if told_to_stop:
                     raise Interrupted(told_to_stop)
+            if average:
+                average.give()
             processes.equalize(objective.module)
             objective.finish()
 
     def _resume(
-        self, objective: Objective, optimizer: torch.optim.Optimizer, processes: Processes
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        average: Average | None,
+        processes: Processes,
     ) -> Counters:
         path = self._file("training", "pt")
         state = processes.agree(load_state(path) if path and processes.chief else None)
@@ -116,6 +126,8 @@ class Trainer:
             objective.load_state_dict(state["objective"])
             objective.module.load_state_dict(state["module"])
             optimizer.load_state_dict(state["optimizer"])
+            if average:
+                average.load_state_dict(state["average"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"{path} is of another network or method: choose another --out, or delete it"
@@ -127,6 +139,7 @@ class Trainer:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
+        average: Average | None,
         done: Counters,
         processes: Processes,
     ) -> None:
@@ -142,6 +155,8 @@ class Trainer:
                 "optimizer": optimizer.state_dict(),
                 "objective": objective.state_dict(),
             }
+            if average:
+                state["average"] = average.state_dict()
             save_state(path, state)
         processes.wait()
 

@@ -41,6 +41,9 @@ class Settings:
     """fp32 or bf16 (autocast; weights stay float32)."""
     loss: str = "l1"
     """l1 (mean absolute error) or l2 (mean square error, which is what PSNR measures)."""
+    average: float = 0.0
+    """The time constant of a moving average of the weights, as a part of the run, with which the
+    run ends; 0: it ends with the last weights."""
 
     def __post_init__(self) -> None:
         for key, least in (("steps", 0), ("seed", 0), ("warmup", 0)):
@@ -53,6 +56,8 @@ class Settings:
             raise UsageError(f"learning_rate {self.learning_rate}: wanted a rate in (0, 1)")
         if not 0 <= self.floor <= 1:
             raise UsageError(f"floor {self.floor}: wanted a part of the learning rate, 0 to 1")
+        if not 0 <= self.average <= 1:
+            raise UsageError(f"average {self.average}: wanted a part of the run, 0 to 1")
         for key, known in CHOICES.items():
             if getattr(self, key) not in known:
                 raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")

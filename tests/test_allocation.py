@@ -51,22 +51,28 @@ def test_the_budget_is_met_and_nothing_more_fits(
             assert found.cost + tables[name][n + 1] - tables[name][n] > most
 
 
-@given(problems(), st.fractions(Fraction(1, 40), 1, max_denominator=64))
+@given(
+    problems(),
+    st.fractions(Fraction(1, 40), 1, max_denominator=64),
+    st.sets(st.sampled_from(["layer0", "layer1"])),
+)
 def test_a_budget_is_refused_exactly_when_no_allocation_meets_it(
-    problem: tuple[Tables, Energies], part: Fraction
+    problem: tuple[Tables, Energies], part: Fraction, droppable: set[str]
 ) -> None:
     tables, energies = problem
     dense = sum(costs[-1] for costs in tables.values())
-    choices = product(*(range(1, len(costs)) for costs in tables.values()))
+    choices = product(*(range(name not in droppable, len(costs)) for name, costs in tables.items()))
     reachable = any(
         sum(costs[n] for costs, n in zip(tables.values(), choice, strict=True)) <= part * dense
         for choice in choices
     )
     if reachable:
-        allocate(tables, energies, Budget(part))
+        found = allocate(tables, energies, Budget(part), droppable=droppable)
+        assert found.cost <= part * dense
+        assert all(n or name in droppable for name, n in found.n.items())
     else:
         with pytest.raises(UsageError, match="the lowest reachable is"):
-            allocate(tables, energies, Budget(part))
+            allocate(tables, energies, Budget(part), droppable=droppable)
 
 
 def test_the_named_lowest_budget_is_reachable() -> None:

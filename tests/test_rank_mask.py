@@ -48,10 +48,10 @@ def straight_through(p: Tensor, tau: float) -> Tensor:
     return (p > tau).to(p.dtype) + p - p.detach()
 
 
-def make(name: str) -> tuple[PrunableModule, RankMask]:
+def make(name: str, droppable: bool = False) -> tuple[PrunableModule, RankMask]:
     layer, m = LAYERS[name]
     layer = copy.deepcopy(layer).double()
-    return layer, RankMask(layer, m).double()
+    return layer, RankMask(layer, m, droppable=droppable).double()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=31))
@@ -82,6 +82,32 @@ def test_all_units_together_are_the_weight_bit_for_bit(name: str) -> None:
     layer, mask = make(name)
     assert mask.n == mask.m
     assert torch.equal(mask(layer.weight), layer.weight)
+
+
+@pytest.mark.parametrize("gate", [1.0, 0.7, 0.3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_gate_is_a_factor_of_every_priority(name: str, gate: float) -> None:
+    layer, mask = make(name, droppable=True)
+    with torch.no_grad():
+        mask.priorities.uniform_(0.8, 1, generator=torch.Generator().manual_seed(1))
+        mask.gate.fill_(gate)
+    k0 = mask.gate.detach().clone().requires_grad_()
+    k = mask.priorities.detach().clone().requires_grad_()
+    p = [k0 * q for q in products(k)]
+    units = dense_copies(layer.weight.detach(), layer, mask.m)
+    expected = sum(straight_through(q, 0.5) * unit for q, unit in zip(p, units, strict=True))
+    mask.alive = tuple(bool(q > 0.5) for q in p)
+    assert any(mask.alive) == (gate > 0.5)
+    upstream = torch.randn(layer.weight.shape, dtype=torch.float64)
+    torch.as_tensor(expected).backward(upstream)
+    masked = mask(layer.weight)
+    masked.backward(upstream)
+    torch.testing.assert_close(masked, torch.as_tensor(expected))
+    torch.testing.assert_close(mask.gate.grad, k0.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mask.priorities.grad, k.grad, rtol=1e-12, atol=1e-12)
+    mask.freeze()
+    assert mask.gate.grad is None
+    assert mask.frozen
 
 
 @pytest.mark.parametrize("ordered", [True, False])

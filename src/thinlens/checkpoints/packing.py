@@ -117,8 +117,8 @@ def _checked(packed: Packed) -> Packed:
     found = (n is not None, m is not None)
     if found != present and (present or found[0] != found[1]):
         raise UsageError(f"N = {n} and M = {m} do not go with the encoding {packed.encoding}")
-    if m is not None and not 1 <= (m if n is None else n) <= m <= LARGEST_M:
-        raise UsageError(f"N = {n} of M = {m}: wanted 1 <= N <= M <= {LARGEST_M}")
+    if m is not None and not (0 <= (m if n is None else n) <= m and 1 <= m <= LARGEST_M):
+        raise UsageError(f"N = {n} of M = {m}: wanted 0 <= N <= M and 1 <= M <= {LARGEST_M}")
     return packed
 
 

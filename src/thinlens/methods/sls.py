@@ -32,6 +32,7 @@ from thinlens.methods.sls_search import Course, Search
 from thinlens.sparsity.allocation import Tables, check_reachable
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
+from thinlens.sparsity.residual import residual_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 
@@ -112,6 +113,8 @@ class Sls(NMMethod):
     """What happens if it is not: refuse, or prune the rest by priority (greedy)."""
     refill: bool = True
     """Spend what the last pruned unit left over."""
+    drop: bool = False
+    """Let the last layers of residual branches keep nothing: N = 0."""
     least_squares: bool = False
     """Start fine-tuning from the least-squares solution for the N that was found."""
     hold_pruned: bool = False
@@ -194,7 +197,8 @@ class Sls(NMMethod):
         Raises `UsageError` if no layer can be pruned, or if N = 1 everywhere is too much.
         """
         tables = self.tables(model)
-        check_reachable(tables, self.budget)
+        droppable = frozenset(tables) & residual_layers(model, self.example) if self.drop else ()
+        check_reachable(tables, self.budget, droppable)
         return Course(
             budget=self.budget,
             tables=tables,
@@ -208,6 +212,7 @@ class Sls(NMMethod):
             deadline=round(self.search_until * steps),
             greedy=self.finish == "greedy",
             refill=self.refill,
+            droppable=frozenset(droppable),
         )
 
     def outcome(self, search: Search) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Course:
     """The step by which the budget has to be met."""
     greedy: bool
     refill: bool
+    droppable: frozenset[str] = frozenset()
+    """Layers whose N may become 0."""
     passing: tuple[Budget, ...] = ()
     """Budgets above `budget`, falling, whose N is remembered on the way."""
 
@@ -92,7 +94,8 @@ class Search:
         self.masks: dict[str, RankMask] = {}
         for name, costs in course.tables.items():
             layer = prunable_layer(module, name)
-            mask = RankMask(layer, len(costs) - 1, ordered=course.ordered)
+            droppable = name in course.droppable
+            mask = RankMask(layer, len(costs) - 1, ordered=course.ordered, droppable=droppable)
             parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
             self.masks[name] = mask
         self.history: list[dict[str, Any]] = []
@@ -104,7 +107,6 @@ class Search:
         """Whether fine-tuning started from other weights than the search left."""
         self._scores = scores
         self._restart = restart
-        self._priorities = ordered_priorities if course.ordered else independent_priorities
         steps = [torch.tensor(costs).diff() for costs in course.tables.values()]
         self._marginal = stacked(steps) / course.dense  # [L, M]: what each unit costs
         self._task_loss = torch.zeros(())
@@ -125,7 +127,7 @@ class Search:
         return Fraction(kept, self.course.dense)
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        priorities = [mask.priorities for mask in self.masks.values()]
+        priorities = [k for mask in self.masks.values() for k in mask.learned]
         apart = {id(k) for k in priorities}
         weights = [p for p in self.module.parameters() if p.requires_grad and id(p) not in apart]
         return [
@@ -143,7 +145,7 @@ class Search:
 
     def cost_with_gradient(self) -> Tensor:
         """Return the cost; its gradient by p_i is what unit i costs (straight through)."""
-        p = self._priorities(stacked([mask.priorities for mask in self.masks.values()]))
+        p = self._priorities()
         return float(self.cost) + ((p - p.detach()) * self._marginal.to(p)).sum()
 
     def after_step(self, step: int) -> None:
@@ -161,14 +163,23 @@ class Search:
     @torch.no_grad()
     def _project(self) -> None:
         """Bring every k back into its bounds and read off which units live."""
-        parameters = [mask.priorities for mask in self.masks.values()]
-        for k in parameters:
-            k.clamp_(0, self.course.k_max)
-        alive = self._priorities(stacked(parameters)) > self.course.threshold
+        for mask in self.masks.values():
+            for k in mask.learned:
+                k.clamp_(0, self.course.k_max)
+        alive = self._priorities() > self.course.threshold
         if self.course.ordered:  # with k above 1 a later p can exceed an earlier one
             alive = alive.cumprod(1).bool()
         for mask, row in zip(self.masks.values(), alive.tolist(), strict=True):
             mask.alive = tuple(row[: mask.m])
+
+    def _priorities(self) -> Tensor:
+        """Return p of all layers, `[L, M]`, filled up with what stands for no unit."""
+        masks = self.masks.values()
+        of_one = ordered_priorities if self.course.ordered else independent_priorities
+        p = of_one(stacked([mask.priorities for mask in masks]))
+        if self.course.droppable:
+            p = p * torch.stack([mask.gate for mask in masks])[:, None]
+        return p
 
     def _note_passed(self) -> None:
         """Remember N at the budgets that are met now, what they leave over spent."""
@@ -206,10 +217,9 @@ class Search:
     @torch.no_grad()
     def _fitting(self, budget: Budget) -> dict[str, int]:
         """Sell units until N fits a budget, then buy what still fits, by priority per cost."""
-        priorities = {
-            name: self._priorities(mask.priorities).tolist() for name, mask in self.masks.items()
-        }
-        return allocate(self.course.tables, priorities, budget, self.n).n
+        tables, droppable = self.course.tables, self.course.droppable
+        priorities = dict(zip(tables, self._priorities().tolist(), strict=True))
+        return allocate(tables, priorities, budget, self.n, droppable).n
 
     def _end_epoch(self, step: int) -> None:
         """Write the epoch's row, take new ranks and anneal, each in its turn."""

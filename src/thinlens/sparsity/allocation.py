@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -61,15 +61,17 @@ def allocate(
     energies: Mapping[str, Sequence[float]],
     budget: Budget,
     start: Mapping[str, int] | None = None,
+    droppable: Collection[str] = (),
 ) -> Allocation:
     """Keep the same part of every layer (or `start`), then spend what is left.
 
     N = floor(budget x M), at least 1; then units (one more weight in every group of a layer) are
     bought by retained energy per cost until none fits. Where the smallest N = 1, or the `start`,
-    costs more than the budget, units of least energy per cost are sold first. Equal bargains go
-    to the first layer. Raises `UsageError` where `check_reachable` does.
+    costs more than the budget, units of least energy per cost are sold first, the last one of
+    `droppable` layers too. Equal bargains go to the first layer. Raises `UsageError` where
+    `check_reachable` does.
     """
-    check_reachable(tables, budget)
+    check_reachable(tables, budget, droppable)
     dense = sum(costs[-1] for costs in tables.values())
     most = budget.kept * dense
     n = {name: max(1, int(budget.kept * (len(costs) - 1))) for name, costs in tables.items()}
@@ -82,7 +84,8 @@ def allocate(
 
     spent = sum(tables[name][kept] for name, kept in n.items())
     while spent > most:
-        sold = min((x for x in n if n[x] > 1), key=lambda x: bargain(x, n[x]))
+        thick = (x for x in n if n[x] > (x not in droppable))
+        sold = min(thick, key=lambda x: bargain(x, n[x]))
         spent -= _unit(tables, sold, n[sold])
         n[sold] -= 1
     while fitting := [x for x in n if 0 < _unit(tables, x, n[x] + 1) <= most - spent]:
@@ -92,13 +95,15 @@ def allocate(
     return Allocation(n, spent, dense)
 
 
-def check_reachable(tables: Tables, budget: Budget) -> None:
-    """Raise `UsageError` with the lowest reachable budget where N = 1 everywhere is over it."""
+def check_reachable(tables: Tables, budget: Budget, droppable: Collection[str] = ()) -> None:
+    """Raise `UsageError` with the lowest reachable budget where N = 1 everywhere, 0 in `droppable`
+    layers, is over it."""
     dense = sum(costs[-1] for costs in tables.values())
-    lowest = sum(costs[1] for costs in tables.values())
+    lowest = sum(costs[name not in droppable] for name, costs in tables.items())
     if lowest > budget.kept * dense:
         raise UsageError(
-            f"budget {budget} is below N = 1 in every layer: the lowest reachable is "
+            f"budget {budget} is below N = 1 in every layer{' that must stay' * bool(droppable)}: "
+            "the lowest reachable is "
             f"{_rounded_up(Fraction(lowest, dense))}"
         )
 

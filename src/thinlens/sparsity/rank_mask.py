@@ -44,7 +44,12 @@ class RankMask(nn.Module):
     ranks: Tensor
     """uint8, shaped as the weight; 1 is the largest of its group."""
 
-    def __init__(self, layer: PrunableModule, m: int, *, ordered: bool = True) -> None:
+    gate: Tensor
+    """k_0, by which all priorities are multiplied; a parameter where N may become 0, else 1."""
+
+    def __init__(
+        self, layer: PrunableModule, m: int, *, ordered: bool = True, droppable: bool = False
+    ) -> None:
         super().__init__()
         self.m = m
         self.ordered = ordered
@@ -52,6 +57,11 @@ class RankMask(nn.Module):
         """b of equation 2, unit by unit; `keep` and the search set it."""
         self.priorities = nn.Parameter(torch.ones(m - 1, device=layer.weight.device))
         """k of equation 4, float32 `[M - 1]`."""
+        one = torch.ones((), device=layer.weight.device)
+        if droppable:
+            self.gate = nn.Parameter(one)
+        else:
+            self.register_buffer("gate", one, persistent=False)
         self.register_buffer("ranks", magnitude_ranks(layer.weight, layer, m))
         self._rows = partial(canonical, module=layer)
 
@@ -61,14 +71,26 @@ class RankMask(nn.Module):
         return sum(self.alive)
 
     @property
+    def droppable(self) -> bool:
+        """Whether N may become 0."""
+        return isinstance(self.gate, nn.Parameter)
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """What the search moves: the priorities' factors."""
+        gates = [self.gate] if isinstance(self.gate, nn.Parameter) else []
+        return [self.priorities, *gates]
+
+    @property
     def frozen(self) -> bool:
         """Whether N no longer changes."""
         return not self.priorities.requires_grad
 
     def freeze(self) -> None:
         """Fix N; the optimizer leaves a priority without a gradient alone."""
-        self.priorities.requires_grad_(False)
-        self.priorities.grad = None
+        for parameter in self.learned:
+            parameter.requires_grad_(False)
+            parameter.grad = None
 
     def keep(self, n: int) -> None:
         """Let `n` units live: the best of the living, or all of them and the best of the dead."""
@@ -94,6 +116,7 @@ class RankMask(nn.Module):
         p = None
         if not self.frozen:
             p = (ordered_priorities if self.ordered else independent_priorities)(self.priorities)
+            p = p * self.gate if self.droppable else p
         masked: Tensor = _Masked.apply(  # type: ignore[no-untyped-call]
             weight, p, self.mask(), self._unit_sums
         )

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,9 @@ from thinlens.methods.compensation import (
     second_order_mask,
 )
 from thinlens.methods.method import Pruned
-from thinlens.methods.nm import NMMethod
+from thinlens.methods.nm import NMMethod, Plan
+from thinlens.methods.sensitivity import gains, sensitivities
+from thinlens.sparsity.allocation import allocate
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
     PrunableModule,
@@ -47,11 +50,26 @@ from thinlens.training.objective import TrainingData
 
 SALIENCIES = ("joint", "second-order", "magnitude", "activation")
 
+ALLOCATIONS = ("uniform", "knapsack")
+
+JUDGED_PIXELS = 2 * 80 * 80
+"""Input pixels on which a knapsack weighs what each layer loses: calibration takes more, but does
+not run the network once for every layer and N."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(NMMethod):
     """Keep the N weights of every M that matter most on calibration images, and refit them."""
 
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "uniform": {},
+        "knapsack": {"allocation": "knapsack"},
+    }
+    DEFAULT_PRESET: ClassVar[str | None] = "uniform"
+
+    allocation: str = "uniform"
+    """How N is chosen: uniform, the same part of every layer; or knapsack, by what the network
+    loses where a layer alone is pruned, which takes a minute or two."""
     saliency: str = "joint"
     """How kept weights are chosen: joint (second order, all columns against each other),
     second-order (column after column), magnitude, or activation (abs(w) rms(x))."""
@@ -67,6 +85,8 @@ class LeastSquares(NMMethod):
     def __post_init__(self) -> None:
         if self.saliency not in SALIENCIES:
             raise UsageError(f"saliency {self.saliency!r}: wanted {', '.join(SALIENCIES)}")
+        if self.allocation not in ALLOCATIONS:
+            raise UsageError(f"allocation {self.allocation!r}: wanted {' or '.join(ALLOCATIONS)}")
         if self.ridge <= 0 or self.pixels < 1 or self.positions < 1:
             raise UsageError("ridge must be above 0, pixels and positions at least 1")
 
@@ -88,9 +108,10 @@ class LeastSquares(NMMethod):
         The same data and settings give the same network.
         """
         start = time.monotonic()
-        plan = self.plan(model)
-        thin = copy.deepcopy(model).eval()
         images = calibration_images(data, self.seed, self.pixels)
+        knapsack = self.allocation == "knapsack"
+        plan = self._knapsack(model, images) if knapsack else self.plan(model)
+        thin = copy.deepcopy(model).eval()
         names = [name for name, layer in thin.named_modules() if isinstance(layer, PRUNABLE_TYPES)]
         lessons = self._dense_answers(thin, images, names)
         patterns: dict[str, Pattern] = {}
@@ -109,10 +130,37 @@ class LeastSquares(NMMethod):
         with _before_calls(thin, names, settle):
             thin(images)
         patterns = {name: patterns[name] for name in plan.n}
-        settings = {"saliency": self.saliency, "ridge": self.ridge, "positions": self.positions}
+        chosen = {"allocation": self.allocation, "saliency": self.saliency}
+        settings = {**chosen, "ridge": self.ridge, "positions": self.positions}
         seconds = time.monotonic() - start
         record = {**self.record(plan), **settings, "seed": self.seed, "seconds": seconds}
         return Pruned(thin, patterns, {**record, "steps": 0, "layer_errors": errors})
+
+    def _knapsack(self, model: nn.Module, images: Tensor) -> Plan:
+        """Choose N by what the network loses where a layer alone is pruned and solved."""
+        tables = self.tables(model)
+        dense = copy.deepcopy(model).eval()
+        lessons = self._dense_answers(dense, images, list(tables))
+        moments: dict[str, Moments] = {}
+
+        def gather(name: str, _layer: PrunableModule, x: Tensor) -> None:
+            if name not in moments:  # at a later call `lessons` has all there is to know
+                lesson = lessons.pop(name)
+                lesson.sums.add(x, lesson.first)
+                moments[name] = lesson.sums.moments()
+
+        with _before_calls(dense, list(tables), gather):
+            dense(images)
+
+        def thin(network: nn.Module, name: str, n: int) -> None:
+            m = len(tables[name]) - 1
+            self.solve(prunable_layer(network, name), moments[name], n, m)
+
+        judged = images[: max(1, JUDGED_PIXELS // images[0, 0].numel())]
+        lost = sensitivities(dense, judged, tables, thin)
+        bought = {name: gains(lost[name], costs) for name, costs in tables.items()}
+        m = {name: len(costs) - 1 for name, costs in tables.items()}
+        return Plan(allocate(tables, bought, self.budget, dict.fromkeys(tables, 1)), m)
 
     def solve(
         self, layer: PrunableModule, moments: Moments, n: int | None, m: int | None

@@ -28,6 +28,7 @@ METHODS = {
     "least squares, magnitude": ("least-squares", {"saliency": "magnitude"}),
     "least squares, second-order": ("least-squares", {"saliency": "second-order"}),
     "least squares (joint, the default)": ("least-squares", {}),
+    "least squares, knapsack": ("least-squares", {"allocation": "knapsack"}),
 }
 
 

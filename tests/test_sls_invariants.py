@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from thinlens.errors import RunError
+from thinlens.errors import RunError, UsageError
 from thinlens.methods.annealing import CAP, Annealing
 from thinlens.methods.hold import held
+from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import Pruned
 from thinlens.methods.sls import Sls
 from thinlens.methods.sls_search import NotReachedError, Search
@@ -410,3 +411,33 @@ def test_weights_shared_by_two_calls_cost_twice_and_have_one_n() -> None:
     result = sls().run(Twice(), Noise(), trainer())
     assert result.patterns["body"].n == 2
     assert not parametrize.is_parametrized(copy.deepcopy(result.module).get_submodule("body"))
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_search_can_start_at_a_knapsack_and_goes_down_from_there(
+    tmp_path: Path, drop: bool
+) -> None:
+    method = sls(knapsack=2.0, drop=drop)
+    found = method.search(network(), Noise(), trainer())
+    shared = {**method.shared(), "budget": Budget.of("1/2")}
+    solved = LeastSquares(**shared, allocation="knapsack").solved(network(), Noise())
+    began = found.n
+    assert began == {name: n for name, (n, _) in solved.record["layers"].items()}
+    assert 0.25 < float(found.cost) <= 0.5
+    image = torch.rand(2, 3, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(found.module(image), solved.module(image))
+    found._project()
+    assert found.n == began
+    thin = method.run(network(), Noise(), trainer(tmp_path))
+    ends = {name: n for name, (n, _) in thin.record["layers"].items()}
+    assert thin.record["achieved"] <= 0.25
+    assert sum(ends.values()) < sum(began.values())
+    again = method.run(network(), Noise(), trainer(tmp_path))  # nothing is left to do
+    with torch.no_grad():
+        assert torch.equal(again.module(image), thin.module(image))
+
+
+def test_a_knapsack_below_the_budget_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"knapsack 0\.5: wanted 0, or times the budget from 1"):
+        sls(knapsack=0.5)

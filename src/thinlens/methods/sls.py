@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.annealing import Annealing
 from thinlens.methods.calibration import calibration_images
 from thinlens.methods.hold import held
+from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.method import Pruned, check_l1
 from thinlens.methods.nm import NMMethod
 from thinlens.methods.saliency import SALIENCIES, saliencies
@@ -115,6 +117,9 @@ class Sls(NMMethod):
     """Spend what the last pruned unit left over."""
     drop: bool = False
     """Let the last layers of residual branches keep nothing: N = 0."""
+    knapsack: float = 0.0
+    """Start at a least-squares network, with the N of a knapsack, of so many times the budget; 0:
+    start dense."""
     least_squares: bool = False
     """Start fine-tuning from the least-squares solution for the N that was found."""
     hold_pruned: bool = False
@@ -131,6 +136,8 @@ class Sls(NMMethod):
             raise UsageError(f"saliency {self.saliency!r}: wanted {', '.join(SALIENCIES)}")
         if self.finish not in ("refuse", "greedy"):
             raise UsageError(f"finish {self.finish!r}: wanted refuse or greedy")
+        if not (self.knapsack == 0 or 1 <= self.knapsack < float("inf")):
+            raise UsageError(f"knapsack {self.knapsack}: wanted 0, or times the budget from 1")
         if self.regroup_epochs < 1:
             raise UsageError(f"regroup_epochs {self.regroup_epochs}: wanted 1 or more")
         for key in ("regroup_until", "search_until"):
@@ -164,18 +171,23 @@ class Sls(NMMethod):
         passing: tuple[Budget, ...] = (),
     ) -> Search:
         """Return the objective that searches and fine-tunes a copy of `model`."""
-        seed, scores, restart = trainer.settings.seed, None, None
+        seed, scores, restart, start = trainer.settings.seed, None, None, None
         if self.saliency != "magnitude":
             images = calibration_images(data, seed, CALIBRATION_PIXELS)
             scores = partial(saliencies, images=images, kind=self.saliency)
         if self.least_squares:
             restart = LeastSquaresStart(self, model, data, trainer)
+        if self.knapsack:
+            budget = Budget(min(Fraction(1), self.budget.kept * Fraction(self.knapsack)))
+            shared = {**self.shared(), "budget": budget}
+            start = LeastSquares(**shared, allocation="knapsack", seed=seed).solved(model, data)
         course = replace(self.course(model, trainer.settings.steps), passing=passing)
         penalty = self.penalty
         if penalty is None:
             crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
             penalty = paper_penalty(replace(self, example=crop, prices=None).tables(model))
-        return Search(copy.deepcopy(model), course, self._annealing(penalty), scores, restart)
+        annealing = self._annealing(penalty)
+        return Search(copy.deepcopy(model), course, annealing, scores, restart, start)
 
     def passed(
         self, model: nn.Module, data: TrainingData, trainer: Trainer, budgets: Sequence[Budget]

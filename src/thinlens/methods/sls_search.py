@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from thinlens.errors import RunError
 from thinlens.methods.annealing import Annealing
+from thinlens.methods.method import Pruned
 from thinlens.methods.saliency import dense_weight
 from thinlens.sparsity.allocation import Tables, allocate
 from thinlens.sparsity.budget import Budget
@@ -87,7 +88,9 @@ class Search:
         annealing: Annealing,
         scores: Scores | None = None,
         restart: Restart | None = None,
+        start: Pruned | None = None,
     ) -> None:
+        """Search in `module`, whose N:M layers begin as those of `start`, where that is given."""
         self.module = module
         self.course = course
         self.annealing = annealing
@@ -111,8 +114,13 @@ class Search:
         self._marginal = stacked(steps) / course.dense  # [L, M]: what each unit costs
         self._task_loss = torch.zeros(())
         self._loss_sum, self._losses, self._flips = 0.0, 0, 0
+        if start is not None:
+            self._begin_at(start)
+        self._first_cost = float(self.cost)
         if self.cost <= course.budget.kept:
-            log.warning("the dense network meets the budget %s: nothing is pruned", course.budget)
+            log.warning(
+                "the network meets the budget %s as it is: nothing is searched", course.budget
+            )
             self._freeze(0)
 
     @property
@@ -232,7 +240,8 @@ class Search:
         self._loss_sum, self._losses, self._flips = 0.0, 0, 0
         if self.frozen_step is None:
             left = (self.course.deadline - step) / self.course.epoch_steps
-            self.annealing.update([1.0, *(row["cost"] for row in self.history)], left)
+            costs = [self._first_cost, *(row["cost"] for row in self.history)]
+            self.annealing.update(costs, left)
             if self.annealing.overflown:
                 self._give_up(step, "lambda has stood at its cap for long")
 
@@ -254,6 +263,16 @@ class Search:
             return lambda: ~mask.mask()
 
         return {dense_weight(self.module, n): dead(mask) for n, mask in self.masks.items()}
+
+    @torch.no_grad()
+    def _begin_at(self, start: Pruned) -> None:
+        self._load_weights(start.module)
+        self._regroup(scores=None)
+        for name, mask in self.masks.items():
+            n = start.patterns[name].n or 0
+            mask.keep(n)
+            for k in (mask.gate, *mask.priorities)[n:]:
+                k.zero_()
 
     def _load_weights(self, plain: nn.Module) -> None:
         state = self.module.state_dict()

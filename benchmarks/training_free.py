@@ -25,10 +25,16 @@ from thinlens.tasks.task import Task
 
 METHODS = {
     "one-shot": ("one-shot", {}),
-    "least squares, magnitude": ("least-squares", {"saliency": "magnitude"}),
-    "least squares, second-order": ("least-squares", {"saliency": "second-order"}),
-    "least squares (joint, the default)": ("least-squares", {}),
-    "least squares, knapsack": ("least-squares", {"allocation": "knapsack"}),
+    "least squares, magnitude": (
+        "least-squares",
+        {"allocation": "uniform", "saliency": "magnitude"},
+    ),
+    "least squares, second-order": (
+        "least-squares",
+        {"allocation": "uniform", "saliency": "second-order"},
+    ),
+    "least squares, joint": ("least-squares", {"allocation": "uniform"}),
+    "least squares, joint, knapsack (the default)": ("least-squares", {}),
 }
 
 

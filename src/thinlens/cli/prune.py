@@ -98,10 +98,10 @@ class Prune(Verb):
     seed: int = 0
     """Seed of the calibration or training batches."""
     preset: Annotated[
-        str | None, tyro.conf.arg(metavar="paper|code|plus|knapsack", help_behavior_hint="")
+        str | None, tyro.conf.arg(metavar="paper|code|plus|uniform|knapsack", help_behavior_hint="")
     ] = None
     """Settings of a method that trains: the paper's, its official code's or ours (default).
-    least-squares: knapsack chooses N layer by layer (default: uniform)."""
+    least-squares: knapsack, N layer by layer (default), or uniform."""
 
     def run(self) -> Answer:
         from thinlens.api import prune, save

@@ -209,7 +209,8 @@ class Sls(NMMethod):
         Raises `UsageError` if no layer can be pruned, or if N = 1 everywhere is too much.
         """
         tables = self.tables(model)
-        droppable = frozenset(tables) & residual_layers(model, self.example) if self.drop else ()
+        residual = residual_layers(model, self.example) if self.drop else set()
+        droppable = residual & tables.keys()
         check_reachable(tables, self.budget, droppable)
         return Course(
             budget=self.budget,

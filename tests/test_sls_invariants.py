@@ -61,7 +61,13 @@ def network(seed: int = 0) -> nn.Module:
 
 
 def sls(**settings: Any) -> Sls:
-    usual = {"budget": Budget.of("1/4"), "example": EXAMPLE, "m": 8, "least_squares": False}
+    usual = {
+        "budget": Budget.of("1/4"),
+        "example": EXAMPLE,
+        "m": 8,
+        "knapsack": 0.0,
+        "least_squares": False,
+    }
     return Sls.preset("plus", **{**usual, **settings})
 
 

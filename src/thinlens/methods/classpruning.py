@@ -64,7 +64,7 @@ class ClassPruning(Dynamic, NMMethod):
         found = Branches.of(self.branches)
         budgets = [Budget.of(Fraction(n, found.m)) for n in reversed(found.kept) if n < found.m]
         shared = self.shared() | {"budget": budgets[-1], "m": found.m}
-        sls = Sls.preset("plus", **shared, search_until=1.0, least_squares=False)
+        sls = Sls.preset("plus", **shared, search_until=1.0, knapsack=0.0, least_squares=False)
         passed = sls.passed(model, data, trainer, budgets)
         by_branch = [*reversed(passed), *([dict.fromkeys(passed[0], found.m)] * found.full)]
         return {name: tuple(n[name] for n in by_branch) for name in passed[0]}

@@ -73,12 +73,14 @@ class Sls(NMMethod):
             "regroup_epochs": 4,
             "search_until": 0.6,
             "finish": "greedy",
+            "knapsack": 2.0,
             "least_squares": True,
             "taught": 0.5,
         },
     }
-    """The paper to the letter, its official code, and ours: on the budget by 60 % of the run,
-    exactly, pruning no faster than that needs, taught by the dense network."""
+    """The paper to the letter, its official code, and ours: from a knapsack of twice the budget to
+    the budget, exactly, by 60 % of the run, no faster than that needs, taught by the dense
+    network."""
 
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
 
@@ -177,9 +179,9 @@ class Sls(NMMethod):
             scores = partial(saliencies, images=images, kind=self.saliency)
         if self.least_squares:
             restart = LeastSquaresStart(self, model, data, trainer)
-        if self.knapsack:
-            budget = Budget(min(Fraction(1), self.budget.kept * Fraction(self.knapsack)))
-            shared = {**self.shared(), "budget": budget}
+        first = self.budget.kept * Fraction(self.knapsack)
+        if 0 < first < 1:
+            shared = {**self.shared(), "budget": Budget(first)}
             start = LeastSquares(**shared, allocation="knapsack", seed=seed).solved(model, data)
         course = replace(self.course(model, trainer.settings.steps), passing=passing)
         penalty = self.penalty

@@ -36,7 +36,7 @@ from thinlens.methods.compensation import (
 from thinlens.methods.method import Pruned
 from thinlens.methods.nm import NMMethod, Plan
 from thinlens.methods.sensitivity import gains, sensitivities
-from thinlens.sparsity.allocation import allocate
+from thinlens.sparsity.allocation import allocate, group_sizes
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
     PrunableModule,
@@ -143,29 +143,24 @@ class LeastSquares(NMMethod):
     def _knapsack(self, model: nn.Module, images: Tensor) -> Plan:
         """Choose N by what the network loses where a layer alone is pruned and solved."""
         tables = self.tables(model)
+        m = group_sizes(tables)
         dense = copy.deepcopy(model).eval()
-        lessons = self._dense_answers(dense, images, list(tables))
-        moments: dict[str, Moments] = {}
+        sums = {name: MomentSums(prunable_layer(dense, name)) for name in tables}
 
-        def gather(name: str, _layer: PrunableModule, x: Tensor) -> None:
-            if name not in moments:  # at a later call `lessons` has all there is to know
-                lesson = lessons.pop(name)
-                lesson.sums.add(x, lesson.first)
-                moments[name] = lesson.sums.moments()
+        def gather(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
+            sums[name].add(x, sample(layer, output, self.positions, self.seed))
 
-        with _before_calls(dense, list(tables), gather):
+        with _after_calls(dense, list(tables), gather):
             dense(images)
-
+        moments = {name: found.moments() for name, found in sums.items()}
         quick = replace(self, saliency=WEIGHED_BY)
 
         def thin(network: nn.Module, name: str, n: int) -> None:
-            m = len(tables[name]) - 1
-            quick.solve(prunable_layer(network, name), moments[name], n, m)
+            quick.solve(prunable_layer(network, name), moments[name], n, m[name])
 
         judged = images[: max(1, JUDGED_PIXELS // images[0, 0].numel())]
         lost = sensitivities(dense, judged, tables, thin)
-        bought = {name: gains(lost[name], costs) for name, costs in tables.items()}
-        m = {name: len(costs) - 1 for name, costs in tables.items()}
+        bought = {name: gains(losses) for name, losses in lost.items()}
         return Plan(allocate(tables, bought, self.budget, dict.fromkeys(tables, 1)), m)
 
     def solve(

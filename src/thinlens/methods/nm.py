@@ -14,6 +14,7 @@ from thinlens.sparsity.allocation import (
     Tables,
     allocate,
     cost_tables,
+    group_sizes,
     rank_energies,
 )
 from thinlens.sparsity.masking import attach, prunable_layer, strip
@@ -72,7 +73,7 @@ class NMMethod(Method):
     def plan(self, model: nn.Module) -> Plan:
         """Choose the same part N / M for every prunable layer; `UsageError` if none fits."""
         tables = self.tables(model)
-        m = {name: len(costs) - 1 for name, costs in tables.items()}
+        m = group_sizes(tables)
         modules = {name: prunable_layer(model, name) for name in tables}
         energies = {
             name: rank_energies(layer.weight, layer, m[name]) for name, layer in modules.items()

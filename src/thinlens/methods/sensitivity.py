@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from thinlens.sparsity.allocation import Tables
+from thinlens.sparsity.allocation import Tables, group_sizes
 
 Thin = Callable[[nn.Module, str, int], None]
 """Given a network, the name of a layer and N, prunes that layer in place."""
@@ -26,10 +26,9 @@ def sensitivities(
     network = copy.deepcopy(model).eval()
     answers = network(images)
     found: dict[str, dict[int, float]] = {}
-    for name, costs in tables.items():
+    for name, m in group_sizes(tables).items():
         layer = network.get_submodule(name)
         kept = copy.deepcopy(layer.state_dict())
-        m = len(costs) - 1
         found[name] = {m: 0.0}
         for n in halvings(m):
             thin(network, name, n)
@@ -43,10 +42,11 @@ def halvings(m: int) -> list[int]:
     return [m >> power for power in range(1, m.bit_length())]
 
 
-def gains(losses: Mapping[int, float], costs: Sequence[int]) -> list[float]:
-    """Return what unit 1..M of a layer brings: falling gains, so that a greedy choice is best.
+def gains(losses: Mapping[int, float]) -> list[float]:
+    """Return what unit 1..M of a layer brings, given its loss at M and at some N below.
 
-    Between the measured N the loss is taken for the largest convex function of N below it.
+    Gains fall from unit to unit, so that a greedy choice is best: between the measured N the loss
+    is taken for the largest convex function of N below it.
     """
     points = sorted((n, max(0.0, loss)) for n, loss in losses.items())
     hull: list[tuple[int, float]] = []
@@ -54,7 +54,7 @@ def gains(losses: Mapping[int, float], costs: Sequence[int]) -> list[float]:
         while len(hull) > 1 and _slope(hull[-2], (n, loss)) <= _slope(hull[-2], hull[-1]):
             hull.pop()
         hull.append((n, loss))
-    units = [0.0] * (len(costs) - 1)
+    units = [0.0] * max(losses)
     for left, right in pairwise(hull):
         for unit in range(left[0], right[0]):
             units[unit] = max(0.0, -_slope(left, right))

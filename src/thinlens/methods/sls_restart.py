@@ -11,7 +11,7 @@ from torch import nn
 
 from thinlens.methods.least_squares import LeastSquares
 from thinlens.methods.nm import NMMethod, Plan
-from thinlens.sparsity.allocation import Allocation, Tables
+from thinlens.sparsity.allocation import Allocation, Tables, group_sizes
 from thinlens.sparsity.masking import strip
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
@@ -63,8 +63,7 @@ def searched_plan(tables: Tables, n: Mapping[str, int]) -> Plan:
     """Return the plan of an N that a search has found."""
     cost = sum(costs[n[name]] for name, costs in tables.items())
     dense = sum(costs[-1] for costs in tables.values())
-    m = {name: len(costs) - 1 for name, costs in tables.items()}
-    return Plan(Allocation(dict(n), cost, dense), m)
+    return Plan(Allocation(dict(n), cost, dense), group_sizes(tables))
 
 
 @dataclass(frozen=True, kw_only=True)

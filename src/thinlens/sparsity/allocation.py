@@ -49,6 +49,11 @@ def cost_tables(layers: Sequence[Layer], m: int) -> dict[str, list[int]]:
     return tables
 
 
+def group_sizes(tables: Tables) -> dict[str, int]:
+    """Return M by layer name."""
+    return {name: len(costs) - 1 for name, costs in tables.items()}
+
+
 def rank_energies(weight: Tensor, module: PrunableModule, m: int) -> list[float]:
     """Return the sum of squares of the weights ranked 1..M in their groups, over all groups."""
     squares = in_groups(canonical(weight.detach().double().square(), module), m, fill=0.0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from thinlens.errors import UsageError
+from thinlens.sparsity.dry_run import runnable
 from thinlens.sparsity.operations import called
 from thinlens.sparsity.ties import Ties
 
@@ -96,14 +96,8 @@ def find_channels(model: nn.Module, example: Sequence[int]) -> Channels:
         if isinstance(module, ACTIVATIONS):
             module.register_forward_hook(lambda _module, _inputs, output: tracer.note(output))
     # Inference mode would show the tracer compound operations.
-    with torch.inference_mode(False), torch.no_grad():
-        try:
-            with tracer:
-                outputs = tree_leaves(traced(image))
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UsageError(
-                f"the network cannot run on an input of shape {tuple(image.shape)}: {error}"
-            ) from error
+    with torch.inference_mode(False), torch.no_grad(), runnable(image.shape), tracer:
+        outputs = tree_leaves(traced(image))
     for output in outputs:
         if id(output) in tracer.labels:
             tracer.pin(output)

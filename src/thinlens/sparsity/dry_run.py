@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,17 @@ def _forward(model: nn.Module, image: Tensor) -> DryRun:
             watch(name, module)
     outputs = tree_leaves(model(image))
     return DryRun(calls, [x.shape for x in outputs if isinstance(x, Tensor)])
+
+
+@contextmanager
+def runnable(shape: Sequence[int]) -> Iterator[None]:
+    """Say in one sentence that the network within cannot run on an input of `shape`."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"the network cannot run on an input of shape {tuple(shape)}: {error}"
+        ) from error
 
 
 def is_leaf(name: str, module: nn.Module) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from thinlens.errors import UsageError
 from thinlens.sparsity.channels import small
+from thinlens.sparsity.dry_run import runnable
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
 SUMS = ("add", "add_", "__add__", "__radd__", "__iadd__")
@@ -37,13 +37,8 @@ def residual_layers(model: nn.Module, example: Sequence[int]) -> set[str]:
         for name, layer in traced.named_modules():
             if isinstance(layer, PRUNABLE_TYPES):
                 hooks.enter_context(layer.register_forward_hook(sums.note(name)))
-        try:
-            with torch.enable_grad(), sums:
-                traced(image)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UsageError(
-                f"the network cannot run on an input of shape {tuple(image.shape)}: {error}"
-            ) from error
+        with runnable(image.shape), torch.enable_grad(), sums:
+            traced(image)
     return {name for name, calls in sums.calls.items() if sums.added[name] == calls}
 
 

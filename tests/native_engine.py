@@ -11,6 +11,6 @@ from thinlens.engine.native import native
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where no compiler was, its tests are skipped
     CORE = native()
-KERNELS = CORE.offered() if CORE is not None else []
-BF16 = CORE.offered_bf16() if CORE is not None else []
+KERNELS = CORE.available_kernels("fp32") if CORE is not None else []
+BF16 = CORE.available_kernels("bf16") if CORE is not None else []
 built = pytest.mark.skipif(CORE is None, reason="the native engine was not built")

@@ -17,7 +17,6 @@ from thinlens.engine import bands
 from thinlens.engine.choice import DENSE, table
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Kernel, Size
-from thinlens.engine.plan import NONE
 from thinlens.models import MODELS
 
 pytestmark = built
@@ -54,24 +53,22 @@ ROWS, HALO = 12, 1
 def two_steps(room: int, stripes: list[list[list[int]]] | None, copies: int = 1) -> Any:
     """Two convolutions of 3x3, the tensor between them with some room."""
     kernels = CORE.kernels("baseline")
-    weight = np.ones((2, 2, 3, 3), np.float32)
-    entries = table(CORE, Kernel(weight, np.zeros(2, np.float32), 1, 1, 1))
-    grid = (2, ROWS, 4, HALO)
-    rooms = [(0, 1), (room, copies), (0, 1)]
-    floats = [kernels.floats(*grid, False, *one) for one in rooms]
+    ones = np.ones((2, 2, 3, 3), np.float32)
+    weights = table(CORE, Kernel(ones, np.zeros(2, np.float32), 1, 1, 1))
+    shape = CORE.Shape(channels=2, height=ROWS, width=16, row_vectors=4, halo=HALO)
+    line_buffers = [CORE.LineBuffer(), CORE.LineBuffer(room, copies), CORE.LineBuffer()]
+    floats = [kernels.floats(shape, one) for one in line_buffers]
     program = CORE.Program(kernels, sum(floats))
     starts = np.cumsum([0, *floats]).tolist()
-    whole = (2, ROWS, 16, 4, HALO)
     tensors = [
-        program.tensor(start, *whole, False, *one)
-        for start, one in zip(starts, rooms, strict=False)
+        program.tensor(start, shape, one) for start, one in zip(starts, line_buffers, strict=False)
     ]
-    first, middle, last = ([t, 0, 2] for t in tensors)
-    program.pack(first, 0)
-    program.conv(entries, first, middle, NONE, 1.0, 1, DENSE)
-    program.conv(entries, middle, last, NONE, 1.0, 1, DENSE)
+    first, middle, last = (CORE.Slice(t, 0, 2) for t in tensors)
+    program.pack(first)
+    program.conv(weights, first, middle, channel_group=DENSE)
+    program.conv(weights, middle, last, channel_group=DENSE)
     if stripes is not None:
-        program.bands(1, stripes)
+        program.stream(1, stripes)
     program.unpack(last)
     return program
 
@@ -79,7 +76,7 @@ def two_steps(room: int, stripes: list[list[list[int]]] | None, copies: int = 1)
 def ran(program: Any, threads: int = 1) -> np.ndarray:
     image = np.random.default_rng(0).random((1, 2, ROWS, 16), np.float32)
     output = np.full_like(image, np.nan)
-    program.run(CORE.Pool(threads), image, output)
+    program.run(CORE.ThreadPool(threads), image, output)
     return output
 
 
@@ -108,19 +105,19 @@ START = [0, 0]
 @pytest.mark.parametrize(
     ("room", "stripes", "sentence"),
     [
-        (0, [[START, [6, 6], [12, 12]]], "not there yet"),
+        (0, [[START, [6, 6], [12, 12]]], "not computed yet"),
         (0, [[START, [7, 6], [6, 6], [12, 12]]], "rise"),
         (0, [[START, [7, 6]]], "last row"),
         (0, [[START, [13, 12]]], "rise"),
         (0, [[[-1, 0], [12, 12]]], "rise"),
-        (0, [[START, [12]]], "an end for each step"),
-        (0, [], "steps of their own"),
-        (0, [[START]], "steps of their own"),
+        (0, [[START, [12]]], "an end for each of 2 steps"),
+        (0, [], "of its own"),
+        (0, [[START]], "of its own"),
         (7, [[START, [7, 6], [12, 12]]], "no room"),
         (0, [[START, [7, 6]], [[5, 6], [12, 12]]], "begins where another does not end"),
         (14, [[START, [7, 6]], [[5, 7], [12, 12]]], "begins where another does not end"),
-        (14, [[START, [7, 6]], [[6, 6], [12, 12]]], "not there yet"),
-        (14, [[START, [7, 6]], [[5, 6], [12, 12]]], "no copy"),
+        (14, [[START, [7, 6]], [[6, 6], [12, 12]]], "not computed yet"),
+        (14, [[START, [7, 6]], [[5, 6], [12, 12]]], "copy each"),
     ],
 )
 def test_wrong_bands_are_refused(room: int, stripes: list[list[list[int]]], sentence: str) -> None:
@@ -129,5 +126,5 @@ def test_wrong_bands_are_refused(room: int, stripes: list[list[list[int]]], sent
 
 
 def test_a_rolling_tensor_is_refused_outside_bands() -> None:
-    with pytest.raises(ValueError, match="outside its bands"):
+    with pytest.raises(ValueError, match="outside its fused steps"):
         ran(two_steps(9, None))

@@ -77,7 +77,7 @@ def test_the_shipped_network_loses_at_most_two_hundredths_of_a_decibel(data: Pat
 
 @built
 def test_a_cpu_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    core = SimpleNamespace(offered=lambda: ["avx2"], offered_bf16=list)
+    core = SimpleNamespace(available_kernels=lambda storage: ["avx2"] if storage == "fp32" else [])
     monkeypatch.setattr(native, "native", lambda: core)
     with pytest.raises(UsageError, match="this CPU has no AVX512_BF16"):
         engine.compile(nn.Conv2d(1, 1, 1), precision="bf16")

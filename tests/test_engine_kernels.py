@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from native_engine import BF16, CORE, KERNELS, built
+from thinlens.engine.choice import table
 from thinlens.engine.graph import Kernel
-from thinlens.engine.plan import NONE, table
 
 pytestmark = built
 
@@ -43,28 +43,33 @@ def run_one(
         (n + 2 * kernel.padding - kernel.dilation * (k - 1) - 1) // kernel.stride + 1
         for n, k in zip((height, width), kernel.weight.shape[2:], strict=True)
     ]
-    grids = [
-        # two more channels on either side: what is convolved and written is a slice
-        (c_in + 3, height, width, s, kernel.halo),
-        (c_out // r**2 + 3, sizes[0] * r, sizes[1] * r, s // kernel.stride * r, 1),
-    ]
-    floats = [kernels.floats(c, h, columns, halo) for c, h, _, columns, halo in grids]
-    program = CORE.Program(kernels, sum(floats) + floats[1])
-    x = program.tensor(0, *grids[0])
-    y = program.tensor(floats[0], *grids[1])
-    extra = NONE
-    program.pack([x, 1, c_in], 0)
+    # two more channels on either side: what is convolved and written is a slice
+    into = CORE.Shape(c_in + 3, height, width, row_vectors=s, halo=kernel.halo)
+    result_shape = CORE.Shape(
+        channels=c_out // r**2 + 3,
+        height=sizes[0] * r,
+        width=sizes[1] * r,
+        row_vectors=s // kernel.stride * r,
+        halo=1,
+    )
+    floats = [kernels.floats(shape) for shape in (into, result_shape)]
+    program = CORE.Program(kernels, arena_floats=sum(floats) + floats[1])
+    x = CORE.Slice(program.tensor(0, into), first=1, channels=c_in)
+    y = CORE.Slice(program.tensor(floats[0], result_shape), first=2, channels=c_out // r**2)
+    z = None
+    weights = table(CORE, kernel)
+    program.pack(x)
     if residual is not None:
-        z = program.tensor(floats[0] + floats[1], *grids[1])
-        program.resize([x, 1, 1], [z, 0, 1])  # any values; overwritten by the convolution below
-        extra = [z, 2, c_out]
-        program.conv(table(CORE, kernel), [x, 1, c_in], extra, NONE, 1.0, 1, 0)
-    out = [y, 2, c_out // r**2]
+        extra = program.tensor(floats[0] + floats[1], result_shape)
+        # any values; overwritten by the convolution below
+        program.resize(CORE.Slice(x.tensor, 1, 1), CORE.Slice(extra, 0, 1))
+        z = CORE.Slice(extra, first=2, channels=c_out)
+        program.conv(weights, x, z)
     slope = options.get("slope", 1.0)
-    program.conv(table(CORE, kernel), [x, 1, c_in], out, extra, slope, r, group)
-    program.unpack(out)
+    program.conv(weights, x, y, residual=z, slope=slope, shuffle=r, channel_group=group)
+    program.unpack(y)
     result = np.full((len(image), c_out // r**2, sizes[0] * r, sizes[1] * r), np.nan, np.float32)
-    program.run(CORE.Pool(options.get("threads", 1)), image, result)
+    program.run(CORE.ThreadPool(options.get("threads", 1)), image, result)
     return result
 
 
@@ -147,9 +152,9 @@ def test_two_threads_give_the_same_bits(name: str) -> None:
 
 
 GOOD: dict[str, Any] = {
-    "shape": [2, 2, 1, 1, 0, 1, 1],
+    "shape": {},
     "starts": [0, 1, 3],
-    "positions": [1, 0, 1],
+    "indices": [1, 0, 1],
     "values": [1.0, 2.0, 3.0],
     "bias": [0.0, 0.0],
 }
@@ -158,10 +163,10 @@ GOOD: dict[str, Any] = {
 @pytest.mark.parametrize(
     "damage",
     [
-        {"positions": [2, 0, 1]},
-        {"positions": [-1, 0, 1]},
-        {"positions": [1, 1, 1]},
-        {"positions": [1, 1, 0]},
+        {"indices": [2, 0, 1]},
+        {"indices": [-1, 0, 1]},
+        {"indices": [1, 1, 1]},
+        {"indices": [1, 1, 0]},
         {"starts": [0, 4, 3]},
         {"starts": [0, -1, 3]},
         {"starts": [1, 1, 3]},
@@ -169,48 +174,48 @@ GOOD: dict[str, Any] = {
         {"starts": [0, 3]},
         {"values": [1.0, 2.0]},
         {"bias": [0.0]},
-        {"shape": [0, 2, 1, 1, 0, 1, 1]},
-        {"shape": [2, 2, 1, 1, 0, 3, 1]},
-        {"shape": [2, 2, 99, 1, 0, 1, 1]},
-        {"shape": [2, 2, 1, 1, -1, 1, 1]},
-        {"shape": [2, 2, 1, 1, 0, 1]},
+        {"shape": {"in_channels": 0}},
+        {"shape": {"out_channels": 1 << 20}},
+        {"shape": {"stride": 3}},
+        {"shape": {"kernel_height": 99}},
+        {"shape": {"padding": -1}},
+        {"shape": {"dilation": 0}},
     ],
     ids=str,
 )
-def test_a_damaged_table_is_refused(damage: dict[str, Any]) -> None:
+def test_damaged_weights_are_refused(damage: dict[str, Any]) -> None:
     def build(parts: dict[str, Any]) -> Any:
-        arrays = [np.asarray(parts[name], np.int32) for name in ("starts", "positions")]
+        sizes = {"in_channels": 2, "out_channels": 2, "kernel_height": 1, "kernel_width": 1}
+        shape = CORE.ConvShape(**{**sizes, **parts["shape"]})
+        arrays = [np.asarray(parts[name], np.int32) for name in ("starts", "indices")]
         arrays += [np.asarray(parts[name], np.float32) for name in ("values", "bias")]
-        return CORE.Table(parts["shape"], *arrays)
+        return CORE.SparseWeights(shape, *arrays)
 
-    assert build(GOOD).entries == 3
-    with pytest.raises(ValueError, match=r"table|channels|kernel|stride|padding|shape"):
+    assert build(GOOD).nonzeros == 3
+    with pytest.raises(ValueError, match=r"weights|channels|kernel|stride|padding"):
         build({**GOOD, **damage})
 
 
 def test_a_program_refuses_what_would_leave_its_memory() -> None:
     kernels = CORE.kernels("baseline")
-    floats = kernels.floats(2, 4, 4, 0)
-    program = CORE.Program(kernels, floats)
+    good = {"channels": 2, "height": 4, "width": 16, "row_vectors": 4}
+    program = CORE.Program(kernels, kernels.floats(CORE.Shape(**good)))
     kernel = Kernel(np.ones((2, 2, 1, 1), np.float32), np.zeros(2, np.float32), 0, 1, 1)
-    x = program.tensor(0, 2, 4, 16, 4, 0)
-    for bad in ([1, 0, 2], [x, 1, 2], [x, -1, 2], [x, 0, 0]):
+    x = program.tensor(0, CORE.Shape(**good))
+    for bad in ((1, 0, 2), (x, 1, 2), (x, -1, 2), (x, 0, 0), (-1, 0, 2)):
         with pytest.raises(ValueError, match="tensor"):
-            program.pack(bad, 0)
-    for arguments in (
-        (16, 2, 4, 16, 4, 0),
-        (0, 2, 4, 17, 4, 0),
-        (0, 2, 4, 16, 4, 1),
-        (3, 2, 4, 16, 4, 0),
-    ):
+            program.pack(CORE.Slice(*bad))
+    for offset, change in ((16, {}), (0, {"width": 17}), (0, {"halo": 1}), (3, {})):
         with pytest.raises(ValueError, match="tensor"):
-            program.tensor(*arguments)
+            program.tensor(offset, CORE.Shape(**{**good, **change}))
+    with pytest.raises(ValueError, match="channel -1"):
+        program.pack(CORE.Slice(x, 0, 2), first_channel=-1)
     with pytest.raises(ValueError, match="writes over what it reads"):
-        program.conv(table(CORE, kernel), [x, 0, 2], [x, 0, 2], NONE, 1.0, 1, 0)
+        program.conv(table(CORE, kernel), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
     wide = replace(kernel, weight=np.ones((2, 2, 3, 3), np.float32), padding=1)
     with pytest.raises(ValueError, match="halo"):
-        program.conv(table(CORE, wide), [x, 0, 2], [x, 0, 2], NONE, 1.0, 1, 0)
+        program.conv(table(CORE, wide), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
     with pytest.raises(ValueError, match="no kernels"):
         CORE.kernels("mmx")
     with pytest.raises(ValueError, match="threads"):
-        CORE.Pool(0)
+        CORE.ThreadPool(0)

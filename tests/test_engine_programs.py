@@ -33,10 +33,10 @@ class Draws:
         """The value, or now and then another."""
         return value if self.draw(st.integers(0, 15)) else self.draw(st.integers(-2, 50))
 
-    def part(self) -> list[int]:
+    def slice(self) -> Any:
         """A slice of some tensor."""
         tensor = self.draw(st.integers(0, TENSORS - 1))
-        return [self.near(tensor), self.near(0), self.near(self.channels)]
+        return CORE.Slice(self.near(tensor), self.near(0), self.near(self.channels))
 
     def kernel(self) -> Kernel:
         side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
@@ -47,12 +47,15 @@ class Draws:
         padding = max(0, min(31, self.near(side // 2)))
         return Kernel(weight, np.ones(c_out, np.float32), padding, stride, 1)
 
-    def places(self) -> list[list[int]]:
+    def placements(self) -> list[Any]:
         """Where resizes lie in larger ones: of none, or of one or two."""
         return [
-            [self.near(self.draw(st.integers(0, 60))) for _ in range(8)]
+            CORE.Placement(rows=self.axis(), columns=self.axis())
             for _ in range(self.draw(st.integers(0, 2)))
         ]
+
+    def axis(self) -> Any:
+        return CORE.AxisPlacement(*(self.near(self.draw(st.integers(0, 60))) for _ in range(4)))
 
     def array(self) -> np.ndarray:
         sizes = [max(0, self.near(n)) for n in (self.channels, self.height, self.width)]
@@ -61,8 +64,7 @@ class Draws:
 
 def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
     """The steps there are, with arguments that are drawn when one is added."""
-    part, near = draws.part, draws.near
-    shifts = [0.0] * draws.channels
+    part, near = draws.slice, draws.near
     return {
         "pack": lambda: program.pack(part(), near(0)),
         "unpack": lambda: program.unpack(part()),
@@ -70,14 +72,15 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
             table(CORE, draws.kernel()),
             part(),
             part(),
-            draws.draw(st.sampled_from([[-1, 0, 0], part()])),
-            0.0,
-            draws.draw(st.sampled_from([1, 1, 2])),
-            near(draws.draw(st.integers(0, 3))),
+            residual=draws.draw(st.sampled_from([None, part()])),
+            slope=0.0,
+            shuffle=draws.draw(st.sampled_from([1, 1, 2])),
+            channel_group=near(draws.draw(st.integers(0, 3))),
         ),
-        "combine": lambda: program.combine(part(), part(), part(), 1.0, 1.0, shifts, 0.5),
+        "affine": lambda: program.affine(part(), part(), 2.0, [0.0] * near(draws.channels), 0.5),
+        "add": lambda: program.add(part(), part(), part(), 1.0, 0.5),
         "gate": lambda: program.gate(part(), part(), part()),
-        "pool": lambda: program.pool(part(), part(), near(1), near(1)),
+        "max_pool": lambda: program.max_pool(part(), part(), near(1), near(1)),
         "resize": lambda: program.resize(part(), part()),
     }
 
@@ -97,13 +100,14 @@ def test_a_program_refuses_or_runs(name: str, data: st.DataObject) -> None:
     kernels = CORE.kernels(name)
     draws = Draws(data, kernels)
     near = draws.near
-    floats = kernels.floats(draws.channels, draws.height, draws.columns, 2)
+    sizes = (draws.channels, draws.height, draws.width, draws.columns, 2)
+    floats = kernels.floats(CORE.Shape(*sizes))
     program = CORE.Program(kernels, TENSORS * floats)
     for index in range(TENSORS):
-        grid = (draws.channels, draws.height, draws.width, draws.columns, 2)
-        accepted(lambda at=index * floats, grid=grid: program.tensor(near(at), *map(near, grid)))
+        shape = CORE.Shape(*map(near, sizes))
+        accepted(lambda at=index * floats, shape=shape: program.tensor(near(at), shape))
     for kind in data.draw(st.lists(st.sampled_from(list(steps(program, draws))), max_size=6)):
         accepted(steps(program, draws)[kind])
-    image, out, places = draws.array(), draws.array(), draws.places()
-    if accepted(lambda: program.run(CORE.Pool(2), image, out, places)):
+    image, out, placements = draws.array(), draws.array(), draws.placements()
+    if accepted(lambda: program.run(CORE.ThreadPool(2), image, out, placements)):
         assert len(program.seconds()) >= 1

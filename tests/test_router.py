@@ -307,7 +307,7 @@ def test_the_manifest_holds_every_estimate_and_route(tmp_path: Path) -> None:
     assert told["candidates"] == ["c0", "c1", "c2"]
     assert told["macs"] == 8 * 4 * 100 + 16 * 7
     assert lines[0]["seconds"] >= 0
-    made = replace(made, mark="another estimator")
+    made = replace(made, estimator_names=("another estimator", ""))
     assert run(Wish(0.5)) == (1, 0)
 
 

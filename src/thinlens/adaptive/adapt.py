@@ -17,7 +17,8 @@ from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
-from thinlens.restoration.manifest import fingerprint
+from thinlens.models.fingerprint import settings_text
+from thinlens.models.legacy_fingerprint import fingerprints, old_repr
 from thinlens.restoration.reach import measure
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Progress, Trainer
@@ -134,11 +135,14 @@ def means_of(
         def macs(size: tuple[int, int]) -> int:
             return correcting(size) + bundle.laplacian.macs(size)
 
-    mark = f"{use or bundle.use} {fingerprint(bundle.estimator)} {bundle.laplacian}"
+    kind, table = use or bundle.use, bundle.laplacian
+    tables = settings_text("laplacian", table), old_repr("Laplacian", table, "knots values")
+    estimators = fingerprints(bundle.estimator)
+    names = tuple(f"{kind} {n} {t}" for n, t in zip(estimators, tables, strict=True))
     times = None
     if timed_by is not None:
-        by = f"{timed_by} {mark}"
+        by = f"{timed_by} {names[0]}"
         times = in_milliseconds(candidates, estimator, sides(bundle.tiling), task.channels, by)
     return Means(
-        candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, mark, times
+        candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, names, times
     )

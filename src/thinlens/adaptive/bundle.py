@@ -26,7 +26,8 @@ from thinlens.checkpoints.manifest import shown
 from thinlens.errors import UsageError
 from thinlens.files import sweep_leftovers, write_json
 from thinlens.images.tiles import Tiling
-from thinlens.restoration.manifest import fingerprint
+from thinlens.models.fingerprint import fingerprint
+from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
@@ -160,9 +161,9 @@ def _load(parent: Path, expected: object, name: object) -> Checkpoint:
     if not folder.is_dir():
         raise UsageError(f"{name} is missing: there is no folder {folder}")
     checkpoint = load_checkpoint(folder)
-    found = fingerprint(checkpoint.module)
-    if found != expected:
-        raise UsageError(f"{folder} holds another network than {name} was: {found}")
+    identities = fingerprints(checkpoint.module)
+    if expected not in identities:
+        raise UsageError(f"{folder} holds another network than {name} was: {identities[0]}")
     return checkpoint
 
 

@@ -13,8 +13,9 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.resize import enlarge
 from thinlens.models import MODELS
+from thinlens.models.fingerprint import fingerprint
+from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.report.price import price
-from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.network import Network
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
@@ -39,7 +40,12 @@ class Candidate:
     @property
     def identity(self) -> str:
         """The fingerprint of its network; its name where it has no weights."""
-        return self.name if self.checkpoint is None else fingerprint(self.checkpoint.module)
+        return self.identities[0]
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Its identity and those that earlier versions gave it."""
+        return (self.name,) if self.checkpoint is None else fingerprints(self.checkpoint.module)
 
 
 def line_up(

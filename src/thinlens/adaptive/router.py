@@ -32,14 +32,16 @@ from thinlens.images.joining import Joiner
 from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
+from thinlens.models.fingerprint import DIGITS, settings_text
+from thinlens.models.legacy_fingerprint import old_repr
 from thinlens.models.placement import Place
 from thinlens.restoration.tiled import checked
 
 HD_PIXELS = 1280 * 720
 """Of the result that SLS counts multiply-adds for."""
 
-DIGITS = 4
-"""Significant ones of an estimate in the manifest."""
+SIGNIFICANT = 4
+"""Significant digits of an estimate in the manifest."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class Means:
     """Whether networks are told where in the image a tile lies."""
     channels: int
     """The networks'; an RGB image goes through grey ones channel by channel."""
-    mark: str = ""
-    """Names the estimator: another one gives other routes."""
+    estimator_names: tuple[str, ...] = ("", "")
+    """What the estimator is, today's name first, then that of earlier versions."""
     times: Prices | None = None
     """In milliseconds; None: tiles are priced by their multiply-adds."""
 
@@ -122,19 +124,33 @@ class TileRouter:
         """Tiles of all finished images by candidate."""
         self._spent, self._pixels = 0, 0
 
-    def identity(self) -> str:
-        means = self._means
-        said = [c.identity for c in means.candidates]
-        said += [str(x) for x in (means.mark, means.tiling, means.exact, self._wish, self._blend)]
-        said += [str(price((1, 1))) for price in means.times.candidates] if means.times else []
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+    def identities(self) -> tuple[str, ...]:
+        means, wish = self._means, self._wish
+        budget = wish.budget and old_repr("ImageBudget", wish.budget, "macs part ms")
+        settings = (
+            (settings_text("tiling", means.tiling), settings_text("routing", wish)),
+            (
+                old_repr("Tiling", means.tiling, "core margin grid full"),
+                f"Wish(beta={wish.beta!r}, budget={budget}, rule={wish.rule!r}, "
+                f"price={wish.price!r})",
+            ),
+        )
+        times = [str(price((1, 1))) for price in means.times.candidates] if means.times else []
+        names = []
+        for place, (tiling, routing) in enumerate(settings):
+            candidates = [c.identities[min(place, len(c.identities) - 1)] for c in means.candidates]
+            estimator = means.estimator_names[place]
+            lines = [*candidates, estimator, tiling, str(means.exact), routing, str(self._blend)]
+            digest = hashlib.sha256("\n".join([*lines, *times]).encode())
+            names.append(digest.hexdigest()[:DIGITS])
+        return tuple(names)
 
     def account(self) -> dict[str, Any]:
         """Return what the manifest says of the last image."""
         found = self.last
         if found is None:
             return {}
-        errors = [[float(f"{f:.{DIGITS}g}") for f in row] for row in found.errors]
+        errors = [[float(f"{f:.{SIGNIFICANT}g}") for f in row] for row in found.errors]
         return {
             "tile": max(self._means.tiling.core),
             "routes": {

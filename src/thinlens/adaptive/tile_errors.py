@@ -17,6 +17,7 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.reading import image_size
 from thinlens.images.tiles import Box, Tile, Tiling
+from thinlens.models.fingerprint import settings_text
 from thinlens.models.placement import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.tiled import out_of_memory
@@ -65,8 +66,9 @@ class Measuring:
 
     def identity(self, folder: Path) -> str:
         """Name what the errors on a folder's images depend on but for the images."""
-        marks = [c.identity for c in self.candidates]
-        return " ".join(map(str, (folder.resolve(), self.task, self.tiling, self.seed, *marks)))
+        settings = (settings_text(self.task.name, self.task), settings_text("tiling", self.tiling))
+        names = [c.identity for c in self.candidates]
+        return " ".join(map(str, (folder.resolve(), *settings, self.seed, *names)))
 
 
 def measure_folder(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from thinlens.engine.graph import Kernel
+from thinlens.engine.native import Core
+
+if TYPE_CHECKING:
+    from thinlens.engine import _native
 
 DENSE = 0
 """The choice of the dense kernel. Every other choice is a number of input channels, which the
@@ -46,13 +50,15 @@ def dense(kernel: Kernel, columns: int, rows: int) -> int:
     return DENSE
 
 
-def table(core: Any, kernel: Kernel) -> Any:
+def table(core: Core, kernel: Kernel) -> _native.SparseWeights:
     """List a kernel's living weights for the C++ core, which checks them."""
     c_out, c_in, height, width = kernel.weight.shape
     rows = np.ascontiguousarray(kernel.weight.transpose(0, 2, 3, 1), np.float32).reshape(c_out, -1)
     living = rows != 0
     starts = np.concatenate([[0], np.cumsum(living.sum(1))]).astype(np.int32)
     positions = np.nonzero(living)[1].astype(np.int32)
-    shape = [c_in, c_out, height, width, kernel.padding, kernel.stride, kernel.dilation]
+    shape = core.ConvShape(
+        c_in, c_out, height, width, kernel.padding, kernel.stride, kernel.dilation
+    )
     bias = np.ascontiguousarray(kernel.bias, np.float32)
-    return core.Table(shape, starts, positions, rows[living], bias)
+    return core.SparseWeights(shape, starts, positions, rows[living], bias)

@@ -81,7 +81,7 @@ class Compiled:
         chosen = core.kernels(name)
         limit = int(MEMORY_SHARE * _memory())
         self._means = Means(core, chosen, choose or tuner(name), limit, threads)
-        self.pool = core.Pool(threads)
+        self.pool = core.ThreadPool(threads)
         self._alone: list[Compiled] = []
         """The same network for one thread, once for each thread; made when batches of small images
         come."""

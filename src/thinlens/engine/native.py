@@ -1,29 +1,55 @@
-"""Is the C++ core there, and which kernels does this CPU offer?"""
+"""Load the native extension and name the kernels that this CPU offers."""
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from thinlens.errors import UsageError
+
+if TYPE_CHECKING:
+    from thinlens.engine import _native
 
 PRECISIONS = ("fp32", "bf16")
 """How activations are stored. Sums are float32 in both, and so is the network's output."""
 
 
+class Core(Protocol):
+    """The extension module. Its types are described in `_native.pyi`."""
+
+    __file__: str | None
+    AxisPlacement: type[_native.AxisPlacement]
+    ConvShape: type[_native.ConvShape]
+    LineBuffer: type[_native.LineBuffer]
+    Placement: type[_native.Placement]
+    Program: type[_native.Program]
+    Shape: type[_native.Shape]
+    Slice: type[_native.Slice]
+    SparseWeights: type[_native.SparseWeights]
+    ThreadPool: type[_native.ThreadPool]
+
+    def available_kernels(self, storage: str = "fp32") -> list[str]: ...
+
+    def kernels(self, name: str) -> _native.Kernels: ...
+
+    def measure_limits(
+        self, kernels: _native.Kernels, pool: _native.ThreadPool
+    ) -> _native.MachineLimits: ...
+
+
 @cache
-def native() -> ModuleType | None:
+def native() -> Core | None:
     """Return the extension, or None after one warning where it was not built."""
     try:
-        return importlib.import_module("thinlens.engine._native")
+        import thinlens.engine._native as core
     except ImportError as error:
         warnings.warn(
             f"the native engine was not built ({error}): networks run in torch", stacklevel=3
         )
         return None
+    return core
 
 
 def fastest(precision: str = "fp32") -> str:
@@ -33,10 +59,10 @@ def fastest(precision: str = "fp32") -> str:
         raise UsageError(f"precision {precision!r}: wanted {' or '.join(PRECISIONS)}")
     if core is None:
         return "torch"
-    offered = core.offered() if precision == "fp32" else core.offered_bf16()
-    if not offered:
+    available = core.available_kernels(precision)
+    if not available:
         raise UsageError(f"precision {precision!r}: this CPU has no AVX512_BF16; wanted 'fp32'")
-    return str(offered[-1])
+    return available[-1]
 
 
 def build() -> str:

@@ -35,8 +35,8 @@ def limits(threads: int) -> Limits:
     core = native()
     if core is None:
         raise UsageError("the native engine was not built")
-    flops, moved = core.limits(core.kernels(fastest()), core.Pool(threads))
-    return Limits(flops, moved)
+    measured = core.measure_limits(core.kernels(fastest()), core.ThreadPool(threads))
+    return Limits(measured.flops, measured.bytes)
 
 
 def shares(plan: Plan, seconds: float, most: Limits) -> Shares:

@@ -34,8 +34,6 @@ MOST_COLUMNS = 64
 ROUNDS = 5
 """After one that warms up."""
 
-NONE = [-1, 0, 0]
-
 
 class Tuner:
     """Chooses by measurement; remembers. Safe to call from several threads."""
@@ -89,24 +87,24 @@ def strip_seconds(
     out_height, out_width = (_slid(side, kernel) for side in (height, width))
     if min(out_height, out_width) < 1:
         return []
-    grids = [
-        (c_in, height, width, columns, halo),
-        (c_out, out_height, out_width, columns // stride, 0),
+    shapes = [
+        core.Shape(c_in, height, width, columns, halo),
+        core.Shape(c_out, out_height, out_width, columns // stride),
     ]
-    floats = [isa.floats(c, h, s, around) for c, h, _, s, around in grids]
+    floats = [isa.floats(shape) for shape in shapes]
     program = core.Program(isa, sum(floats))
     into, out = (
-        [program.tensor(start, *grid), 0, grid[0]]
-        for start, grid in zip((0, floats[0]), grids, strict=True)
+        core.Slice(program.tensor(start, shape), 0, shape.channels)
+        for start, shape in zip((0, floats[0]), shapes, strict=True)
     )
-    entries = table(core, kernel)
-    program.pack(into, 0)
+    weights = table(core, kernel)
+    program.pack(into)
     for choice in choices:
-        program.conv(entries, into, out, NONE, 1.0, 1, choice)
+        program.conv(weights, into, out, channel_group=choice)
     program.unpack(out)
     image = np.random.default_rng(0).random((1, c_in, height, width), np.float32)
     answer = np.empty((1, c_out, out_height, out_width), np.float32)
-    pool = core.Pool(1)
+    pool = core.ThreadPool(1)
     rounds = []
     for _ in range(ROUNDS + 1):
         program.run(pool, image, answer)

@@ -89,14 +89,14 @@ def restore_folder(
         restorer = network
     else:
         restorer = Tiler(network, task.channels, tile=handling.tile, blend=handling.blend)
-    manifest, identity = Manifest(out), restorer.identity()
+    manifest, identities = Manifest(out), restorer.identities()
     work = _Work(restorer, task, handling.max_pixels)
     skipped, failures = 0, {}
     with deferred_signals() as stop:
         for count, (path, (name, output)) in enumerate(zip(paths, outputs.items(), strict=True)):
             begun = time.monotonic()
-            wanted = Record(name, *_contents(path), identity, output, seconds=0.0)
-            if manifest.holds(wanted):
+            wanted = Record(name, *_contents(path), identities[0], output, seconds=0.0)
+            if manifest.holds(wanted, identities):
                 skipped += 1
             else:
                 error = work.restore(path, out / output, stop.check)

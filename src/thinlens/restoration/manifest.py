@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from thinlens.errors import RunError
 from thinlens.files import atomic_write, sweep_leftovers
@@ -28,7 +26,7 @@ class Record:
     sha256: str | None
     """Of the input file."""
     network: str
-    """`fingerprint` of the network that restored it."""
+    """The first of the restorer's `identities`."""
     output: str
     """The result, relative to the manifest."""
     seconds: float
@@ -52,15 +50,16 @@ class Manifest:
         with atomic_write(self._path) as file:
             file.write("".join(_line(record) for record in self._records.values()).encode())
 
-    def holds(self, wanted: Record) -> bool:
-        """Tell whether this input went through this network before, and its result is there."""
+    def holds(self, wanted: Record, identities: Collection[str]) -> bool:
+        """Tell whether this input went through a network of these identities before, and its
+        result is there."""
         known = self._records.get(wanted.path)
         return (
             known is not None
             and known.error is None
             and known.sha256 is not None
-            and (known.sha256, known.network, known.output)
-            == (wanted.sha256, wanted.network, wanted.output)
+            and known.network in identities
+            and (known.sha256, known.output) == (wanted.sha256, wanted.output)
             and (self._path.parent / known.output).is_file()
         )
 
@@ -72,17 +71,6 @@ class Manifest:
                 file.write(_line(record))
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror}") from error
-
-
-def fingerprint(network: object) -> str:
-    """Name a network by what it is: 16 hexadecimal digits of the SHA-256 of its class, config and
-    state, or of those of the module that an engine was made from."""
-    network = getattr(network, "module", network)
-    digest = hashlib.sha256(f"{type(network)} {getattr(network, 'config', None)}".encode())
-    for name, value in network.state_dict().items() if isinstance(network, nn.Module) else ():
-        digest.update(name.encode())
-        digest.update(value.cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

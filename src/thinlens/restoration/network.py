@@ -19,8 +19,9 @@ Network = Callable[[Tensor], Tensor]
 class Restorer(Protocol):
     """Restores images of any size its own way: in tiles, by several networks."""
 
-    def identity(self) -> str:
-        """Name what it gives: another one gives other images."""
+    def identities(self) -> tuple[str, ...]:
+        """Return names of all that results depend on but the images; manifests hold the first, or,
+        of earlier versions, one of the others."""
         ...
 
     def bands(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
+from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.models.routed import Routed
-from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.network import Network, device_of
 from thinlens.restoration.tiled import Tiler
 from thinlens.sparsity.cost import cost
@@ -69,8 +69,8 @@ class Router:
         self.classes += chosen
         return chosen
 
-    def identity(self) -> str:
-        return fingerprint(self.module)
+    def identities(self) -> tuple[str, ...]:
+        return fingerprints(self.module)
 
     def account(self) -> dict[str, Any]:
         return self._tilers[self.classes[-1]].account() if self.classes else {}

@@ -15,8 +15,8 @@ from thinlens.images.joining import Joiner
 from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
+from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.models.placement import Place, placed
-from thinlens.restoration.manifest import fingerprint
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.reach import Reach, measure
@@ -61,8 +61,8 @@ class Tiler:
             log.warning("%s", reach.sentence())
         return reach
 
-    def identity(self) -> str:
-        return fingerprint(self._network)
+    def identities(self) -> tuple[str, ...]:
+        return fingerprints(self._network)
 
     def account(self) -> dict[str, Any]:
         return {"tile": self.used}

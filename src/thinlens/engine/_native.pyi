@@ -1,0 +1,231 @@
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+class Slice:
+    """`channels` channels of a tensor, from `first` on."""
+
+    def __init__(self, tensor: int, first: int, channels: int) -> None: ...
+
+    @property
+    def tensor(self) -> int: ...
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+class Shape:
+    """
+    A tensor's sizes and how its rows are stored: `row_vectors` vectors per row, `halo` vectors and rows of padding on every side, float32 values with `fp32_storage` (only for a network's output).
+    """
+
+    def __init__(self, channels: int, height: int, width: int, row_vectors: int, halo: int = 0, fp32_storage: bool = False) -> None: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def row_vectors(self) -> int: ...
+
+    @property
+    def halo(self) -> int: ...
+
+    @property
+    def fp32_storage(self) -> bool: ...
+
+class LineBuffer:
+    """
+    A tensor of which only `rows` rows (the halo's included) are in memory at a time, with a copy for each strip; 0 rows: the whole tensor.
+    """
+
+    def __init__(self, rows: int = 0, copies: int = 1) -> None: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def copies(self) -> int: ...
+
+class ConvShape:
+    """Sizes of a convolution, as torch names them."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_height: int, kernel_width: int, padding: int = 0, stride: int = 1, dilation: int = 1) -> None: ...
+
+    @property
+    def in_channels(self) -> int: ...
+
+    @property
+    def out_channels(self) -> int: ...
+
+    @property
+    def kernel_height(self) -> int: ...
+
+    @property
+    def kernel_width(self) -> int: ...
+
+    @property
+    def padding(self) -> int: ...
+
+    @property
+    def stride(self) -> int: ...
+
+    @property
+    def dilation(self) -> int: ...
+
+class AxisPlacement:
+    """
+    A tile along one axis of a resize of a larger image: its first output sample of the image's `out_size`, its first input sample of `in_size`.
+    """
+
+    def __init__(self, out_first: int, out_size: int, in_first: int, in_size: int) -> None: ...
+
+    @property
+    def out_first(self) -> int: ...
+
+    @property
+    def out_size(self) -> int: ...
+
+    @property
+    def in_first(self) -> int: ...
+
+    @property
+    def in_size(self) -> int: ...
+
+class Placement:
+    """A tile in a resize of a larger image."""
+
+    def __init__(self, rows: AxisPlacement, columns: AxisPlacement) -> None: ...
+
+    @property
+    def rows(self) -> AxisPlacement: ...
+
+    @property
+    def columns(self) -> AxisPlacement: ...
+
+class MachineLimits:
+    """Peak rates of the machine, per second."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations in registers."""
+
+    @property
+    def bytes(self) -> float:
+        """Bytes read and written in memory."""
+
+class SparseWeights:
+    """
+    Weights in compressed sparse rows, one row per output channel. An index points into [kernel_height, kernel_width, in_channels].
+    """
+
+    def __init__(self, shape: ConvShape, starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
+    @property
+    def nonzeros(self) -> int: ...
+
+class Kernels:
+    """The kernels of one set of instructions."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lanes(self) -> int:
+        """Values per vector."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes per stored value."""
+
+    def floats(self, shape: Shape, line_buffer: LineBuffer = ...) -> int:
+        """Return the size of a tensor in units of 4 bytes, whatever its storage."""
+
+def available_kernels(storage: str = 'fp32') -> list[str]:
+    """
+    List the kernels that this CPU supports, the slowest first, by the storage of their activations: fp32 or bf16.
+    """
+
+def kernels(name: str) -> Kernels:
+    """Return the kernels of that name."""
+
+class ThreadPool:
+    """Threads that run programs."""
+
+    def __init__(self, threads: int) -> None: ...
+
+    @property
+    def threads(self) -> int: ...
+
+def measure_limits(kernels: Kernels, pool: ThreadPool) -> MachineLimits:
+    """
+    Measure the machine's peak rates with the pool's threads; takes about half a second.
+    """
+
+class Program:
+    """
+    Operations on tensors that share one arena. Every method validates its arguments; a ValueError describes what does not fit.
+    """
+
+    def __init__(self, kernels: Kernels, arena_floats: int) -> None: ...
+
+    def tensor(self, offset: int, shape: Shape, line_buffer: LineBuffer = ...) -> int:
+        """
+        Place a tensor in the arena, `offset` floats from its beginning; return its number.
+        """
+
+    def pack(self, output: Slice, first_channel: int = 0) -> None:
+        """
+        Read channels of the input image; its last row and column are repeated up to the tensor's size.
+        """
+
+    def unpack(self, input: Slice) -> None:
+        """Write a tensor to the output image."""
+
+    def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float = 1.0, shuffle: int = 1, channel_group: int = 0) -> None:
+        """
+        Convolve, add `residual`, apply an activation (`slope` of its negative side: 1 none, 0 ReLU), then shuffle pixels by a factor.
+
+        The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel.
+        """
+
+    def affine(self, x: Slice, output: Slice, scale: float = 1.0, shift: Sequence[float] = [], slope: float = 1.0) -> None:
+        """Compute `act(scale * x + shift)`, the shift by channel (empty: zeros)."""
+
+    def add(self, x: Slice, y: Slice, output: Slice, factor: float = 1.0, slope: float = 1.0) -> None:
+        """Compute `act(x + factor * y)`."""
+
+    def gate(self, x: Slice, y: Slice, output: Slice) -> None:
+        """Compute `x * sigmoid(y)`."""
+
+    def max_pool(self, input: Slice, output: Slice, size: int, stride: int) -> None:
+        """Take the maximum over windows of size x size, without padding."""
+
+    def resize(self, input: Slice, output: Slice) -> None:
+        """Resize bilinearly with half-pixel centres to the output's size."""
+
+    def stream(self, first_step: int, strips: Sequence[Sequence[Sequence[int]]]) -> None:
+        """
+        Fuse the steps from `first_step` on, so that they run strip by strip (one thread each) and row block by row block: step i begins at row strip[0][i] and has reached row strip[b][i] after row block b.
+        """
+
+    def run(self, pool: ThreadPool, input: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], output: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')], placements: Sequence[Placement] = []) -> None:
+        """
+        Run on a batch [B, C, H, W]; `placements` are those of the resize steps, in order (none: they resize whole images).
+        """
+
+    def release(self) -> None:
+        """Return the arena's memory until the next run."""
+
+    def seconds(self) -> list[float]:
+        """Return the seconds of each step of the last run."""

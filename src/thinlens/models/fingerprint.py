@@ -1,0 +1,62 @@
+"""Fingerprints name a network by its registry name, its settings and its tensors.
+
+They are stored in bundles and in manifests of results, so they depend on nothing that a refactoring
+changes: no class or module name, no `repr`, and no field that has its default value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from thinlens.models import MODELS, WRAPPERS
+
+DIGITS = 16
+"""Hexadecimal digits of a SHA-256 that a fingerprint keeps: 64 bits."""
+
+
+def fingerprint(network: object) -> str:
+    """Return 16 hexadecimal digits of a network's registry name, config and state.
+
+    `network` is a module, or what an engine made from one and keeps as `.module`. A module of
+    another package has no registry name and no config: its tensors alone name it.
+    """
+    module = getattr(network, "module", network)
+    return digest(_head(module), module)
+
+
+def _head(module: object) -> str:
+    """Describe the kind of a network of the registry; of others nothing is known."""
+    config = getattr(module, "config", None)
+    for name, entry in (*MODELS.items(), *WRAPPERS.items()):
+        if type(entry.config) is type(config):
+            return settings_text(name, config)
+    return ""
+
+
+def settings_text(name: str, settings: Any) -> str:
+    """Return a name and the fields of a frozen dataclass that differ from their defaults, as JSON.
+
+    Renaming the class and adding a field that has a default leave it as it is.
+
+    >>> from thinlens.models.rfdn import Config
+    >>> settings_text("rfdn", Config(width=8))
+    '["rfdn", {"width": 8}]'
+    """
+    values = asdict(settings)
+    changed = {f.name: values[f.name] for f in fields(settings) if values[f.name] != f.default}
+    return json.dumps([name, changed], sort_keys=True)
+
+
+def digest(head: str, module: object) -> str:
+    """Hash a text and the tensors of a module, if it is one."""
+    digest = hashlib.sha256(head.encode())
+    for name, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
+        digest.update(name.encode())
+        digest.update(value.cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:DIGITS]

@@ -1,8 +1,15 @@
 # Nothing but Python 3.11 or newer, a C++ compiler and make is needed.
+# `make pytest PYTHON=python3.13 TORCH=2.6.0 CXX=clang++ VENV=build/venv` tests another combination
+# beside the usual one. `make lint` is for the default torch: mypy reads the types of the installed one.
 PYTHON ?= python3
+TORCH ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Variables, since `-c` does not reach the isolated environment in which the package is built; the
+# second is the one that does since pip 25.3.
+PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip install --quiet
 
 # Real images and weights; without them `make test` skips what needs them, and says so.
 ifndef THINLENS_DATA
@@ -11,22 +18,38 @@ export THINLENS_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test pytest lint bench sanitize test-arm64 pytest-engine stub clean
 
 demo: $(STAMP)  ## Prune the shipped RFDN, restore photographs, write demo-out/report.html.
 	$(BIN)/thinlens demo --out demo-out
 
+test: lint pytest
+
 # Two test processes with one thread each: two cores, and results that do not depend on threads.
-test: lint
+pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+STUB := src/thinlens/engine/_native.pyi
+STUBGEN := $(BIN)/python -m nanobind.stubgen -q -m thinlens.engine._native -o
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	find csrc -name '*.h' -exec $(BIN)/clang-format --dry-run --Werror {} +
+	find csrc -name '*.cpp' -exec $(BIN)/clang-format --dry-run --Werror {} +
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(STUBGEN) $(VENV)/_native.pyi
+	diff -u $(STUB) $(VENV)/_native.pyi  # if they differ: `make stub`
+	awk 'END { if (NR > 80) { print FILENAME ": " NR " lines, wanted at most 80"; exit 1 } }' README.md
+
+stub: $(STAMP)  ## Write the types of the C++ extension to _native.pyi.
+	$(STUBGEN) $(STUB)
 
 bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes on where it was stopped.
 	$(BIN)/python benchmarks/engines.py --out bench-out
+
+ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _programs.py .py _bands.py _bf16.py)
 
 SANITIZED := build/sanitized
 # The preloaded libraries must be there before Python; Python itself keeps memory until it ends.
@@ -35,28 +58,35 @@ SANITIZERS = LD_PRELOAD="$(foreach name,asan stdc++,$(shell $(CXX) -print-file-n
 
 # Without `site` (-S) the editable package is not found before the sanitized one.
 sanitize: $(STAMP)  ## Run the engine's tests in a build (GCC) that stops at memory errors and undefined behaviour.
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
+	$(PIP_INSTALL) --no-deps --upgrade --target $(SANITIZED) \
 		-C cmake.define.THINLENS_SANITIZE=ON -C install.strip=false .
 	OMP_NUM_THREADS=1 $(SANITIZERS) \
 		PYTHONPATH=$(SANITIZED):$(wildcard $(VENV)/lib/python3*/site-packages) \
-		$(BIN)/python -S -m pytest -q -p no:cacheprovider \
-		tests/test_engine_kernels.py tests/test_engine_programs.py tests/test_engine.py \
-		tests/test_engine_bands.py tests/test_engine_bf16.py
+		$(BIN)/python -S -m pytest -q -p no:cacheprovider $(ENGINE_TESTS)
+
+# Needs Docker and, on other CPUs, QEMU registered with the kernel. An emulated CPU is tens of times
+# slower, so only the engine is tested; the rest has no code that depends on the CPU.
+test-arm64:  ## Run the engine's tests in an arm64 container.
+	docker run --rm --platform linux/arm64 -e PIP_EXTRA_INDEX_URL \
+		-v "$(CURDIR)":/thinlens -w /thinlens python:3.13 make VENV=/tmp/venv TORCH=$(TORCH) pytest-engine
+
+pytest-engine: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider $(ENGINE_TESTS)
 
 clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and by itself: another package must not choose it.
-$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0 numpy
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP_INSTALL) torch==$(TORCH) numpy
+	$(PIP_INSTALL) torch==$(TORCH) -e '.[dev]'
 	touch $@
 
 # Not part of `dev`: they add 400 MB, and only comparisons need them. What a platform has no wheels
 # of is listed as missing.
 $(VENV)/peers: $(STAMP)
-	-$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0 -e '.[peers]'
+	-$(PIP_INSTALL) torch==$(TORCH) -e '.[peers]'
 	touch $@

@@ -21,15 +21,15 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from thinlens.cli import values
+from thinlens.bench.backends import PRECISIONS, Setting
+from thinlens.bench.cases import LineUp, engines, line_up, precisions
+from thinlens.bench.interleaved import Entrant, Row, best_dense, compete, speedup
 from thinlens.cli.bench import machine, network, smooth_image
-from thinlens.cli.progress import progress
-from thinlens.engine.contest import Entrant, Row, best_dense, compete, speedup
-from thinlens.engine.line_up import LineUp, engines, line_up, precisions
 from thinlens.engine.native import build
-from thinlens.engine.peers import PRECISIONS, Setting
+from thinlens.experiments import values
 from thinlens.files import write_json
 from thinlens.models import image_channels
+from thinlens.progress import progress
 
 PATTERNS = ("8:32", "4:32", "2:32")
 

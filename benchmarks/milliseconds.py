@@ -19,17 +19,17 @@ import tyro
 
 import thinlens
 from thinlens.api import THREADS
-from thinlens.cli.values import size
+from thinlens.bench.cases import Ours, reference
+from thinlens.bench.interleaved import Entrant, compete
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.contest import Entrant, compete
-from thinlens.engine.line_up import Ours, reference
-from thinlens.engine.pricing import price_layers
-from thinlens.feeding import feed
+from thinlens.engine.latency import price_layers
+from thinlens.experiments.values import size
 from thinlens.methods import METHODS
 from thinlens.sparsity.prunable import find_layers
 from thinlens.tasks import make_task
 from thinlens.tasks.folders import training_crops
 from thinlens.tasks.task import Task
+from thinlens.training.data import feed
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 from thinlens.training.settings import Settings

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from thinlens.methods.sls import Sls
-from thinlens.methods.sls_search import Search
+from thinlens.methods.sls.method import Sls
+from thinlens.methods.sls.search import Search
 from thinlens.models import MODELS
 from thinlens.sparsity.budget import Budget
 from thinlens.training.loop import Settings, Trainer

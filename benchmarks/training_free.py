@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import nn
 
 import thinlens
-from thinlens.checkpoints.foreign import import_weights
+from thinlens.checkpoints.pretrained import import_weights
 from thinlens.images.reading import image_paths, read_image
 from thinlens.tasks import make_task
 from thinlens.tasks.crops import Crops, crops_of_clean

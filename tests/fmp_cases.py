@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
-from thinlens.methods.fmp import Fmp
-from thinlens.methods.fmp_ledger import Ledger, Values
-from thinlens.methods.fmp_search import Search
-from thinlens.methods.hypernetwork import Hypernetwork
+from thinlens.methods.fmp.hypernetwork import Hypernetwork
+from thinlens.methods.fmp.method import Fmp
+from thinlens.methods.fmp.search import Search
+from thinlens.methods.fmp.selection import Ledger, Values
 from thinlens.models import create
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channels import Channels, find_channels

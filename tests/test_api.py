@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import thinlens
 from cli_cases import TINY_M, images, sr_checkpoint
 from thinlens import api
-from thinlens.feeding import feed
 from thinlens.tasks import make_task
+from thinlens.training.data import feed
 
 
 class Stranger(nn.Module):

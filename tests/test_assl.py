@@ -14,10 +14,10 @@ from torch import nn
 
 from fmp_cases import EXAMPLE, NETWORKS, SETTINGS, Enlarged, network
 from thinlens.errors import UsageError
-from thinlens.interrupts import Interrupted
 from thinlens.methods import Pruned
-from thinlens.methods.assl import HIGHEST, Aligning, Assl, Pressing, Scaled
-from thinlens.methods.leaving import families
+from thinlens.methods.channels.assl import HIGHEST, Aligning, Assl, Pressing, Scaled
+from thinlens.methods.channels.order import families
+from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channels import find_channels
 from thinlens.sparsity.prunable import find_layers

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import RunError
-from thinlens.methods.calibration import (
+from thinlens.methods.moments import (
     Moments,
     MomentSums,
     calibration_images,
@@ -91,7 +91,7 @@ def test_chunks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return sums.moments()
 
     whole = moments()
-    monkeypatch.setattr("thinlens.methods.calibration.CHUNK", 7)
+    monkeypatch.setattr("thinlens.methods.moments.CHUNK", 7)
     for one, other in zip(vars(whole).values(), vars(moments()).values(), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.filter import Filter, masked, without
-from thinlens.methods.leaving import leaving_order
+from thinlens.methods.channels.filter import Filter, masked, without
+from thinlens.methods.channels.order import leaving_order
 from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channel_cost import ChannelCost

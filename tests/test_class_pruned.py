@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from thinlens.api import load, save
+from thinlens.dynamic.branches import Branches, branch_flops
+from thinlens.dynamic.nm_branches import ClassPruned, Config
 from thinlens.errors import UsageError
 from thinlens.models import create
-from thinlens.models.class_pruned import ClassPruned, Config
-from thinlens.sparsity.branches import Branches, branch_flops
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers

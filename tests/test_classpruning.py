@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from test_class_pruned import base, class_pruned, image
+from thinlens.dynamic.nm_branches import ClassPruned
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
-from thinlens.methods.classpruning import ClassPruning
-from thinlens.methods.classpruning_stages import (
+from thinlens.methods.classpruning.exchange_rate import best_branches, exchange_rate
+from thinlens.methods.classpruning.method import ClassPruning
+from thinlens.methods.classpruning.pseudo_labels import Difficulty, measure, residual_variances
+from thinlens.methods.classpruning.stages import (
     ALARM_STEPS,
     Joint,
     Labels,
@@ -27,10 +30,7 @@ from thinlens.methods.classpruning_stages import (
     recalibrate,
     weighted_errors,
 )
-from thinlens.methods.exchange import best_branches, exchange_rate
-from thinlens.methods.pseudo_labels import Difficulty, measure, residual_variances
 from thinlens.models import create
-from thinlens.models.class_pruned import ClassPruned
 from thinlens.sparsity.budget import Budget
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings

@@ -25,12 +25,12 @@ from cli_cases import (
     run,
     sr_checkpoint,
 )
-from thinlens.cli import values
-from thinlens.cli.comparison import cells, read_comparison
 from thinlens.cli.main import VERBS
-from thinlens.cli.networks import start_from
-from thinlens.cli.recipe import read_recipe, read_toml
 from thinlens.errors import UsageError
+from thinlens.experiments import values
+from thinlens.experiments.comparison import cells, read_comparison
+from thinlens.experiments.networks import start_from
+from thinlens.experiments.recipe import read_recipe, read_toml
 from thinlens.tasks import make_task
 
 

@@ -17,13 +17,13 @@ import torch
 
 from cli_cases import contents, images, run, sr_checkpoint
 from thinlens.api import described
-from thinlens.cli.cells import paper_gmacs
-from thinlens.cli.comparison import Cell, cells, read_comparison
-from thinlens.cli.comparison_rows import _axes, pictures
-from thinlens.cli.networks import uniform
 from thinlens.errors import RunError, UsageError
+from thinlens.experiments.comparison import Cell, cells, read_comparison
+from thinlens.experiments.comparison_rows import _axes, pictures
+from thinlens.experiments.networks import uniform
+from thinlens.experiments.runs import paper_gmacs
 from thinlens.models import create
-from thinlens.report.price import price
+from thinlens.sparsity.summary import price
 from thinlens.tasks import make_task
 
 RECIPE = """
@@ -59,7 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import thinlens.cli.cells as module
+    import thinlens.experiments.runs as module
 
     prune, begun = module.prune, []
 
@@ -129,7 +129,7 @@ def test_a_changed_recipe_is_not_mixed_into_an_old_table(place: Path) -> None:
 def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import thinlens.cli.cells as module
+    import thinlens.experiments.runs as module
 
     prune = module.prune
 

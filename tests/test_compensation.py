@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thinlens.methods.calibration import Moments
-from thinlens.methods.compensation import (
+from thinlens.methods.least_squares.compensation import (
     Rule,
     damped,
     dense_solution,
@@ -21,6 +20,7 @@ from thinlens.methods.compensation import (
     second_order_mask,
     shrunk,
 )
+from thinlens.methods.moments import Moments
 
 NO_RIDGE = 1e-12
 
@@ -161,7 +161,7 @@ def test_refitting_never_errs_more_than_the_weights_it_starts_from(
 
 def test_refit_is_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against numpy's, with rows that keep different numbers of columns, one row at a time."""
-    monkeypatch.setattr("thinlens.methods.compensation.MEMORY", 1)
+    monkeypatch.setattr("thinlens.methods.least_squares.compensation.MEMORY", 1)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 50, 7, generator=generator, dtype=torch.float64)
     y = torch.randn(1, 50, 3, generator=generator, dtype=torch.float64)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from cli_cases import run, sr_checkpoint
-from thinlens.cli import photographs
-from thinlens.cli.demo_rows import VARIANTS
 from thinlens.engine.native import native
 from thinlens.errors import UsageError
+from thinlens.experiments import photographs
+from thinlens.experiments.demo_rows import VARIANTS
 from thinlens.tasks import make_task
 from thinlens.training.settings import Settings
 
@@ -37,7 +37,7 @@ def test_the_demo_on_scikit_images_photographs(
     sr = sr_checkpoint(tmp_path / "sr", scale=4, width=32, attention_width=16)
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
     short = Settings(steps=12, learning_rate=1e-3, warmup=2)
-    monkeypatch.setattr("thinlens.cli.demo_rows.SEARCH", short)
+    monkeypatch.setattr("thinlens.experiments.demo_rows.SEARCH", short)
     monkeypatch.setattr(photographs, "TO_TEST", ("chelsea.png",))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     out = tmp_path / "out"

@@ -14,17 +14,17 @@ from torch.nn import functional as F
 import thinlens
 from native_engine import KERNELS, built
 from thinlens import engine
-from thinlens.cli.networks import thinned
 from thinlens.engine import compiled, native
 from thinlens.engine.arena import Lifetime, place
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
+from thinlens.experiments.networks import thinned
 from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS
-from thinlens.models.placement import Place, placed
+from thinlens.models.tile_position import Place, placed
 from thinlens.tasks import make_task
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from native_engine import BF16, CORE, KERNELS, built
 from test_engine import NETWORKS, Odd, tiny
-from thinlens.engine import bands
+from thinlens.engine import stream as bands
 from thinlens.engine.choice import DENSE, table
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Kernel, Size

@@ -16,7 +16,7 @@ from torch import nn
 from native_engine import built
 from thinlens.engine.compiled import Compiled
 from thinlens.models import MODELS, create
-from thinlens.models.placement import Place, placed
+from thinlens.models.tile_position import Place, placed
 
 pytestmark = built
 

@@ -14,14 +14,14 @@ from cli_cases import images, run
 from native_engine import built
 from test_classpruning import Noisy
 from thinlens.api import evaluate, load, save
+from thinlens.dynamic.router import Router
+from thinlens.dynamic.subnets import Family, lenders
 from thinlens.errors import UsageError
 from thinlens.images.writing import write_png
 from thinlens.methods import METHODS
-from thinlens.methods.classpruning_stages import recalibrate
-from thinlens.methods.dynamic import Dynamic
+from thinlens.methods.classpruning.routed_training import Dynamic
+from thinlens.methods.classpruning.stages import recalibrate
 from thinlens.models import MODELS, create
-from thinlens.models.family import Family, lenders
-from thinlens.restoration.routing import Router
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
 from thinlens.training.loop import Trainer

@@ -19,8 +19,8 @@ from thinlens.api import load, prune, save
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.errors import UsageError
 from thinlens.methods import Pruned
-from thinlens.methods.filter import Filter, nearest_eighth, without
-from thinlens.methods.leaving import leaving_order
+from thinlens.methods.channels.filter import Filter, nearest_eighth, without
+from thinlens.methods.channels.order import leaving_order
 from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channels import find_channels

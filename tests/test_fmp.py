@@ -19,13 +19,13 @@ from native_engine import built
 from small_networks import RandomData
 from thinlens import engine
 from thinlens.errors import RunError, UsageError
-from thinlens.interrupts import Interrupted
 from thinlens.methods import Pruned
-from thinlens.methods.fmp import Fmp
-from thinlens.methods.fmp_ledger import CRITERIA
-from thinlens.report.price import price
+from thinlens.methods.fmp.method import Fmp
+from thinlens.methods.fmp.selection import CRITERIA
+from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.summary import price
 from thinlens.training.loop import Progress, Trainer
 from thinlens.training.state import load_state
 
@@ -155,7 +155,7 @@ def test_nan_in_a_hypernetwork_is_a_sentence_and_the_last_good_state_stays(tmp_p
     poisoned = case("edsr").module
     with torch.no_grad():
         poisoned.generators[3].b2.fill_(torch.nan)  # type: ignore[union-attr]
-    from thinlens.methods.fmp_extraction import blanked
+    from thinlens.methods.fmp.extraction import blanked
 
     with pytest.raises(RunError, match=r"a weight of layer 'body.1.body.0' that is not finite"):
         blanked(poisoned, case("edsr").ledger.land(*nothing_dead()))
@@ -240,7 +240,7 @@ def test_the_whole_line_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_name_is_pruned_without_a_checkpoint(tmp_path: Path, monkeypatch: Any) -> None:
-    from thinlens.cli import networks
+    from thinlens.experiments import networks
     from thinlens.models import create
 
     monkeypatch.setattr(networks, "fresh", lambda *_: create("edsr", scale=2, width=12, blocks=1))

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fmp_cases import EXAMPLE, NETWORKS, Case, case
 from thinlens.errors import RunError, UsageError
-from thinlens.methods.filter import masked
-from thinlens.methods.fmp_extraction import blanked, extracted, removed_parts
-from thinlens.methods.fmp_ledger import CRITERIA, Landing
-from thinlens.methods.fmp_search import shrink
-from thinlens.methods.leaving import families, fewest, limits
-from thinlens.report.price import price
+from thinlens.methods.channels.filter import masked
+from thinlens.methods.channels.order import families, fewest, limits
+from thinlens.methods.fmp.extraction import blanked, extracted, removed_parts
+from thinlens.methods.fmp.search import shrink
+from thinlens.methods.fmp.selection import CRITERIA, Landing
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.summary import price
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=1), st.floats(0, 2, width=32))

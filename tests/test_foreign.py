@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.foreign import import_weights
+from thinlens.checkpoints.pretrained import import_weights
 from thinlens.errors import UsageError
 from thinlens.models import MODELS, create
 

@@ -7,7 +7,7 @@ import torch
 
 from fmp_cases import EXAMPLE, NETWORKS, SETTINGS, case
 from thinlens.errors import UsageError
-from thinlens.methods.hypernetwork import Form, Generator
+from thinlens.methods.fmp.hypernetwork import Form, Generator
 from thinlens.sparsity.prunable import find_layers
 
 

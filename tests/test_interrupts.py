@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from thinlens.errors import RunError
-from thinlens.interrupts import SIGNALS, Interrupted, deferred_signals
+from thinlens.signals import SIGNALS, Interrupted, deferred_signals
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

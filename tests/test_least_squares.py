@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.least_squares import SALIENCIES, LeastSquares
+from thinlens.methods.least_squares.method import SALIENCIES, LeastSquares
 from thinlens.methods.one_shot import OneShot
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from thinlens.checkpoints.foreign import import_weights
+from thinlens.checkpoints.pretrained import import_weights
 from thinlens.images.pixels import to_uint8
-from thinlens.methods.least_squares import LeastSquares
+from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.sparsity.budget import Budget
 from thinlens.tasks import make_task
 from thinlens.tasks.folders import open_pairs, read_pair, training_crops

@@ -15,8 +15,8 @@ from small_networks import RandomData, crossed
 from thinlens.cli.prune import ROUTED
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS, Pruned
-from thinlens.methods.dynamic import Dynamic
-from thinlens.methods.nm import NMMethod
+from thinlens.methods.classpruning.routed_training import Dynamic
+from thinlens.methods.nm_method import NMMethod
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer

@@ -14,12 +14,12 @@ from torch import nn
 
 from native_engine import built
 from thinlens import api
-from thinlens.engine import pricing
-from thinlens.engine.pricing import PARTS, price_layers
+from thinlens.engine import latency as pricing
+from thinlens.engine.latency import PARTS, price_layers
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
 from thinlens.sparsity.budget import Budget, milliseconds
-from thinlens.sparsity.prices import Prices
+from thinlens.sparsity.latency_table import Prices
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings

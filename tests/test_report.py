@@ -20,11 +20,11 @@ from thinlens.errors import UsageError
 from thinlens.report.comparison import MARGIN, Panel, detail, side_by_side
 from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.plots import layers_picture
-from thinlens.report.price import Price, price
 from thinlens.report.search import course_picture, rank_correlation
 from thinlens.report.tables import Table, count, giga
 from thinlens.sparsity.pattern import from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
+from thinlens.sparsity.summary import Price, price
 
 cells = st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=6)
 

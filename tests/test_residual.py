@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
 from thinlens.api import load, save
-from thinlens.cli.networks import task_of
 from thinlens.engine.compiled import compile as compile_module
-from thinlens.methods.sls import Sls
+from thinlens.experiments.networks import task_of
+from thinlens.methods.sls.method import Sls
 from thinlens.models import MODELS, create
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.residual import residual_layers

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from thinlens.errors import RunError, UsageError
 from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.writing import write_png
-from thinlens.interrupts import Interrupted
 from thinlens.restoration import memory
 from thinlens.restoration.folder import Outcome, restore_folder, result_names
 from thinlens.restoration.whole import restore_image
+from thinlens.signals import Interrupted
 from thinlens.tasks import make_task
 
 SR, GREY = make_task("sr", scale=2), make_task("denoise")

@@ -32,7 +32,7 @@ from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS, create
 from thinlens.restoration.folder import Handling, restore_folder
-from thinlens.restoration.reach import measure
+from thinlens.restoration.receptive_field import measure
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks import make_task
 

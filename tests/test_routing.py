@@ -17,17 +17,17 @@ from native_engine import built
 from test_class_pruned import BRANCHES, base, class_pruned, image
 from test_families import RIVALS, family
 from thinlens.api import evaluate, load, runner, save
+from thinlens.dynamic.branches import Branches
+from thinlens.dynamic.nm_branches import ClassPruned, Config
+from thinlens.dynamic.routed import Routed
+from thinlens.dynamic.router import Router, always, dealt, oracle
+from thinlens.dynamic.samples import sample
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_size
 from thinlens.models import create
-from thinlens.models.class_pruned import ClassPruned, Config
-from thinlens.models.routed import Routed
 from thinlens.report.branches import read_shares, samples_picture, shares_picture
 from thinlens.restoration.evaluation import Evaluation
-from thinlens.restoration.routing import Router, always, dealt, oracle
-from thinlens.restoration.samples import sample
 from thinlens.restoration.whole import restore_image
-from thinlens.sparsity.branches import Branches
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.tasks import make_task

@@ -13,8 +13,8 @@ from torch import nn
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.least_squares import LeastSquares
-from thinlens.methods.sensitivity import gains, halvings, sensitivities
+from thinlens.methods.least_squares.method import LeastSquares
+from thinlens.methods.least_squares.sensitivity import gains, halvings, sensitivities
 from thinlens.sparsity.allocation import allocate
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer

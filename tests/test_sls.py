@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.errors import UsageError
-from thinlens.methods.saliency import saliencies
-from thinlens.methods.sls import FASTEST, Sls, paper_penalty
-from thinlens.methods.sls_search import NotReachedError
+from thinlens.methods.importance import saliencies
+from thinlens.methods.sls.method import FASTEST, Sls, paper_penalty
+from thinlens.methods.sls.search import NotReachedError
 from thinlens.models.rfdn import RFDN, Config
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import attach

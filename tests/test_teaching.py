@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import thinlens
 from thinlens.errors import UsageError
+from thinlens.training.distillation import Taught
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
-from thinlens.training.teaching import Taught
 
 
 class Noise:

@@ -28,7 +28,7 @@ from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create
 from thinlens.restoration import tiled
 from thinlens.restoration.folder import Handling, restore_folder
-from thinlens.restoration.reach import Reach, measure
+from thinlens.restoration.receptive_field import Reach, measure
 from thinlens.restoration.tiled import Tiler
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks import make_task

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import RunError, UsageError
-from thinlens.interrupts import Interrupted
+from thinlens.signals import Interrupted
 from thinlens.sparsity.masking import attach, strip
 from thinlens.sparsity.pattern import Pattern
 from thinlens.training.loop import Settings, Trainer

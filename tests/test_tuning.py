@@ -20,7 +20,7 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Kernel
 from thinlens.engine.native import fastest
 from thinlens.engine.timings import Timings
-from thinlens.engine.tuning import Tuner, strip_seconds
+from thinlens.engine.tuner import Tuner, strip_seconds
 
 ROWS = 200
 

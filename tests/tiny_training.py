@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import RunError
-from thinlens.interrupts import Interrupted
+from thinlens.signals import Interrupted
 from thinlens.training.loop import Settings, Trainer
 from thinlens.training.objective import Plain
 from thinlens.training.state import load_state, save_state

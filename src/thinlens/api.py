@@ -19,32 +19,32 @@ from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
 from thinlens.checkpoints.tensors import Structures
+from thinlens.dynamic.routed import Routed
+from thinlens.dynamic.router import ByImage, Choice, Router, always, dealt, oracle
 from thinlens.engine.automatic import faster
 from thinlens.engine.compiled import compile as compile_module
+from thinlens.engine.latency import price_layers
 from thinlens.engine.native import native
-from thinlens.engine.pricing import price_layers
 from thinlens.errors import UsageError
-from thinlens.feeding import Data, feed
 from thinlens.methods import METHODS
 from thinlens.methods.method import Pruned
-from thinlens.methods.nm import NMMethod
+from thinlens.methods.nm_method import NMMethod
 from thinlens.models import image_channels
-from thinlens.models.routed import Routed
-from thinlens.report.price import Price, price
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import Handling, Outcome, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
-from thinlens.restoration.routing import ByImage, Choice, Router, always, dealt, oracle
 from thinlens.sparsity.budget import Budget, milliseconds
+from thinlens.sparsity.summary import Price, price
 from thinlens.tasks import make_task
 from thinlens.tasks.denoising import Denoising
 from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
+from thinlens.training.data import Data, feed
+from thinlens.training.distillation import Taught
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
-from thinlens.training.teaching import Taught
 
 THREADS = 2
 """That a time is measured with, where no other number is given; performance.md's figures too."""

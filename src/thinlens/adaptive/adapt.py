@@ -19,7 +19,7 @@ from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
 from thinlens.models.fingerprint import settings_text
 from thinlens.models.legacy_fingerprint import fingerprints, old_repr
-from thinlens.restoration.reach import measure
+from thinlens.restoration.receptive_field import measure
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Progress, Trainer
 from thinlens.training.settings import Settings

@@ -15,8 +15,8 @@ from thinlens.images.resize import enlarge
 from thinlens.models import MODELS
 from thinlens.models.fingerprint import fingerprint
 from thinlens.models.legacy_fingerprint import fingerprints
-from thinlens.report.price import price
 from thinlens.restoration.network import Network
+from thinlens.sparsity.summary import price
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 

@@ -34,7 +34,7 @@ from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.fingerprint import DIGITS, settings_text
 from thinlens.models.legacy_fingerprint import old_repr
-from thinlens.models.placement import Place
+from thinlens.models.tile_position import Place
 from thinlens.restoration.tiled import checked
 
 HD_PIXELS = 1280 * 720

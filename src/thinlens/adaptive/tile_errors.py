@@ -18,7 +18,7 @@ from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.reading import image_size
 from thinlens.images.tiles import Box, Tile, Tiling
 from thinlens.models.fingerprint import settings_text
-from thinlens.models.placement import Place, placed
+from thinlens.models.tile_position import Place, placed
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.tiled import out_of_memory
 from thinlens.tasks.crops import turned

@@ -19,12 +19,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.blueprint import build, is_narrowed, sketch
 from thinlens.checkpoints.manifest import Manifest, read_manifest
+from thinlens.checkpoints.safe_build import build, is_narrowed, sketch
 from thinlens.checkpoints.tensors import Structures, assemble, disassemble, own_tensors
+from thinlens.dynamic.routed import Routed
 from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
-from thinlens.models.routed import Routed
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Patterns, Ranked
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
     from thinlens.adaptive.bundle import Bundle
@@ -55,7 +55,7 @@ class Adapt(Verb):
         from thinlens.adaptive.adapt import Choices, adapt, means_of
         from thinlens.adaptive.bundle import save_bundle
         from thinlens.api import load, runner
-        from thinlens.cli.values import size
+        from thinlens.experiments.values import size
 
         tile = size(self.tile, "--tile") if self.tile else None
         choices = Choices(tile, self.margin, self.exact, self.estimator, self.steps, self.seed)

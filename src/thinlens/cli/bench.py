@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli import values
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.experiments import values
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from thinlens.engine.contest import Row
-    from thinlens.engine.line_up import LineUp
+    from thinlens.bench.cases import LineUp
+    from thinlens.bench.interleaved import Row
 
 MOST_ROUNDS = 10_000
 
@@ -55,9 +55,9 @@ class Bench(Verb):
     def run(self) -> Answer:
         import torch
 
-        from thinlens.engine.contest import best_dense, compete, speedup
-        from thinlens.engine.line_up import engines, line_up, precisions
-        from thinlens.engine.peers import PRECISIONS, Setting
+        from thinlens.bench.backends import PRECISIONS, Setting
+        from thinlens.bench.cases import engines, line_up, precisions
+        from thinlens.bench.interleaved import best_dense, compete, speedup
         from thinlens.models import image_channels
 
         self._check_numbers()
@@ -96,8 +96,8 @@ class Bench(Verb):
 
     def _machine(self, found: LineUp, rows: Sequence[Row]) -> tuple[dict[str, Any], str]:
         """Return what the numbers were measured on, and the roofline in a sentence."""
+        from thinlens.bench.roofline import limits, shares
         from thinlens.engine.graph import Size
-        from thinlens.engine.roofline import limits, shares
         from thinlens.models import image_channels
 
         described = {**machine(), "size": self.size, "roofline": None}
@@ -141,9 +141,9 @@ def network(source: str, pattern: str | None, branch: int | None = None) -> nn.M
 
     Of a network that routes it is one branch.
     """
-    from thinlens.cli.networks import fresh, saved, thinned
+    from thinlens.dynamic.routed import Routed
+    from thinlens.experiments.networks import fresh, saved, thinned
     from thinlens.models import MODELS
-    from thinlens.models.routed import Routed
 
     if source in MODELS:
         module = fresh(source)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from thinlens.cli.bundles import Ready
-from thinlens.cli.progress import progress
 from thinlens.cli.scores import protocol_of, scores
 from thinlens.cli.verb import Answer
-from thinlens.report.price import price
+from thinlens.progress import progress
 from thinlens.report.tables import count, giga
 from thinlens.restoration.evaluation import evaluate
+from thinlens.sparsity.summary import price
 
 PROBE = (64, 64)
 """Height and width of an input that shows how many parameters there are."""

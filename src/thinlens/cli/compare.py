@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
-    from thinlens.cli.comparison import Cell, Comparison
+    from thinlens.experiments.comparison import Cell, Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class Compare(Verb):
     """Threads of these runs."""
 
     def run(self) -> Answer:
-        from thinlens.cli.compare_pictures import draw
-        from thinlens.cli.comparison import cells, read_comparison
-        from thinlens.cli.comparison_rows import as_table, pictures
+        from thinlens.experiments.comparison import cells, read_comparison
+        from thinlens.experiments.comparison_pictures import draw
+        from thinlens.experiments.comparison_rows import as_table, pictures
 
         self._check_numbers()
         plan = read_comparison(self.recipe)
@@ -76,8 +76,8 @@ class Compare(Verb):
         self, plan: Comparison, out: Path, planned: Sequence[Cell]
     ) -> Iterator[tuple[Cell, dict[str, Any] | RunError]]:
         """Make the cells, here or in processes, and yield each one's row or why it has none."""
-        from thinlens.cli.cell_processes import made
-        from thinlens.cli.cells import CellMaker
+        from thinlens.experiments.run_processes import made
+        from thinlens.experiments.runs import CellMaker
 
         if self.jobs > 1:
             with progress(f"{self.jobs} cells at once") as report:
@@ -104,7 +104,7 @@ class Compare(Verb):
 
     def _time(self, rows: Mapping[Cell, dict[str, Any]], out: Path) -> None:
         """Add milliseconds to the rows whose networks the engine runs."""
-        from thinlens.cli.cell_times import cell_times
+        from thinlens.experiments.run_times import cell_times
 
         whole = [cell for cell, row in rows.items() if not row["error"]]
         with progress("timing all networks") as report:
@@ -113,7 +113,7 @@ class Compare(Verb):
 
 
 def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from thinlens.cli.comparison_rows import as_csv, as_table
+    from thinlens.experiments.comparison_rows import as_csv, as_table
     from thinlens.files import atomic_write
 
     for name, text in (("table.csv", as_csv(rows)), ("table.md", as_table(rows).markdown())):

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
+from thinlens.progress import progress
 
 NETWORK = "rfdn-x4"
 
@@ -30,9 +30,9 @@ class Demo(Verb):
 
     def run(self) -> Answer:
         from thinlens.api import load
-        from thinlens.cli.demo_report import write_report
-        from thinlens.cli.demo_rows import make_rows, timed
-        from thinlens.cli.photographs import own_sources, standard_sources
+        from thinlens.experiments.demo_report import write_report
+        from thinlens.experiments.demo_rows import make_rows, timed
+        from thinlens.experiments.photographs import own_sources, standard_sources
         from thinlens.restoration.folder import restore_folder
         from thinlens.tasks import make_task
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
-    from thinlens.models.routed import Routed
+    from thinlens.dynamic.routed import Routed
     from thinlens.tasks.task import Task
 
 
@@ -93,12 +93,12 @@ class Evaluate(Verb):
         from thinlens.api import evaluate, load
         from thinlens.cli.bundles import refuse_for_networks
         from thinlens.cli.info import DEFAULT_SIZES
-        from thinlens.cli.networks import input_shape
         from thinlens.cli.scores import protocol_of, scores
-        from thinlens.cli.values import sigmas, size
-        from thinlens.models.routed import Routed
-        from thinlens.report.price import price
+        from thinlens.dynamic.routed import Routed
+        from thinlens.experiments.networks import input_shape
+        from thinlens.experiments.values import sigmas, size
         from thinlens.report.tables import count, giga
+        from thinlens.sparsity.summary import price
         from thinlens.tasks import make_task
 
         refuse_for_networks(
@@ -148,8 +148,8 @@ class Evaluate(Verb):
 
     def _drawn(self, out: Path, module: Routed, task: Task, levels: Sequence[float]) -> str:
         """Draw the first image at each noise level by every branch; say where, or why not."""
+        from thinlens.dynamic.samples import sample
         from thinlens.report.branches import samples_picture
-        from thinlens.restoration.samples import sample
         from thinlens.tasks.denoising import at_sigma
 
         kinds: dict[str, Task] = {f"sigma {sigma:g}": at_sigma(task, sigma) for sigma in levels}

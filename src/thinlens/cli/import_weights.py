@@ -29,8 +29,8 @@ class Import(Verb):
 
     def run(self) -> Answer:
         from thinlens.api import save
-        from thinlens.checkpoints.foreign import import_weights
-        from thinlens.cli.networks import task_of
+        from thinlens.checkpoints.pretrained import import_weights
+        from thinlens.experiments.networks import task_of
         from thinlens.report.tables import count
 
         options = {} if self.scale is None else {"scale": self.scale}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli import values
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.experiments import values
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
@@ -44,10 +44,10 @@ class Info(Verb):
     """Whose way of counting."""
 
     def run(self) -> Answer:
-        from thinlens.cli.networks import input_shape
+        from thinlens.experiments.networks import input_shape
         from thinlens.models import MODELS
-        from thinlens.report.price import BUDGET_BASE, price
         from thinlens.sparsity.cost import CONVENTIONS
+        from thinlens.sparsity.summary import BUDGET_BASE, price
         from thinlens.tasks import make_task
 
         if self.convention not in CONVENTIONS:
@@ -84,7 +84,7 @@ class Info(Verb):
 
     def _network(self) -> tuple[Checkpoint, int]:
         """Return the network and the M that says which of its layers count as prunable."""
-        from thinlens.cli.networks import fresh, uniform, unsaved
+        from thinlens.experiments.networks import fresh, uniform, unsaved
         from thinlens.models import MODELS, image_channels
 
         if self.source not in MODELS:
@@ -96,7 +96,7 @@ class Info(Verb):
         return unsaved(self.source, module, uniform(module, image_channels(module), n, m)), m
 
     def _checkpoint(self) -> Checkpoint:
-        from thinlens.cli.networks import saved
+        from thinlens.experiments.networks import saved
 
         found = saved(self.source)
         for flag in ("scale", "pattern", "width"):

@@ -30,7 +30,7 @@ from thinlens.cli.restore import Restore
 from thinlens.cli.train import Train
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
-from thinlens.interrupts import Interrupted
+from thinlens.signals import Interrupted
 
 DONE, FAILED, MISUSED = 0, 1, 2
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
@@ -106,13 +106,13 @@ class Prune(Verb):
     def run(self) -> Answer:
         from thinlens.api import prune, save
         from thinlens.cli.info import DEFAULT_SIZES
-        from thinlens.cli.networks import input_shape
-        from thinlens.cli.photographs import calibration
-        from thinlens.cli.search_pictures import draw_search
-        from thinlens.cli.values import size
-        from thinlens.report.price import BUDGET_BASE, price
+        from thinlens.experiments.networks import input_shape
+        from thinlens.experiments.photographs import calibration
+        from thinlens.experiments.search_pictures import draw_search
+        from thinlens.experiments.values import size
         from thinlens.report.tables import count, giga
         from thinlens.sparsity.budget import Budget, milliseconds
+        from thinlens.sparsity.summary import BUDGET_BASE, price
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
         from thinlens.training.settings import Settings
@@ -194,7 +194,7 @@ class Prune(Verb):
     def _network(self) -> Checkpoint:
         """Load the checkpoint, or make the network of that name for a method that wants no more."""
         from thinlens.api import load
-        from thinlens.cli import networks
+        from thinlens.experiments import networks
         from thinlens.models import MODELS
 
         by_name = self.checkpoint in MODELS and not Path(self.checkpoint).exists()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.progress import progress
 
 if TYPE_CHECKING:
     from thinlens.adaptive.router import TileRouter

@@ -13,10 +13,10 @@ from thinlens.adaptive.router import TileRouter, Wish
 from thinlens.adaptive.sweep import Point, Sweep, sweep
 from thinlens.adaptive.timing import milliseconds
 from thinlens.cli.bundles import Ready
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer
 from thinlens.errors import UsageError
 from thinlens.files import write_json
+from thinlens.progress import progress
 from thinlens.report.tables import Table
 from thinlens.report.trade_off import Axis, calibration_picture, trade_off_picture
 

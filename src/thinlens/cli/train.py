@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinlens.cli.progress import progress
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.progress import progress
 
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
@@ -50,8 +50,8 @@ class Train(Verb):
 
         from thinlens.api import described
         from thinlens.checkpoints.format import save
-        from thinlens.cli.networks import fresh, start_from, task_of
-        from thinlens.cli.recipe import check_options, read_recipe
+        from thinlens.experiments.networks import fresh, start_from, task_of
+        from thinlens.experiments.recipe import check_options, read_recipe
         from thinlens.models import network
         from thinlens.tasks.folders import training_crops
         from thinlens.training.loop import Trainer

@@ -17,10 +17,10 @@ from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
 from thinlens.engine.operator import number, run
 from thinlens.engine.plan import Means, Plan
-from thinlens.engine.tuning import tuner
+from thinlens.engine.tuner import tuner
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
-from thinlens.models.placement import Place, current_places
+from thinlens.models.tile_position import Place, current_places
 
 MOST_PLANS = 8
 """Sizes whose plans are kept; the one that was used longest ago goes first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinlens.models.placement import LowMap
+from thinlens.models.tile_position import LowMap
 
 Array = NDArray[np.float32]
 

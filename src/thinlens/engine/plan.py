@@ -9,15 +9,15 @@ import numpy as np
 from torch import nn
 
 from thinlens.engine.arena import Lifetime, place
-from thinlens.engine.bands import Group, grouped
-from thinlens.engine.capture import capture
 from thinlens.engine.choice import Choose, table
-from thinlens.engine.fusion import fuse
+from thinlens.engine.fuse import fuse
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.native import Core
+from thinlens.engine.stream import Group, grouped
+from thinlens.engine.trace import capture
 from thinlens.errors import UsageError
-from thinlens.models.placement import Place
+from thinlens.models.tile_position import Place
 
 if TYPE_CHECKING:
     from thinlens.engine import _native

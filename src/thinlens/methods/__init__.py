@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from thinlens.methods.assl import Assl
-from thinlens.methods.classpruning import ClassPruning
-from thinlens.methods.families import ChannelSkip, LayerSkip, MultiDepth, MultiWidth
-from thinlens.methods.filter import Filter
-from thinlens.methods.fmp import Fmp
-from thinlens.methods.least_squares import LeastSquares
+from thinlens.methods.channels.assl import Assl
+from thinlens.methods.channels.filter import Filter
+from thinlens.methods.classpruning.baselines import ChannelSkip, LayerSkip, MultiDepth, MultiWidth
+from thinlens.methods.classpruning.method import ClassPruning
+from thinlens.methods.fmp.method import Fmp
+from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.methods.method import Method, Pruned
 from thinlens.methods.one_shot import OneShot
-from thinlens.methods.sls import Sls
+from thinlens.methods.sls.method import Sls
 from thinlens.methods.sr_ste import SrSte
 
 METHODS: dict[str, type[Method]] = {

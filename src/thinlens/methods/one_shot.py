@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from thinlens.methods.method import Pruned
-from thinlens.methods.nm import NMMethod
+from thinlens.methods.nm_method import NMMethod
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks

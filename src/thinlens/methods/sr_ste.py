@@ -21,7 +21,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from thinlens.errors import UsageError
 from thinlens.methods.method import Pruned
-from thinlens.methods.nm import NMMethod, Plan
+from thinlens.methods.nm_method import NMMethod, Plan
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern

@@ -8,6 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from thinlens.dynamic.nm_branches import ClassPruned
+from thinlens.dynamic.nm_branches import Config as ClassPrunedConfig
+from thinlens.dynamic.routed import Config as RoutedConfig
+from thinlens.dynamic.subnets import Config as FamilyConfig
+from thinlens.dynamic.subnets import Family
 from thinlens.errors import UsageError
 from thinlens.models import (
     carn,
@@ -24,12 +29,7 @@ from thinlens.models import (
     srn_lstm,
     unet,
 )
-from thinlens.models.class_pruned import ClassPruned
-from thinlens.models.class_pruned import Config as ClassPrunedConfig
-from thinlens.models.family import Config as FamilyConfig
-from thinlens.models.family import Family
 from thinlens.models.network import Network
-from thinlens.models.routed import Config as RoutedConfig
 
 MODELS: dict[str, Network] = {
     **edsr.NETWORKS,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.models.layers import conv, pad_to_minimum
-from thinlens.models.placement import LowMap
+from thinlens.models.tile_position import LowMap
 
 SMALLEST_INPUT = 15
 """Below this the strided convolution and the 7x7 pooling of the attention leave no pixel."""

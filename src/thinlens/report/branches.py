@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from thinlens.dynamic.samples import Sample
 from thinlens.errors import UsageError
 from thinlens.report.plots import figure_class, save_figure
 from thinlens.report.search import RUN_COLOURS
-from thinlens.restoration.samples import Sample
 
 CHOSEN = "#6b21a8"
 """The colour of the box around what the classifier picks, as in the paper."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from thinlens.errors import UsageError
 from thinlens.files import atomic_write
-from thinlens.report.price import Price
+from thinlens.sparsity.summary import Price
 
 DENSE, KEPT, UNIFORM, MARKED = "#c9ced6", "#2b6cb0", "#d97706", "#c53030"
 """Colours: what was there, what is left, the even share, a layer that enlarges the image."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thinlens.errors import UsageError
 from thinlens.report.plots import KEPT, MARKED, UNIFORM, figure_class, save_figure
-from thinlens.report.price import Price
+from thinlens.sparsity.summary import Price
 
 RUN_COLOURS = (KEPT, UNIFORM, "#2f855a", MARKED)
 """Colours of several runs in one picture."""

@@ -17,10 +17,10 @@ from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import MOST_PIXELS, colour_profile, image_paths
 from thinlens.images.rows import open_rows
 from thinlens.images.writing import write_rows
-from thinlens.interrupts import deferred_signals
 from thinlens.restoration.manifest import Manifest, Record, file_hash
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.tiled import Tiler
+from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
 
 Progress = Callable[[int, int, Mapping[str, float]], None]

@@ -16,10 +16,10 @@ from thinlens.images.pixels import to_float
 from thinlens.images.rows import Rows
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.legacy_fingerprint import fingerprints
-from thinlens.models.placement import Place, placed
+from thinlens.models.tile_position import Place, placed
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import Network, device_of, evaluating
-from thinlens.restoration.reach import Reach, measure
+from thinlens.restoration.receptive_field import Reach, measure
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm, parametrize
 
 from thinlens.errors import RunError, UsageError
-from thinlens.interrupts import Interrupted, deferred_signals
-from thinlens.training.average import Average
+from thinlens.signals import Interrupted, deferred_signals
+from thinlens.training.ema import Average
 from thinlens.training.exact_image import ExactImage
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData

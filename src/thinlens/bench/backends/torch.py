@@ -1,0 +1,68 @@
+"""How does torch run a network: eager, with channels last, or compiled?"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.bench.backends.backend import Run, Setting, UnavailableError, quiet
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""torch runs integers only in networks that were written for it."""
+
+
+def eager(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+    """Run the module as it is."""
+    return _run(copy.deepcopy(module), image, setting, torch.contiguous_format)
+
+
+def channels_last(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+    """Run it with channels innermost in memory, which oneDNN prefers."""
+    return _run(copy.deepcopy(module), image, setting, torch.channels_last)
+
+
+def compiled(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+    """Run what Inductor makes of it, weights frozen; it needs a C++ compiler."""
+    import torch._inductor.config as inductor
+
+    dtype = _dtype(setting)
+    frozen = copy.deepcopy(module).to(dtype).requires_grad_(False)
+    x = image.to(dtype)
+    faster = torch.compile(frozen)
+    try:
+        with quiet(), inductor.patch(freezing=True), torch.no_grad():
+            faster(x)
+    except Exception as error:  # whatever its compilers meet
+        raise UnavailableError(f"torch.compile failed: {_first_line(error)}") from error
+
+    def run() -> Tensor:
+        with torch.no_grad():  # as it was compiled: another mode would compile it again
+            result: Tensor = faster(x).float()
+        return result
+
+    return run
+
+
+def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memory_format) -> Run:
+    dtype = _dtype(setting)
+    fast = module.to(dtype=dtype, memory_format=memory)  # type: ignore[call-overload]
+    x = image.to(dtype=dtype, memory_format=memory)
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            result: Tensor = fast(x).float()
+        return result
+
+    return run
+
+
+def _dtype(setting: Setting) -> torch.dtype:
+    if setting.precision not in DTYPES:
+        raise UnavailableError(f"torch has no {setting.precision} for a network of floats")
+    return DTYPES[setting.precision]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().partition("\n")[0]

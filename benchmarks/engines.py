@@ -29,7 +29,7 @@ from thinlens.engine.native import build
 from thinlens.experiments import values
 from thinlens.files import write_json
 from thinlens.models import image_channels
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 PATTERNS = ("8:32", "4:32", "2:32")
 
@@ -74,7 +74,7 @@ class Engines:
         channels = image_channels(thin[PATTERNS[0]])
         image = smooth_image(channels, values.size(self.size))
         settings = [Setting(self.threads, word) for word in precisions(self.precision)]
-        with progress(f"benchmarking {name}") as report:
+        with progress_bar(f"benchmarking {name}") as report:
             every: dict[str, LineUp] = {}
             for pattern, module in thin.items():
                 others = engines(self.against) if not every else []

@@ -17,11 +17,12 @@ from thinlens.errors import UsageError
 from thinlens.methods import Pruned
 from thinlens.methods.channels.assl import HIGHEST, Aligning, Assl, Pressing, Scaled
 from thinlens.methods.channels.order import families
+from thinlens.progress import Progress
 from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channels import find_channels
 from thinlens.sparsity.prunable import find_layers
-from thinlens.training.loop import Progress, Trainer
+from thinlens.training.loop import Trainer
 
 
 def scaled(name: str) -> Scaled:

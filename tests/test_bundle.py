@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cli_cases import contents, denoising_checkpoint, images, run, sr_checkpoint
-from thinlens.adaptive.adapt import Choices, adapt, means_of, tiling_for
+from thinlens.adaptive.adapt import AdaptOptions, adapt, means_of, choose_tiling
 from thinlens.adaptive.bundle import Bundle, is_bundle, load_bundle, save_bundle
 from thinlens.adaptive.candidates import Candidate
-from thinlens.adaptive.estimator import Estimating, Learned, judge, learn, spearman
-from thinlens.adaptive.laplacian import Laplacian, detail, fit
-from thinlens.adaptive.tile_errors import Measuring, TileErrors, measure_folder
+from thinlens.adaptive.estimator import EstimatorObjective, LearnedEstimator, evaluate_estimator, train_estimator, spearman
+from thinlens.adaptive.laplacian import LaplacianTable, log_laplacian_energy, fit_laplacian
+from thinlens.adaptive.tile_errors import ErrorMeasurement, TileErrors, measure_tile_errors
 from thinlens.api import load
 from thinlens.errors import UsageError
 from thinlens.images.tiles import Tiling
@@ -44,7 +44,7 @@ def folder() -> Path:
     sr_checkpoint(place / "wide", width=12)
     images(place / "clean", count=3, height=64, width=72)
     names = ("thin", "wide")
-    choices = Choices(tile=(16, 16), margin=2, steps=1)
+    choices = AdaptOptions(tile=(16, 16), margin=2, steps=1)
     found = adapt({n: load(place / n) for n in names}, place / "clean", choices, run=plain)
     save_bundle(place / "bundle", found)
     return place
@@ -75,12 +75,12 @@ def lessons(count: int = 96, side: int = 12) -> TileErrors:
 def test_an_estimator_learns_which_tiles_are_hard() -> None:
     found = lessons()
     # a table that knows nothing but the means
-    blind = Laplacian([0.0], [found.errors.mean(0).tolist()])
+    blind = LaplacianTable([0.0], [found.errors.mean(0).tolist()])
     settings = Settings(steps=60, warmup=5, optimizer="adam", learning_rate=2e-3)
-    untaught = learn(found, blind, Trainer(replace(settings, steps=0)))
-    module = learn(found, blind, Trainer(settings))
-    before, after = (judge(Learned(x, blind), found) for x in (untaught, module))
-    assert before == judge(blind, found)  # it begins at what the table tells
+    untaught = train_estimator(found, blind, Trainer(replace(settings, steps=0)))
+    module = train_estimator(found, blind, Trainer(settings))
+    before, after = (evaluate_estimator(LearnedEstimator(x, blind), found) for x in (untaught, module))
+    assert before == evaluate_estimator(blind, found)  # it begins at what the table tells
     assert min(after.rank_correlation) > 0.9
     assert max(after.error) < max(before.error) / 2
     assert len(after.gain_correlation) == 1
@@ -89,13 +89,13 @@ def test_an_estimator_learns_which_tiles_are_hard() -> None:
 
 def test_the_same_seed_teaches_the_same() -> None:
     found, settings = lessons(), Settings(steps=2, optimizer="adam")
-    table = fit(found)
-    one, other = (learn(found, table, Trainer(settings)).state_dict() for _ in range(2))
+    table = fit_laplacian(found)
+    one, other = (train_estimator(found, table, Trainer(settings)).state_dict() for _ in range(2))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_the_loss_weighs_gains_and_is_zero_at_the_truth() -> None:
-    loss = Estimating(nn.Identity(), torch.tensor([0.1])).loss
+    loss = EstimatorObjective(nn.Identity(), torch.tensor([0.1])).loss
     errors = torch.tensor([[-3.0, -2.5], [-4.0, -3.0]])
 
     def at(found: Tensor) -> float:
@@ -108,9 +108,9 @@ def test_the_loss_weighs_gains_and_is_zero_at_the_truth() -> None:
 
 def test_the_laplacian_is_a_table_of_detail() -> None:
     found = lessons(400)
-    table = fit(found)
+    table = fit_laplacian(found)
     assert table.knots == sorted(table.knots)
-    judged = judge(table, found)
+    judged = evaluate_estimator(table, found)
     assert min(judged.rank_correlation) > 0.9
     np.testing.assert_allclose(judged.bias, [0, 0], atol=0.02)
     assert table.macs((10, 20)) == 1800
@@ -120,9 +120,9 @@ def test_the_laplacian_is_a_table_of_detail() -> None:
 def test_a_slope_has_no_detail(level: float, slope: float) -> None:
     ramp = torch.arange(9, dtype=torch.float64) / 9 * slope + level
     tile = ramp.expand(1, 3, 7, 9)
-    assert detail(tile) == pytest.approx(-8, abs=1e-3)
-    assert detail(tile[..., :2]) == pytest.approx(-8)
-    assert Laplacian([-5.0], [[1.0, 2.0]])(tile.float()).tolist() == [[1.0, 2.0]]
+    assert log_laplacian_energy(tile) == pytest.approx(-8, abs=1e-3)
+    assert log_laplacian_energy(tile[..., :2]) == pytest.approx(-8)
+    assert LaplacianTable([-5.0], [[1.0, 2.0]])(tile.float()).tolist() == [[1.0, 2.0]]
 
 
 def test_ranks_correlate_as_spearman_says() -> None:
@@ -135,20 +135,20 @@ def test_ranks_correlate_as_spearman_says() -> None:
 def test_windows_of_held_out_images_teach_nothing() -> None:
     means = means_of(bundle(), plain)
     tiling, task = Tiling((16, 16), (2, 2), full=True), make_task("sr", scale=2)
-    measuring = Measuring(means.candidates, task, tiling)
-    learnt, judged, used = measure_folder(measuring, folder() / "clean")
+    measuring = ErrorMeasurement(means.candidates, task, tiling)
+    learnt, judged, used = measure_tile_errors(measuring, folder() / "clean")
     # 36x32 input pixels hold 2x2 windows of 20x20 that reach the end
     assert (len(learnt.tiles), len(judged.tiles), used) == (2 * 4, 4, 3)
     assert learnt.tiles.shape[1:] == (3, 20, 20)
     assert learnt.errors.shape == (8, 3)
     assert (learnt.errors[:, 2] < learnt.errors[:, :2].min(1).values).all()  # bicubic is best here
-    large = measure_folder(replace(measuring, tiling=Tiling((64, 16), (2, 2))), folder() / "clean")[
+    large = measure_tile_errors(replace(measuring, tiling=Tiling((64, 16), (2, 2))), folder() / "clean")[
         0
     ]
     assert large.tiles.shape == (4, 3, 32, 20)  # as high as the images, which are lower than tiles
     with pytest.raises(UsageError, match="has 0 images of at least 41x41 input pixels: wanted 2"):
         tiling = Tiling((8, 8), (20, 20))
-        measure_folder(replace(measuring, tiling=tiling), folder() / "clean")
+        measure_tile_errors(replace(measuring, tiling=tiling), folder() / "clean")
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
@@ -160,14 +160,14 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
 
     only = Candidate("only", shade, lambda size: 1)
     tiling, notes = Tiling((16, 16), (2, 2), full=True), tmp_path / "errors.jsonl"
-    measuring = Measuring([only], make_task("sr", scale=2), tiling)
-    whole = measure_folder(measuring, folder() / "clean", notes)[0]
+    measuring = ErrorMeasurement([only], make_task("sr", scale=2), tiling)
+    whole = measure_tile_errors(measuring, folder() / "clean", notes)[0]
     assert len(calls) == 3
     notes.write_text(notes.read_text()[:-30])  # killed in the last line
-    again = measure_folder(measuring, folder() / "clean", notes)[0]
+    again = measure_tile_errors(measuring, folder() / "clean", notes)[0]
     assert len(calls) == 4
     assert torch.equal(whole.errors, again.errors)
-    measure_folder(replace(measuring, seed=1), folder() / "clean", notes)
+    measure_tile_errors(replace(measuring, seed=1), folder() / "clean", notes)
     assert len(calls) == 7  # another measurement begins anew
 
 
@@ -191,8 +191,8 @@ def test_a_bundle_comes_back_as_it_was() -> None:
 def test_saving_again_leaves_nothing_of_the_bundle_before(copy: Path) -> None:
     found = load_bundle(copy)
     only = {"wide": found.checkpoints["wide"]}
-    laplacian = Laplacian([0.0], [[1.0, 2.0]])
-    module = learn(
+    laplacian = LaplacianTable([0.0], [[1.0, 2.0]])
+    module = train_estimator(
         TileErrors(torch.rand(8, 3, 8, 8), torch.rand(8, 2)),
         laplacian,
         Trainer(Settings(steps=0)),
@@ -275,21 +275,21 @@ def test_candidates_that_do_not_go_together() -> None:
         ({}, "at least one checkpoint"),
     ):
         with pytest.raises(UsageError, match=reason):
-            adapt(found, place / "clean", Choices(), run=plain)
+            adapt(found, place / "clean", AdaptOptions(), run=plain)
 
 
 def test_tiles_are_the_papers_unless_something_is_chosen() -> None:
     thin = {"thin": load(folder() / "thin")}
     sr, deblur = make_task("sr", scale=2), make_task("deblur")
-    assert tiling_for(sr, thin, Choices()) == Tiling((48, 48), (1, 1), full=True)
-    assert tiling_for(deblur, thin, Choices()) == Tiling((240, 256), (3, 5), full=True)
-    exact = tiling_for(sr, thin, Choices(exact=True))
+    assert choose_tiling(sr, thin, AdaptOptions()) == Tiling((48, 48), (1, 1), full=True)
+    assert choose_tiling(deblur, thin, AdaptOptions()) == Tiling((240, 256), (3, 5), full=True)
+    exact = choose_tiling(sr, thin, AdaptOptions(exact=True))
     assert min(exact.margin) > 3
     assert exact.grid == 6  # of RFDN's attention
     with pytest.raises(UsageError, match="margin of exact tiles is measured"):
-        Choices(exact=True, margin=3)
+        AdaptOptions(exact=True, margin=3)
     with pytest.raises(UsageError, match="--margin -1"):
-        Choices(margin=-1)
+        AdaptOptions(margin=-1)
 
 
 # --- The command line -----------------------------------------------------------------------------

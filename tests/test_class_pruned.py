@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thinlens.api import load, save
 from thinlens.dynamic.branches import Branches, branch_flops
-from thinlens.dynamic.nm_branches import ClassPruned, Config
+from thinlens.dynamic.nm_branches import ClassPruned, ClassPrunedConfig
 from thinlens.errors import UsageError
 from thinlens.models import create
 from thinlens.sparsity.layout import canonical, in_groups
@@ -42,7 +42,7 @@ def base(seed: int = 0) -> nn.Module:
 def class_pruned(branches: str = "1:4,2:4,4:4", seed: int = 0, searched: str = "{}") -> ClassPruned:
     found = Branches.of(branches)
     sizes = {"classifier_width": 4, "classifier_features": 4, "searched": searched}
-    config = Config(kept=found.kept, m=found.m, **sizes)  # type: ignore[arg-type]
+    config = ClassPrunedConfig(kept=found.kept, m=found.m, **sizes)  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = ClassPruned(config, base(seed))
@@ -103,11 +103,11 @@ def test_training_the_full_branch_is_training_the_base_bit_for_bit() -> None:
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_a_branch_leaves_the_statistics_of_the_others_alone(index: int) -> None:
     module = class_pruned().train()
-    before = [copy.deepcopy([n.state_dict() for n in module.norms_of(i)]) for i in range(3)]
+    before = [copy.deepcopy([n.state_dict() for n in module.branch_norms(i)]) for i in range(3)]
     module.branch(image(), index).square().mean().backward()
     for other in range(3):
-        after = [norm.state_dict() for norm in module.norms_of(other)]
-        for was, now, norm in zip(before[other], after, module.norms_of(other), strict=True):
+        after = [norm.state_dict() for norm in module.branch_norms(other)]
+        for was, now, norm in zip(before[other], after, module.branch_norms(other), strict=True):
             same = all(torch.equal(was[key], now[key]) for key in was)
             assert same == (other != index)
             assert all((p.grad is None) == (other != index) for p in norm.parameters())
@@ -115,7 +115,7 @@ def test_a_branch_leaves_the_statistics_of_the_others_alone(index: int) -> None:
 
 def test_variable_norms_cost_what_the_paper_prints() -> None:
     network = create("dncnn-20")
-    module = ClassPruned(Config(), network)
+    module = ClassPruned(ClassPrunedConfig(), network)
     extra = sum(p.numel() for p in module.norms.parameters())
     assert extra == 4608
     assert round(sum(p.numel() for p in module.parameters()) / 1e6, 3) == 0.754
@@ -141,11 +141,11 @@ def test_every_image_goes_through_the_branch_of_its_class() -> None:
     module, batch = class_pruned(), image(6)
     classes = torch.tensor([2, 0, 1, 0, 2, 2])
     with torch.no_grad():
-        together = module.by_class(batch, classes)
+        together = module.dispatch(batch, classes)
         for index, which in enumerate(classes.tolist()):
-            alone = module.branch(batch[index : index + 1], which)
-            torch.testing.assert_close(together[index : index + 1], alone)
-        assert torch.equal(module(batch), module.by_class(batch, module.classify(batch)))
+            extract_branch = module.branch(batch[index : index + 1], which)
+            torch.testing.assert_close(together[index : index + 1], extract_branch)
+        assert torch.equal(module(batch), module.dispatch(batch, module.classify(batch)))
 
 
 def test_a_tie_goes_to_the_cheaper_branch() -> None:
@@ -188,7 +188,7 @@ def test_layers_may_have_an_n_of_their_own_in_every_branch(tmp_path: Path) -> No
     for index in range(3):
         assert torch.equal(back.branch(image(), index), module.branch(image(), index))
         for name, n in back.n(index).items():
-            layer = prunable_layer(back.alone(index), name)
+            layer = prunable_layer(back.extract_branch(index), name)
             alive = in_groups(canonical(layer.weight != 0, layer), 4, fill=0)
             assert (alive.sum(1) == n).all()
     plain, example = class_pruned(), (1, 1, 32, 32)
@@ -209,7 +209,7 @@ def test_an_n_that_does_not_nest_is_refused(searched: str) -> None:
 
 def test_a_searched_layer_without_ranks_is_refused() -> None:
     with pytest.raises(UsageError, match="was searched and has no ranks"):
-        class_pruned(searched='{"model.0": [1, 2, 4]}').take(class_pruned().structures())
+        class_pruned(searched='{"model.0": [1, 2, 4]}').load_rank_structures(class_pruned().rank_structures())
 
 
 def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:

@@ -148,18 +148,18 @@ def test_the_joint_loss_is_equation_7() -> None:
 
 def test_a_branch_sees_only_the_images_that_count_for_it() -> None:
     """What it minimises is equation 6 all the same, and its statistics are those of its images."""
-    module, alone = class_pruned().train(), class_pruned().train()
+    module, extract_branch = class_pruned().train(), class_pruned().train()
     degraded, clean = Noisy().batch(0, 0, 0)
     share = torch.tensor([[0.98, 0.01, 0.01], [0.02, 0.68, 0.3]]).repeat(3, 1)
     found = weighted_errors(module, degraded, clean, share)
     errors = torch.zeros(6, 3)
     for index, mine in enumerate(([0, 2, 4], [1, 3, 5], [1, 3, 5])):
-        restored = alone.branch(degraded[mine], index)
+        restored = extract_branch.branch(degraded[mine], index)
         errors[mine, index] = (restored - clean[mine]).abs().flatten(1).mean(1)
     weights = torch.tensor([[1, 0, 0], [0, 0.68 / 0.98, 0.3 / 0.98]]).repeat(3, 1)
     torch.testing.assert_close(found, (weights * errors).sum(1))
     for name, value in module.state_dict().items():
-        assert torch.equal(value, alone.state_dict()[name])
+        assert torch.equal(value, extract_branch.state_dict()[name])
 
 
 def test_stage_two_moves_no_part_of_the_classifier() -> None:
@@ -206,7 +206,7 @@ def test_recalibrated_norms_hold_the_statistics_of_their_own_images() -> None:
             for batch in images:
                 module.branch(batch[classes == index], index)
             mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
-            norm = module.norms_of(index)[0]
+            norm = module.branch_norms(index)[0]
             torch.testing.assert_close(norm.running_mean, mean)
     handle.remove()
     assert not module.network.training
@@ -241,7 +241,7 @@ def test_three_stages_end_to_end() -> None:
     assert sum(record["shares"]) == pytest.approx(1)
     bill = sum(s * c for s, c in zip(record["shares"], record["branch_costs"], strict=True))
     assert record["achieved"] == pytest.approx(bill)
-    for name, ranked in result.module.structures().items():
+    for name, ranked in result.module.rank_structures().items():
         ranked.check(result.module.get_submodule(name))  # type: ignore[arg-type]
     again = method().run(model, Noisy(), Trainer(Settings(steps=12)))
     ours, theirs = result.module.state_dict(), again.module.state_dict()
@@ -317,15 +317,15 @@ def test_weights_are_trained_at_the_pace_of_the_run_or_of_the_paper() -> None:
 def test_branches_may_share_their_norms() -> None:
     """Table 4: without variable BatchNorm, every branch moves the same statistics."""
     shared = method(shared_norms=True).dynamic(base(), 0)
-    assert not shared.own_norms
+    assert not shared.separate_norms
     assert not list(shared.norms)
-    assert [shared.norms_of(i) for i in range(3)] == [shared.norms_of(2)] * 3
+    assert [shared.branch_norms(i) for i in range(3)] == [shared.branch_norms(2)] * 3
     before = copy.deepcopy(shared.state_dict())
     Joint(shared, Weights(0.0, 0.0, [0.25, 0.5, 1.0]), 1, [image(4)]).finish()
     assert all(torch.equal(before[k], v) for k, v in shared.state_dict().items())
     own = method().dynamic(base(), 0)
-    assert own.own_norms
-    assert own.norms_of(0)[0] is not own.norms_of(2)[0]
+    assert own.separate_norms
+    assert own.branch_norms(0)[0] is not own.branch_norms(2)[0]
 
 
 def test_without_its_cost_the_joint_loss_has_no_exchange_rate() -> None:

@@ -14,8 +14,8 @@ from cli_cases import images, run
 from native_engine import built
 from test_classpruning import Noisy
 from thinlens.api import evaluate, load, save
-from thinlens.dynamic.router import Router
-from thinlens.dynamic.subnets import Family, lenders
+from thinlens.dynamic.router import ImageRouter
+from thinlens.dynamic.subnets import RoutedSubnets, shared_names
 from thinlens.errors import UsageError
 from thinlens.images.writing import write_png
 from thinlens.methods import METHODS
@@ -38,10 +38,10 @@ def rival(name: str, **options: Any) -> Dynamic:
     return method
 
 
-def family(name: str, depth: int = 8, width: int = 16, **options: Any) -> Family:
+def family(name: str, depth: int = 8, width: int = 16, **options: Any) -> RoutedSubnets:
     model = create("dncnn-20", depth=depth, width=width).eval()
     made = rival(name, **options).dynamic(model, 0)
-    assert isinstance(made, Family)
+    assert isinstance(made, RoutedSubnets)
     return made.eval()
 
 
@@ -65,9 +65,9 @@ def test_table_2_counts(
     made = rival(name, example=(1, 1, 256, 256)).dynamic(create("dncnn-20"), 0)
     assert sum(p.numel() for p in made.parameters()) == params
     assert params / 1e6 == pytest.approx(printed_params, rel=0.005)
-    router = Router(made)
+    router = ImageRouter(made)
     router.classes += [0, 1, 2]
-    bill = router.bill()
+    bill = router.cost_report()
     assert bill["mean_flops"] / 1e9 == pytest.approx(gflops, abs=0.01)
     assert gflops == pytest.approx(printed_gflops, rel=0.012)
     assert bill["branch_flops"] == sorted(bill["branch_flops"])
@@ -123,7 +123,7 @@ def test_a_branch_moves_no_other_statistics(name: str) -> None:
         made.branch(image(4, seed=index), index)
         after = made.state_dict()
         moved = {key for key in after if not torch.equal(before[key], after[key])}
-        own = {id(x) for norm in made.norms_of(index) for x in norm.buffers()}
+        own = {id(x) for norm in made.branch_norms(index) for x in norm.buffers()}
         assert moved == {key for key, x in made.named_buffers() if id(x) in own}
         assert moved
 
@@ -141,19 +141,19 @@ def test_gradients_reach_the_one_set_of_weights(name: str) -> None:
 
 def test_a_shallower_network_is_a_beginning_and_the_end() -> None:
     deep, shallow = create("dncnn-20", depth=8, width=4), create("dncnn-20", depth=4, width=4)
-    found = lenders(shallow, deep)
+    found = shared_names(shallow, deep)
     assert found["model.0.weight"] == "model.0.weight"
     assert found["model.5.weight"] == "model.5.weight"
     assert found["model.8.weight"] == "model.20.weight"
     with pytest.raises(UsageError, match="not those of the deeper one"):
-        lenders(create("dncnn-20", depth=4, width=5), deep)
+        shared_names(create("dncnn-20", depth=4, width=5), deep)
 
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_checkpoint_gives_back_the_family(name: str, tmp_path: Path) -> None:
     made, task = family(name), make_task("denoise", sigmas=(15.0, 25.0, 50.0))
     with torch.no_grad():
-        for norms in (made.norms_of(index) for index in range(3)):
+        for norms in (made.branch_norms(index) for index in range(3)):
             norms[0].running_mean.add_(1)  # type: ignore[operator, union-attr]
     save(tmp_path / "saved", made, model="dncnn-20", task=task)
     back = load(tmp_path / "saved")
@@ -223,7 +223,7 @@ def test_as_many_members_as_may_share_can_be_saved(name: str, tmp_path: Path) ->
     most = rival(name, branches="1:8,2:8,4:8,8:8").dynamic(model, 0)
     save(tmp_path / "saved", most, model="dncnn-17", task=task)
     back = load(tmp_path / "saved").module
-    assert isinstance(back, Family)
+    assert isinstance(back, RoutedSubnets)
     assert back.flops((1, 1, 32, 32)) == most.flops((1, 1, 32, 32))
     with pytest.raises(UsageError, match="5 branches share weights: wanted at most 4"):
         rival(name, branches="1:8,2:8,4:8,6:8,8:8").dynamic(model, 0)

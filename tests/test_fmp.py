@@ -22,11 +22,12 @@ from thinlens.errors import RunError, UsageError
 from thinlens.methods import Pruned
 from thinlens.methods.fmp.method import Fmp
 from thinlens.methods.fmp.selection import CRITERIA
+from thinlens.progress import Progress
 from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.summary import price
-from thinlens.training.loop import Progress, Trainer
+from thinlens.training.loop import Trainer
 from thinlens.training.state import load_state
 
 

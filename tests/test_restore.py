@@ -20,7 +20,7 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.writing import write_png
 from thinlens.restoration import memory
-from thinlens.restoration.folder import Outcome, restore_folder, result_names
+from thinlens.restoration.folder import RestoreResult, restore_folder, result_names
 from thinlens.restoration.whole import restore_image
 from thinlens.signals import Interrupted
 from thinlens.tasks import make_task
@@ -311,5 +311,5 @@ def test_killed_and_started_again_every_image_is_done_once(tmp_path: Path) -> No
 
 
 def test_the_outcome_counts_failures() -> None:
-    outcome = Outcome(1, 2, {"a": "b"}, 0.12345)
+    outcome = RestoreResult(1, 2, {"a": "b"}, 0.12345)
     assert outcome.as_json() == {"done": 1, "failed": 1, "skipped": 2, "seconds": 0.123}

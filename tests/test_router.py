@@ -19,9 +19,9 @@ from native_engine import built
 from thinlens.adaptive import prices, tile_errors
 from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.image_budget import ImageBudget
-from thinlens.adaptive.route_map import PALETTE, SHARE, draw_map
-from thinlens.adaptive.router import Means, TileRouter, Wish
-from thinlens.adaptive.tile_errors import BATCH
+from thinlens.adaptive.route_map import PALETTE, SHARE, draw_route_map
+from thinlens.adaptive.router import RouterContext, TileRouter, RoutingOptions
+from thinlens.adaptive.tile_errors import TILE_BATCH
 from thinlens.api import runner
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_uint8
@@ -31,8 +31,8 @@ from thinlens.images.seams import seam_ratio
 from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS, create
-from thinlens.restoration.folder import Handling, restore_folder
-from thinlens.restoration.receptive_field import measure
+from thinlens.restoration.folder import RestoreOptions, restore_folder
+from thinlens.restoration.receptive_field import measure_receptive_field
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks import make_task
 
@@ -61,13 +61,13 @@ def means(
     tiling: Tiling | None = None,
     estimator: Callable[[Tensor], Tensor] = by_brightness,
     channels: int = 3,
-) -> Means:
+) -> RouterContext:
     candidates = [
         Candidate(f"c{index}", Shade(grey), lambda size, c=cost: c * size[0] * size[1])
         for index, (grey, cost) in enumerate([(0.0, 4), (0.5, 2), (1.0, 0)])
     ]
     tiling = tiling or Tiling((8, 8), (1, 1), full=True)
-    return Means(candidates, estimator, lambda size: 7, tiling, False, channels)
+    return RouterContext(candidates, estimator, lambda size: 7, tiling, False, channels)
 
 
 def halves(height: int = 32, width: int = 32) -> Tensor:
@@ -78,7 +78,7 @@ def halves(height: int = 32, width: int = 32) -> Tensor:
 
 
 def test_every_tile_goes_where_its_estimate_says() -> None:
-    router = TileRouter(means(), Wish(0.0))
+    router = TileRouter(means(), RoutingOptions(0.0))
     result = restore_image(router, halves())
     assert result.shape == (3, 64, 64)
     assert (result[..., :32] == 1).all()  # the free one
@@ -94,7 +94,7 @@ def test_every_tile_goes_where_its_estimate_says() -> None:
 def test_any_size_is_whole_and_paid(height: int, width: int, beta: float) -> None:
     """No border is cropped, no pixel is left out, and the bill is the sum of the tiles."""
     made = means()
-    router = TileRouter(made, Wish(beta))
+    router = TileRouter(made, RoutingOptions(beta))
     image = halves(height, width)
     result = restore_image(router, image)
     assert result.shape == (3, 2 * height, 2 * width)
@@ -120,7 +120,7 @@ def test_a_budget_is_met_within_one_percent(rule: str, part: float) -> None:
         draw = np.sort(noise.uniform(-4, -2, (len(tiles), 3)), axis=1)
         return torch.from_numpy(draw)
 
-    router = TileRouter(means(estimator=random), Wish(budget=ImageBudget(part=part), rule=rule))
+    router = TileRouter(means(estimator=random), RoutingOptions(budget=ImageBudget(part=part), rule=rule))
     restore_image(router, halves(160, 160))
     assert router.last
     dearest = 4 * 160 * 160
@@ -129,7 +129,7 @@ def test_a_budget_is_met_within_one_percent(rule: str, part: float) -> None:
 
 
 def test_a_budget_out_of_reach_says_the_range() -> None:
-    router = TileRouter(means(), Wish(budget=ImageBudget.read("20")))
+    router = TileRouter(means(), RoutingOptions(budget=ImageBudget.read("20")))
     with pytest.raises(UsageError, match=r"a budget of 20 multiply-adds: this image takes 112 at"):
         restore_image(router, halves())
 
@@ -150,7 +150,7 @@ def test_prices_in_milliseconds_never_rise_towards_cheaper_candidates(
     made, size, asked = means(), (10, 10), []
     monkeypatch.setattr(prices, "_measured", lambda *_: asked.append(1) or [0.3, 0.1, 0.2, 0.05])
     found = [
-        prices.in_milliseconds(made.candidates, made.estimator, size, 3, f"a test {number}")
+        prices.latency_model(made.candidates, made.estimator, size, 3, f"a test {number}")
         for number in (0, 0, 1)
     ]
     assert len(asked) == 2  # the same is measured once
@@ -162,22 +162,22 @@ def test_prices_in_milliseconds_never_rise_towards_cheaper_candidates(
 def test_wishes_that_make_no_sense() -> None:
     for beta in (-0.1, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="--beta"):
-            Wish(beta)
+            RoutingOptions(beta)
     with pytest.raises(UsageError, match="--rule 'best'"):
-        Wish(rule="best")
+        RoutingOptions(rule="best")
     with pytest.raises(UsageError, match="lagrange has no beta"):
-        Wish(rule="lagrange")
+        RoutingOptions(rule="lagrange")
     with pytest.raises(UsageError, match="--blend 2: wanted 0 to 1, the margin"):
-        TileRouter(means(), Wish(), blend=2)
+        TileRouter(means(), RoutingOptions(), blend=2)
 
 
 def test_tiles_are_batched_by_candidate_and_no_batch_grows_with_the_image() -> None:
     made = means()
-    restore_image(TileRouter(made, Wish(0.0)), halves(8, 800))
+    restore_image(TileRouter(made, RoutingOptions(0.0)), halves(8, 800))
     dearest, _, free = (c.network.calls for c in made.candidates)  # type: ignore[attr-defined]
     assert sum(dearest) == sum(free) == 50
-    assert max(dearest) == max(free) == BATCH
-    assert len(dearest) == -(-50 // BATCH)
+    assert max(dearest) == max(free) == TILE_BATCH
+    assert len(dearest) == -(-50 // TILE_BATCH)
 
 
 def test_without_an_estimate_the_dearest_restores_and_flat_tiles_cost_nothing() -> None:
@@ -188,12 +188,12 @@ def test_without_an_estimate_the_dearest_restores_and_flat_tiles_cost_nothing() 
         return torch.full((len(tiles), 3), -8.0)
 
     for estimator, grey in ((unknown, 0.0), (flat, 1.0)):
-        router = TileRouter(means(estimator=estimator), Wish(0.3))
+        router = TileRouter(means(estimator=estimator), RoutingOptions(0.3))
         assert (restore_image(router, halves()) == grey).all()
 
 
 def test_colours_are_routed_together_through_grey_networks() -> None:
-    router = TileRouter(means(channels=1), Wish(0.0))
+    router = TileRouter(means(channels=1), RoutingOptions(0.0))
     result = restore_image(router, halves())
     assert result.shape == (3, 64, 64)
     assert router.last
@@ -216,10 +216,10 @@ class FullMemory:
 def test_out_of_memory_halves_the_batch() -> None:
     tiles = torch.rand(13, 3, 4, 4)
     assert torch.equal(
-        tile_errors.restored(FullMemory(2), tiles), F.interpolate(tiles, scale_factor=2)
+        tile_errors.run_tiles(FullMemory(2), tiles), F.interpolate(tiles, scale_factor=2)
     )
     with pytest.raises(RunError, match="a tile of 4x4 does not fit"):
-        tile_errors.restored(FullMemory(0), tiles)
+        tile_errors.run_tiles(FullMemory(0), tiles)
 
 
 # --- Exact tiles, seams ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_out_of_memory_halves_the_batch() -> None:
 def test_one_candidate_with_its_reach_equals_the_whole_image(name: str, engine: str) -> None:
     torch.manual_seed(0)
     network = create(name, **MODELS[name].tiny).eval()
-    reach = measure(network, 3)
+    reach = measure_receptive_field(network, 3)
     assert reach.exact
     side = max(16, reach.margin // 2)
     tiling = Tiling((side, side), (reach.margin,) * 2, reach.grid, full=True)
@@ -240,7 +240,7 @@ def test_one_candidate_with_its_reach_equals_the_whole_image(name: str, engine: 
     def sure(tiles: Tensor) -> Tensor:
         return torch.full((len(tiles), 1), -3.0)
 
-    router = TileRouter(Means([only], sure, lambda size: 0, tiling, True, 3), Wish())
+    router = TileRouter(RouterContext([only], sure, lambda size: 0, tiling, True, 3), RoutingOptions())
     image = F.avg_pool2d(torch.rand(1, 3, 2 * side + 9, 3 * side + 4), 3, 1)[0]
     routed, whole = (to_uint8(restore_image(x, image)).int() for x in (router, run))
     assert router.last
@@ -253,10 +253,10 @@ def test_blending_softens_seams_and_keeps_the_size() -> None:
     tiling = Tiling((8, 8), (4, 4), full=True)
     made = means(tiling)
     tiles = tiling.evenly(32, 32).tiles(32, 32)
-    hard, soft = (restore_image(TileRouter(made, Wish(0.0), b), halves()) for b in (0, 4))
+    hard, soft = (restore_image(TileRouter(made, RoutingOptions(0.0), b), halves()) for b in (0, 4))
     assert hard.shape == soft.shape
     assert seam_ratio(soft, tiles, 2) < seam_ratio(hard, tiles, 2) / 2
-    same = restore_image(TileRouter(made, Wish(50.0), 4), halves())
+    same = restore_image(TileRouter(made, RoutingOptions(50.0), 4), halves())
     torch.testing.assert_close(same, torch.ones_like(same))
 
 
@@ -273,8 +273,8 @@ class Counted(WholeRows):
         return self
 
 
-@pytest.mark.parametrize("wish", [Wish(0.0), Wish(budget=ImageBudget(part=0.5))])
-def test_only_a_batch_of_tiles_is_read_at_once(wish: Wish) -> None:
+@pytest.mark.parametrize("wish", [RoutingOptions(0.0), RoutingOptions(budget=ImageBudget(part=0.5))])
+def test_only_a_batch_of_tiles_is_read_at_once(wish: RoutingOptions) -> None:
     """What a higher image adds is its own result: the part that computes stays as it is."""
     for height in (40, 400):
         image = Counted(halves(height, 24))
@@ -292,13 +292,13 @@ def test_the_manifest_holds_every_estimate_and_route(tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "a.png", to_uint8(halves()))
     made = means()
 
-    def run(wish: Wish) -> tuple[int, int]:
+    def run(wish: RoutingOptions) -> tuple[int, int]:
         outcome = restore_folder(TileRouter(made, wish), SR, tmp_path / "in", tmp_path / "out")
         return outcome.done, outcome.skipped
 
-    assert run(Wish(0.0)) == (1, 0)
-    assert run(Wish(0.0)) == (0, 1)
-    assert run(Wish(0.5)) == (1, 0)  # another beta gives another image
+    assert run(RoutingOptions(0.0)) == (1, 0)
+    assert run(RoutingOptions(0.0)) == (0, 1)
+    assert run(RoutingOptions(0.5)) == (1, 0)  # another beta gives another image
     lines = [json.loads(x) for x in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     told = lines[0]["routes"]
     assert told["route"] == [2, 2, 0, 0] * 4
@@ -308,19 +308,19 @@ def test_the_manifest_holds_every_estimate_and_route(tmp_path: Path) -> None:
     assert told["macs"] == 8 * 4 * 100 + 16 * 7
     assert lines[0]["seconds"] >= 0
     made = replace(made, estimator_names=("another estimator", ""))
-    assert run(Wish(0.5)) == (1, 0)
+    assert run(RoutingOptions(0.5)) == (1, 0)
 
 
 def test_the_map_colours_the_tiles_of_dear_candidates(tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "a.png", to_uint8(halves()))
-    router = TileRouter(means(), Wish(0.0))
+    router = TileRouter(means(), RoutingOptions(0.0))
 
     def picture(result: Path, target: Path) -> None:
         assert router.last
-        draw_map(result, target, router.last, means().tiling)
+        draw_route_map(result, target, router.last, means().tiling)
 
-    handling = Handling(picture=picture)
-    restore_folder(router, SR, tmp_path / "in", tmp_path / "out", handling=handling)
+    handling = RestoreOptions(picture=picture)
+    restore_folder(router, SR, tmp_path / "in", tmp_path / "out", options=handling)
     seen = read_image(tmp_path / "out" / "a.routes.png")
     assert (seen[..., :32] == 255).all()
     inside = torch.tensor([round(SHARE * value) for value in PALETTE[0]], dtype=torch.uint8)
@@ -328,7 +328,7 @@ def test_the_map_colours_the_tiles_of_dear_candidates(tmp_path: Path) -> None:
     assert seen[:, 5, 48].tolist() == list(PALETTE[0])  # a tile begins
     write_png(tmp_path / "in" / "a.routes.png", to_uint8(halves()))
     with pytest.raises(UsageError, match=r"a\.routes\.png is a result"):
-        restore_folder(router, SR, tmp_path / "in", tmp_path / "out", handling=handling)
+        restore_folder(router, SR, tmp_path / "in", tmp_path / "out", options=handling)
 
 
 def test_a_network_that_gives_nan_is_told_of() -> None:
@@ -337,4 +337,4 @@ def test_a_network_that_gives_nan_is_told_of() -> None:
             return F.interpolate(x, scale_factor=2) * float("nan")
 
     with pytest.raises(RunError, match="NaN"):
-        tile_errors.restored(Broken(), torch.rand(2, 3, 4, 4))
+        tile_errors.run_tiles(Broken(), torch.rand(2, 3, 4, 4))

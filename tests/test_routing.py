@@ -18,10 +18,10 @@ from test_class_pruned import BRANCHES, base, class_pruned, image
 from test_families import RIVALS, family
 from thinlens.api import evaluate, load, runner, save
 from thinlens.dynamic.branches import Branches
-from thinlens.dynamic.nm_branches import ClassPruned, Config
+from thinlens.dynamic.nm_branches import ClassPruned, ClassPrunedConfig
 from thinlens.dynamic.routed import Routed
-from thinlens.dynamic.router import Router, always, dealt, oracle
-from thinlens.dynamic.samples import sample
+from thinlens.dynamic.router import ImageRouter, fixed_branch, shuffled, by_noise_level
+from thinlens.dynamic.samples import restore_by_branches
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_size
 from thinlens.models import create
@@ -43,32 +43,32 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
     def choose(batch: Tensor) -> Tensor:
         return torch.tensor([next(place) for _ in batch])
 
-    router = Router(module, choose)
+    router = ImageRouter(module, choose)
     with torch.no_grad():
         assert router.route(image(len(classes))) == classes
-    bill = router.bill()
+    bill = router.cost_report()
     assert router.classes == classes
     assert bill["shares"] == [classes.count(i) / len(classes) for i in range(3)]
     assert bill["classifier_flops"] == 0  # nobody asked it
     total = sum(bill["branch_flops"][index] for index in classes)
     assert bill["mean_flops"] == pytest.approx(total / len(classes))
-    again = Router(module, dealt(classes, seed))
+    again = ImageRouter(module, shuffled(classes, seed))
     with torch.no_grad():
         again.route(image(len(classes)))
     assert sorted(again.classes) == sorted(classes)
-    assert again.bill() == bill
+    assert again.cost_report() == bill
 
 
 def test_a_noise_level_router_costs_what_table_1_prints() -> None:
     """methods.md, 7.5: 15/25/50 to 1:4/2:4/4:4 is 58.33 %; the paper prints 50.88G, 58.3 %."""
     network, found = create("dncnn-20"), Branches.of(BRANCHES[0])
-    module = ClassPruned(Config(), network)
+    module = ClassPruned(ClassPrunedConfig(), network)
     names = [f"model.{2 + 3 * index}" for index in range(18)]
     layers = {name: prunable_layer(network, name) for name in names}
     module.set_ranks({k: magnitude_ranks(x.weight, x, found.m) for k, x in layers.items()})
-    router = Router(module)
+    router = ImageRouter(module)
     router.classes += [0, 1, 2]
-    bill = router.bill()
+    bill = router.cost_report()
     # ours keeps the ends dense (0.2 % more) and counts the classifier (0.5 %)
     assert bill["of_base"] == pytest.approx(0.5833, abs=0.008)
     assert bill["classifier_flops"] == 408_944_640
@@ -76,14 +76,14 @@ def test_a_noise_level_router_costs_what_table_1_prints() -> None:
 
 def test_the_oracle_knows_the_noise_levels_of_training() -> None:
     for index, sigma in enumerate((15.0, 25.0, 50.0)):
-        assert oracle([sigma], BLIND.sigmas, 4)(image(4)).tolist() == [index] * 4  # type: ignore[attr-defined]
+        assert by_noise_level([sigma], BLIND.sigmas, 4)(image(4)).tolist() == [index] * 4  # type: ignore[attr-defined]
     levels = (15.0, 25.0, 50.0)
-    assert oracle([50.0, 15.0], levels, 2)(image(4)).tolist() == [2, 2, 0, 0]
+    assert by_noise_level([50.0, 15.0], levels, 2)(image(4)).tolist() == [2, 2, 0, 0]
     with pytest.raises(UsageError, match=r"oracle knows 15\.0, 25\.0, 50\.0"):
-        oracle([30.0], levels, 1)
+        by_noise_level([30.0], levels, 1)
     with pytest.raises(UsageError, match="this task has none"):
-        oracle([], levels, 1)
-    assert always(1)(image(3)).tolist() == [1, 1, 1]
+        by_noise_level([], levels, 1)
+    assert fixed_branch(1)(image(3)).tolist() == [1, 1, 1]
 
 
 def test_noise_of_several_levels_is_drawn_by_the_generator() -> None:
@@ -131,7 +131,7 @@ def test_the_engine_runs_every_branch(
     monkeypatch.setattr(module, "classify", lambda images: classes[: len(images)])
     with torch.inference_mode():
         for index in range(module.count):
-            assert torch.equal(module.alone(index)(batch), module.branch(batch, index))
+            assert torch.equal(module.extract_branch(index)(batch), module.branch(batch, index))
         expected = module(batch)
     for engine in ("native", "auto"):
         assert torch.allclose(runner(module, engine)(batch), expected, atol=1e-5)
@@ -151,14 +151,14 @@ def test_a_network_that_routes_is_judged_in_the_engine(tmp_path: Path) -> None:
 
 def test_a_large_image_is_one_image_whatever_its_tiles() -> None:
     module, whole = class_pruned(), image()[0]
-    for tiler in (router := Router(module))._tilers:
+    for tiler in (router := ImageRouter(module))._tilers:
         tiler._tile = 8  # as if no more fitted into memory
     with torch.no_grad():
         chosen = int(module.classify(whole[None]))
         expected = module.branch(whole[None], chosen)[0].clamp(0, 1)
         torch.testing.assert_close(restore_image(router, whole), expected, rtol=0, atol=1e-6)
     assert router.classes == [chosen]
-    assert router.account() == {"tile": 8}
+    assert router.manifest_fields() == {"tile": 8}
     with pytest.raises(UsageError, match="an image of 3 channels: the classifier takes 1"):
         restore_image(router, torch.rand(3, 12, 14))
 
@@ -177,18 +177,18 @@ def judged_at_three_levels(folder: Path, router: str = "learned") -> Evaluation:
 def test_several_noise_levels_are_the_sum_of_each_alone(tmp_path: Path) -> None:
     found = judged_at_three_levels(tmp_path / "all")
     network = load(tmp_path / "all" / "net")
-    alone = [
+    separate = [
         evaluate(network, tmp_path / "all" / "clean", task=make_task("denoise", sigma=sigma))
         for sigma in SIGMAS
     ]
     assert [replace(x, sigma=None) for x in found.per_image] == [
-        score for one in alone for score in one.per_image
+        score for one in separate for score in one.per_image
     ]
-    for at, one, sigma in zip(found.per_sigma(), alone, SIGMAS, strict=True):
+    for at, one, sigma in zip(found.per_sigma(), separate, SIGMAS, strict=True):
         assert (at["sigma"], at["psnr"], at["ssim"]) == (sigma, one.psnr, one.ssim)
         assert at["shares"] == one.routing["shares"]
         assert at["mean_flops"] == pytest.approx(one.routing["mean_flops"])
-    assert found.psnr == pytest.approx(sum(one.psnr for one in alone) / 3)
+    assert found.psnr == pytest.approx(sum(one.psnr for one in separate) / 3)
     costs = [at["mean_flops"] for at in found.per_sigma()]
     assert found.routing["mean_flops"] == pytest.approx(sum(costs) / 3)
     content = json.loads(json.dumps(found.as_json()))
@@ -226,7 +226,7 @@ def test_a_sample_shows_every_branch_as_it_is_judged(tmp_path: Path) -> None:
     network, clean = load(tmp_path / "all" / "net"), tmp_path / "all" / "clean"
     assert isinstance(network.module, ClassPruned)
     shown = {
-        f"sigma {sigma:g}": sample(network.module, make_task("denoise", sigma=sigma), clean)
+        f"sigma {sigma:g}": restore_by_branches(network.module, make_task("denoise", sigma=sigma), clean)
         for sigma in SIGMAS
     }
     for index, one in enumerate(shown.values()):
@@ -239,7 +239,7 @@ def test_a_sample_shows_every_branch_as_it_is_judged(tmp_path: Path) -> None:
     assert height > 300
     assert width > height
     with pytest.raises(UsageError, match="there is no number 4"):
-        sample(network.module, BLIND, clean, index=3)
+        restore_by_branches(network.module, BLIND, clean, index=3)
 
 
 def test_shares_are_drawn_as_training_went(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from thinlens.adaptive.rule import (
-    FLAT,
-    Offers,
-    chosen,
+    FLAT_MSE,
+    TileCosts,
+    select_candidates,
     equation_8,
     lagrangian,
-    steps,
-    within,
+    breakpoints,
+    select_within_budget,
 )
 from thinlens.errors import UsageError
 
@@ -27,7 +27,7 @@ ERRORS = np.array([[20.0, 21.0, 24.0, 40.0]]) / 255**2
 
 
 @st.composite
-def offers(draw: st.DrawFn, free: bool = True) -> Offers:
+def offers(draw: st.DrawFn, free: bool = True) -> TileCosts:
     count, n = draw(st.integers(1, 12)), draw(st.integers(1, 5))
     seed = draw(st.integers(0, 10**6))
     generator = np.random.default_rng(seed)
@@ -52,12 +52,12 @@ def best_by_hand(errors: NDArray[np.float64], beta: float) -> int:
 )
 def test_the_worked_example(beta: float, wanted: int) -> None:
     """methods.md, section 6."""
-    assert chosen(equation_8(ERRORS, COSTS), beta).tolist() == [wanted - 1]
+    assert select_candidates(equation_8(ERRORS, COSTS), beta).tolist() == [wanted - 1]
     assert best_by_hand(ERRORS, beta) == wanted - 1
 
 
 def test_the_worked_examples_breakpoints() -> None:
-    path = steps(equation_8(ERRORS, COSTS))
+    path = breakpoints(equation_8(ERRORS, COSTS))
     np.testing.assert_allclose(path.t, [0.0544, 0.3137, 1.3273], atol=5e-5)
     assert (path.before.tolist(), path.after.tolist()) == ([0, 1, 2], [1, 2, 3])
 
@@ -65,29 +65,29 @@ def test_the_worked_examples_breakpoints() -> None:
 @given(st.lists(st.integers(1, 10**6), min_size=4, max_size=4), st.floats(0, 10))
 def test_it_is_equation_8(raw: list[int], beta: float) -> None:
     errors = np.array([raw]) / 1e4
-    assert chosen(equation_8(errors, COSTS), beta)[0] == best_by_hand(errors, beta)
+    assert select_candidates(equation_8(errors, COSTS), beta)[0] == best_by_hand(errors, beta)
 
 
 @given(offers())
-def test_the_limits(found: Offers) -> None:
+def test_the_limits(found: TileCosts) -> None:
     least = found.losses.min(axis=1)
-    at_zero = chosen(found, 0)
+    at_zero = select_candidates(found, 0)
     assert (found.losses[found.tiles, at_zero] == least).all()
     dearer = [found.losses[tile, route + 1 :] for tile, route in enumerate(at_zero)]
     assert all((rest > low).all() for rest, low in zip(dearer, least, strict=True))
     cheapest = found.costs.min(axis=1)
-    assert (found.costs[found.tiles, chosen(found, 1e9)] == cheapest).all()
+    assert (found.costs[found.tiles, select_candidates(found, 1e9)] == cheapest).all()
 
 
 @given(offers(), st.lists(st.floats(0, 20), min_size=2, max_size=8))
-def test_the_cost_never_rises_with_beta(found: Offers, betas: list[float]) -> None:
-    spent = [found.spent(chosen(found, beta)) for beta in sorted(betas)]
+def test_the_cost_never_rises_with_beta(found: TileCosts, betas: list[float]) -> None:
+    spent = [found.spent(select_candidates(found, beta)) for beta in sorted(betas)]
     assert spent == sorted(spent, reverse=True)
 
 
 @given(offers())
-def test_between_breakpoints_nothing_changes(found: Offers) -> None:
-    path = steps(found)
+def test_between_breakpoints_nothing_changes(found: TileCosts) -> None:
+    path = breakpoints(found)
     assert (np.diff(path.t) >= 0).all()
     edges = [0.0, *path.t.tolist(), float(path.t.max(initial=0)) + 1]
     for low, high in pairwise(edges):
@@ -98,7 +98,7 @@ def test_between_breakpoints_nothing_changes(found: Offers) -> None:
             if t <= low:
                 assert routes[tile] == before
                 routes[tile] = after
-        middle = chosen(found, (low + high) / 2)
+        middle = select_candidates(found, (low + high) / 2)
         weights = found.losses + (low + high) / 2 * found.prices
         np.testing.assert_allclose(
             weights[found.tiles, routes], weights[found.tiles, middle], rtol=1e-9
@@ -107,12 +107,12 @@ def test_between_breakpoints_nothing_changes(found: Offers) -> None:
 
 
 @given(offers(), st.floats(0, 1))
-def test_a_budget_is_kept_and_used_up_to_one_step(found: Offers, part: float) -> None:
-    path = steps(found)
+def test_a_budget_is_kept_and_used_up_to_one_step(found: TileCosts, part: float) -> None:
+    path = breakpoints(found)
     most, least = found.spent(path.start), found.costs.min(axis=1).sum()
     budget = least + part * (most - least)
     fixed = 3 * part
-    routes = within(found, budget + fixed, fixed)
+    routes = select_within_budget(found, budget + fixed, fixed)
     spent = found.spent(routes)
     assert spent <= budget * (1 + 1e-9) + 1e-9
     saved = found.costs[path.tile, path.before] - found.costs[path.tile, path.after]
@@ -123,19 +123,19 @@ def test_many_tiles_meet_a_budget_within_one_percent() -> None:
     generator = np.random.default_rng(0)
     errors = np.sort(10 ** generator.uniform(-4, -2, (400, 4)), axis=1)
     for found in (equation_8(errors, COSTS), lagrangian(errors, COSTS, np.ones(400))):
-        for budget in np.linspace(0.1, 1, 20) * found.spent(chosen(found, 0)):
-            assert found.spent(within(found, budget)) == pytest.approx(budget, rel=0.01)
+        for budget in np.linspace(0.1, 1, 20) * found.spent(select_candidates(found, 0)):
+            assert found.spent(select_within_budget(found, budget)) == pytest.approx(budget, rel=0.01)
 
 
 def test_a_budget_that_nothing_meets_says_the_range() -> None:
     found = equation_8(np.repeat(ERRORS, 2, 0), (*COSTS[:3], 1.0))
     with pytest.raises(UsageError, match=r"takes 3 at least and 49\.2 where"):
-        within(found, 2.5, fixed=1)
-    assert within(found, 1e9).tolist() == [0, 0]  # more than can be spent well is no mistake
+        select_within_budget(found, 2.5, fixed=1)
+    assert select_within_budget(found, 1e9).tolist() == [0, 0]  # more than can be spent well is no mistake
 
 
 def test_flat_tiles_go_to_the_cheapest_and_unknown_ones_to_the_dearest() -> None:
-    flat = [1e-9, 1e-9, 1e-9, FLAT / 2]
+    flat = [1e-9, 1e-9, 1e-9, FLAT_MSE / 2]
     unknown = [1e-3, np.nan, 1e-3, 1e-3]
     endless = [1e-3, 1e-3, 1e-3, np.inf]
     for found in (
@@ -143,16 +143,16 @@ def test_flat_tiles_go_to_the_cheapest_and_unknown_ones_to_the_dearest() -> None
         lagrangian([flat, unknown, endless], COSTS, [1, 1, 1]),
     ):
         for beta in (0, 0.3, 10):
-            assert chosen(found, beta).tolist() == [3, 0, 0]
-        assert not len(steps(found).t)
+            assert select_candidates(found, beta).tolist() == [3, 0, 0]
+        assert not len(breakpoints(found).t)
 
 
 def test_ties_go_to_the_cheaper() -> None:
-    assert chosen(equation_8([[1.0, 1.0, 1.0]], (3, 2, 1)), 0).tolist() == [2]
-    assert chosen(equation_8([[0.5, 1.0]], (2, 1)), 1.0).tolist() == [1]  # 0.5 + 1 = 1 + 0.5
+    assert select_candidates(equation_8([[1.0, 1.0, 1.0]], (3, 2, 1)), 0).tolist() == [2]
+    assert select_candidates(equation_8([[0.5, 1.0]], (2, 1)), 1.0).tolist() == [1]  # 0.5 + 1 = 1 + 0.5
 
 
 @pytest.mark.parametrize("beta", [-0.1, float("nan"), float("inf")])
 def test_a_beta_below_zero_is_refused(beta: float) -> None:
     with pytest.raises(UsageError, match="wanted a number of 0 or more"):
-        chosen(equation_8(ERRORS, COSTS), beta)
+        select_candidates(equation_8(ERRORS, COSTS), beta)

@@ -17,11 +17,11 @@ from torch.nn.utils import parametrize
 from thinlens.errors import RunError, UsageError
 from thinlens.methods.frozen_entries import held
 from thinlens.methods.least_squares.method import LeastSquares
-from thinlens.methods.method import Pruned
 from thinlens.methods.sls.annealing import CAP, Annealing
 from thinlens.methods.sls.method import Sls
 from thinlens.methods.sls.search import NotReachedError, Search
 from thinlens.sparsity.budget import Budget
+from thinlens.sparsity.pattern import Pruned
 from thinlens.training.loop import Settings, Trainer
 from tiny_training import torchrun
 

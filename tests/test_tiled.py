@@ -27,8 +27,8 @@ from thinlens.images.seams import seam_ratio
 from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create
 from thinlens.restoration import tiled
-from thinlens.restoration.folder import Handling, restore_folder
-from thinlens.restoration.receptive_field import Reach, measure
+from thinlens.restoration.folder import RestoreOptions, restore_folder
+from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
 from thinlens.restoration.tiled import Tiler
 from thinlens.restoration.whole import restore_image
 from thinlens.tasks import make_task
@@ -41,8 +41,8 @@ def tiny(name: str) -> nn.Module:
 
 
 @functools.cache
-def reach(name: str) -> Reach:
-    return measure(tiny(name), MODELS[name].channels)
+def reach(name: str) -> ReceptiveField:
+    return measure_receptive_field(tiny(name), MODELS[name].channels)
 
 
 def tiler(name: str, tile: int, network: Callable[[Tensor], Tensor] | None = None) -> Tiler:
@@ -122,7 +122,7 @@ def test_the_radius_is_that_of_the_kernels(kernels: tuple[int, ...]) -> None:
     layers = [nn.Conv2d(1, 1, kernel, padding=kernel // 2) for kernel in kernels]
     with torch.no_grad():
         layers[0].weight.zero_()  # a weight of zero may come alive: it counts
-    found = measure(nn.Sequential(*layers), 1)
+    found = measure_receptive_field(nn.Sequential(*layers), 1)
     assert (found.radius, found.grid, found.exact) == (sum(k // 2 for k in kernels), 1, True)
 
 
@@ -147,7 +147,7 @@ class Strided(nn.Module):
 @pytest.mark.parametrize("stride", [2, 3, 8])
 def test_tiles_of_a_strided_network_begin_on_its_grid(stride: int) -> None:
     network = Strided(stride)
-    found = measure(network, 1)
+    found = measure_receptive_field(network, 1)
     assert (found.grid, found.radius, found.exact) == (stride, stride, True)
     image = smooth(1, 61, 47)
     tiles = restore_image(network, image, tile=17)
@@ -162,7 +162,7 @@ class Balanced(nn.Module):
 
 
 def test_a_network_that_sees_the_whole_image_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    found = measure(Balanced(), 1)
+    found = measure_receptive_field(Balanced(), 1)
     assert found.radius is None
     assert not found.exact
     assert 0 < found.error < 1
@@ -276,15 +276,15 @@ def test_fading_changes_nothing_where_tiles_agree(
 ) -> None:
     image = smooth(3, height, width)
     made = Tiler(Identity(), 3, tile=tile, blend=blend)
-    made.__dict__["reach"] = Reach(0, 0, 1, 0.0)
+    made.__dict__["reach"] = ReceptiveField(0, 0, 1, 0.0)
     torch.testing.assert_close(joined(made, image), image, rtol=0, atol=1e-6)
 
 
 def test_a_folder_is_restored_with_fading_tiles(tmp_path: Path) -> None:
     source = images(tmp_path / "in", 1, 64, 56)
     task = make_task("denoise", channels=3)
-    handling = Handling(tile=24, blend=30)  # wider than a band is high
-    outcome = restore_folder(Identity(), task, source, tmp_path / "out", handling=handling)
+    handling = RestoreOptions(tile=24, blend=30)  # wider than a band is high
+    outcome = restore_folder(Identity(), task, source, tmp_path / "out", options=handling)
     assert outcome.failures == {}
     one, other = (_pixels(folder / "image0.png") for folder in (source, tmp_path / "out"))
     assert (one == other).all()

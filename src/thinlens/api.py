@@ -20,22 +20,22 @@ from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import resolve
 from thinlens.checkpoints.tensors import Structures
 from thinlens.dynamic.routed import Routed
-from thinlens.dynamic.router import ByImage, Choice, Router, always, dealt, oracle
+from thinlens.dynamic.router import RoutedRunner, BranchPolicy, ImageRouter, fixed_branch, shuffled, by_noise_level
 from thinlens.engine.automatic import faster
 from thinlens.engine.compiled import compile as compile_module
 from thinlens.engine.latency import price_layers
 from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
-from thinlens.methods.method import Pruned
 from thinlens.methods.nm_method import NMMethod
 from thinlens.models import image_channels
 from thinlens.restoration.evaluation import Evaluation, Progress
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
-from thinlens.restoration.folder import Handling, Outcome, restore_folder
+from thinlens.restoration.folder import RestoreOptions, RestoreResult, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
 from thinlens.sparsity.budget import Budget, milliseconds
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.summary import Price, price
 from thinlens.tasks import make_task
 from thinlens.tasks.denoising import Denoising
@@ -146,7 +146,7 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     """
     module, _ = _parts(network)
     if isinstance(module, Routed):
-        return ByImage(module, [compile(branch, precision, threads) for branch in module.apart()])
+        return RoutedRunner(module, [compile(branch, precision, threads) for branch in module.apart()])
     return compile_module(module, precision, threads)
 
 
@@ -186,16 +186,16 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
             running, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
         )
 
-    def judge(routed: Router, progress: Progress | None = None) -> Evaluation:
+    def judge(routed: ImageRouter, progress: Progress | None = None) -> Evaluation:
         return evaluate_folder(
             routed, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
         )
 
-    by = partial(Router, module, branches=[runner(branch, engine) for branch in module.apart()])
+    by = partial(ImageRouter, module, branches=[runner(branch, engine) for branch in module.apart()])
     routed = by()
     if router == "random":
         judge(routed)
-        routed = by(dealt(routed.classes, seed))
+        routed = by(shuffled(routed.classes, seed))
     elif router == "oracle":
         known = make_task(**network.task) if isinstance(network, Checkpoint) else judged
         images, levels = len(open_pairs(Path(folder), judged)), _sigmas(known)
@@ -204,13 +204,13 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
                 f"router oracle: {len(levels)} noise levels and {module.count} branches: "
                 "wanted one branch for each"
             )
-        routed = by(oracle(sigmas or _sigmas(judged), levels, images))
+        routed = by(by_noise_level(sigmas or _sigmas(judged), levels, images))
     elif router != "learned":
         routed = by(_fixed(router, module))
     found = judge(routed, progress)
     scores = zip(found.per_image, routed.classes, strict=True)
     told = tuple(replace(score, branch=branch) for score, branch in scores)
-    return replace(found, per_image=told, routing={"router": router, **routed.bill()})
+    return replace(found, per_image=told, routing={"router": router, **routed.cost_report()})
 
 
 def _sigmas(task: Task) -> tuple[float, ...]:
@@ -218,12 +218,12 @@ def _sigmas(task: Task) -> tuple[float, ...]:
     return (task.sigmas or (task.sigma,)) if isinstance(task, Denoising) else ()
 
 
-def _fixed(router: str, module: Routed) -> Choice:
+def _fixed(router: str, module: Routed) -> BranchPolicy:
     """Read the number of a branch."""
     known = [str(index) for index in range(module.count)]
     if router not in known:
         raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
-    return always(int(router))
+    return fixed_branch(int(router))
 
 
 def restore(
@@ -235,22 +235,22 @@ def restore(
     engine: str = "auto",
     progress: Progress | None = None,
     **handling: Any,
-) -> Outcome:
+) -> RestoreResult:
     """Restore an image, or all images below a folder, to `out`/<relative path>.png.
 
     The same call again does what is left. A bad image is listed and the others go on.
-    `engine` is as for `evaluate`, `handling` are fields of `Handling`: `tile`, `blend` and
+    `engine` is as for `evaluate`, `options` are fields of `RestoreOptions`: `tile`, `blend` and
     `max_pixels`. A router of tiles (`adaptive.router`) has its own engine and wants `task`.
     """
     restored = _task(network, task)
     running = network if isinstance(network, Restorer) else runner(network, engine)
-    known = {field.name for field in fields(Handling)}
+    known = {field.name for field in fields(RestoreOptions)}
     for key in handling:
         if key not in known:
             raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(known))}")
-    chosen = Handling(**handling)
+    chosen = RestoreOptions(**handling)
     source, out = Path(source), Path(out)
-    return restore_folder(running, restored, source, out, handling=chosen, progress=progress)
+    return restore_folder(running, restored, source, out, options=chosen, progress=progress)
 
 
 def described(task: Task) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def runner(network: Network, engine: str) -> Runner:
     if engine == "torch":
         return module
     if isinstance(module, Routed):
-        return ByImage(module, [runner(branch, engine) for branch in module.apart()])
+        return RoutedRunner(module, [runner(branch, engine) for branch in module.apart()])
     if engine == "auto":
         return faster(module, image_channels(module))
     if native() is None:

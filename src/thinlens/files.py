@@ -1,4 +1,4 @@
-"""How is a file written whole or not at all, and what sweeps up after a killed run?"""
+"""Atomic file writes, JSON-lines logs that survive kill -9, and removal of interrupted writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
@@ -53,6 +53,56 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+class JsonLines:
+    """A log of JSON objects, one a line, that survives kill -9.
+
+    At most the last line is lost when a process is killed: `read` skips a line that is incomplete
+    or no object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the objects of all complete lines; none where there is no file."""
+        if not self._path.is_file():
+            return []
+        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [record for record in map(_object, lines) if record is not None]
+
+    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all lines, atomically. It ends a line that was cut off: call it before `append`."""
+        content = "".join(map(_line, records))
+        with atomic_write(self._path) as file:
+            file.write(content.encode())
+
+    def append(self, record: Mapping[str, Any], *, fsync: bool = False) -> None:
+        """Add a line and pass it to the system, with `fsync` to the disk.
+
+        Raises `RunError` where it cannot be written.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+                file.flush()
+                if fsync:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def sweep_leftovers(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""How does a person see that a long command goes on?"""
+"""Progress callbacks, and a terminal progress bar for long commands."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-PATIENCE = 2.0
+BAR_DELAY = 2.0
 """Seconds after which a bar appears; shorter work needs none."""
 
-Report = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (done, total, values to show)."""
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with (steps done, steps in total, values to show)."""
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Report]:
-    """Give a function that draws a bar on stderr, if that is a terminal and the work is long."""
+def progress_bar(what: str) -> Iterator[Progress]:
+    """Yield a callback that draws a bar on stderr, if that is a terminal and the work is long."""
     if not sys.stderr.isatty():
-        yield silent
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as RichProgress
 
-    bar = Progress(
+    bar = RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -45,7 +45,7 @@ def progress(what: str) -> Iterator[Report]:
     started = time.monotonic()
 
     def report(done: int, total: int, values: Mapping[str, float]) -> None:
-        if not bar.live.is_started and time.monotonic() - started > PATIENCE:
+        if not bar.live.is_started and time.monotonic() - started > BAR_DELAY:
             bar.start()
         shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
         bar.update(task, completed=done, total=total, values=shown)
@@ -57,5 +57,5 @@ def progress(what: str) -> Iterator[Report]:
             bar.stop()
 
 
-def silent(done: int, total: int, values: Mapping[str, float]) -> None:
-    """Report nothing: there is no terminal, or another process has it."""
+def no_progress(done: int, total: int, values: Mapping[str, float]) -> None:
+    """Show nothing: there is no terminal, or another process uses it."""

@@ -8,20 +8,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thinlens.adaptive.bundle import USES, Bundle
-from thinlens.adaptive.candidates import Candidate, Macs, Runners, common_task, counted, line_up
-from thinlens.adaptive.estimator import NAME, SETTINGS, Estimator, Learned, judge, learn
-from thinlens.adaptive.laplacian import fit
-from thinlens.adaptive.prices import in_milliseconds
-from thinlens.adaptive.router import Means
-from thinlens.adaptive.tile_errors import Measuring, measure_folder, sides
+from thinlens.adaptive.candidates import (
+    Candidate,
+    EngineFactory,
+    Macs,
+    collect_candidates,
+    common_task,
+    count_macs,
+)
+from thinlens.adaptive.estimator import (
+    NAME,
+    SETTINGS,
+    Estimator,
+    LearnedEstimator,
+    evaluate_estimator,
+    train_estimator,
+)
+from thinlens.adaptive.laplacian import fit_laplacian
+from thinlens.adaptive.cost_model import latency_model
+from thinlens.adaptive.router import RouterContext
+from thinlens.adaptive.tile_errors import ErrorMeasurement, measure_tile_errors, outer_size
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.tiles import SLS_TILINGS, Tiling
 from thinlens.models.fingerprint import settings_text
 from thinlens.models.legacy_fingerprint import fingerprints, old_repr
-from thinlens.restoration.receptive_field import measure
+from thinlens.progress import Progress
+from thinlens.restoration.receptive_field import measure_receptive_field
 from thinlens.tasks.task import Task
-from thinlens.training.loop import Progress, Trainer
+from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
 DEFAULT_CORE = SLS_TILINGS["sr"].core
@@ -32,7 +47,7 @@ NOTES_FILE = "errors.jsonl"
 
 
 @dataclass(frozen=True)
-class Choices:
+class AdaptOptions:
     """How a bundle is made."""
 
     tile: tuple[int, int] | None = None
@@ -60,9 +75,9 @@ class Choices:
 def adapt(
     checkpoints: Mapping[str, Checkpoint],
     folder: Path,
-    choices: Choices,
+    choices: AdaptOptions,
     *,
-    run: Runners,
+    run: EngineFactory,
     state: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -72,14 +87,14 @@ def adapt(
     killed goes on where it was.
     """
     task = common_task(checkpoints)
-    tiling = tiling_for(task, checkpoints, choices)
-    candidates = line_up(checkpoints, run, sides(tiling))
+    tiling = choose_tiling(task, checkpoints, choices)
+    candidates = collect_candidates(checkpoints, run, outer_size(tiling))
     settings = Settings(steps=choices.steps, seed=choices.seed, **SETTINGS)  # type: ignore[arg-type]
-    measuring = Measuring(candidates, task, tiling, choices.seed)
+    measuring = ErrorMeasurement(candidates, task, tiling, choices.seed)
     notes = state / NOTES_FILE if state else None
-    learnt, held_out, images = measure_folder(measuring, folder, notes, progress)
-    laplacian = fit(learnt)
-    module = learn(learnt, laplacian, Trainer(settings, state, progress))
+    learnt, held_out, images = measure_tile_errors(measuring, folder, notes, progress)
+    laplacian = fit_laplacian(learnt)
+    module = train_estimator(learnt, laplacian, Trainer(settings, state, progress))
     return Bundle(
         {c.name: c.checkpoint for c in candidates if c.checkpoint is not None},
         tiling,
@@ -88,8 +103,8 @@ def adapt(
         laplacian,
         choices.use,
         {
-            "learned": judge(Learned(module, laplacian), held_out),
-            "laplacian": judge(laplacian, held_out),
+            "learned": evaluate_estimator(LearnedEstimator(module, laplacian), held_out),
+            "laplacian": evaluate_estimator(laplacian, held_out),
         },
         {
             "images": images,
@@ -100,14 +115,14 @@ def adapt(
     )
 
 
-def tiling_for(task: Task, checkpoints: Mapping[str, Checkpoint], choices: Choices) -> Tiling:
+def choose_tiling(task: Task, checkpoints: Mapping[str, Checkpoint], choices: AdaptOptions) -> Tiling:
     """Return how images are cut: as SLS cuts them unless something else is chosen."""
     paper = SLS_TILINGS.get(task.name, SLS_TILINGS["sr"])
     core = choices.tile or paper.core
     if not choices.exact:
         margin = paper.margin if choices.margin is None else (choices.margin,) * 2
         return Tiling(core, margin, full=True)
-    found = [measure(c.module, task.channels) for c in checkpoints.values()]
+    found = [measure_receptive_field(c.module, task.channels) for c in checkpoints.values()]
     for name, reach in zip(checkpoints, found, strict=True):
         if not reach.exact:
             raise UsageError(f"--exact: {name} cannot: {reach.sentence()}")
@@ -116,21 +131,21 @@ def tiling_for(task: Task, checkpoints: Mapping[str, Checkpoint], choices: Choic
 
 
 def means_of(
-    bundle: Bundle, run: Runners, use: str | None = None, timed_by: str | None = None
-) -> Means:
+    bundle: Bundle, run: EngineFactory, use: str | None = None, timed_by: str | None = None
+) -> RouterContext:
     """Return what a bundle's tiles are judged by and restored with.
 
     `timed_by` names the engine that `run` makes: tiles are then priced by its milliseconds.
     """
-    candidates: list[Candidate] = line_up(bundle.checkpoints, run, sides(bundle.tiling))
+    candidates: list[Candidate] = collect_candidates(bundle.checkpoints, run, outer_size(bundle.tiling))
     if [c.name for c in candidates][:-1] != list(bundle.checkpoints):
         raise UsageError("the candidates of this bundle are not in the order of their costs")
     task = bundle.task
     estimator: Estimator = bundle.laplacian
     macs: Macs = bundle.laplacian.macs
     if (use or bundle.use) == "learned":
-        estimator = Learned(bundle.estimator, bundle.laplacian)
-        correcting = counted(Checkpoint(bundle.estimator, {}, {}, NAME, {}, {}, 0), task)
+        estimator = LearnedEstimator(bundle.estimator, bundle.laplacian)
+        correcting = count_macs(Checkpoint(bundle.estimator, {}, {}, NAME, {}, {}, 0), task)
 
         def macs(size: tuple[int, int]) -> int:
             return correcting(size) + bundle.laplacian.macs(size)
@@ -142,7 +157,7 @@ def means_of(
     times = None
     if timed_by is not None:
         by = f"{timed_by} {names[0]}"
-        times = in_milliseconds(candidates, estimator, sides(bundle.tiling), task.channels, by)
-    return Means(
+        times = latency_model(candidates, estimator, outer_size(bundle.tiling), task.channels, by)
+    return RouterContext(
         candidates, estimator, macs, bundle.tiling, bundle.exact, task.channels, names, times
     )

@@ -18,8 +18,8 @@ from torch import nn
 
 from thinlens.adaptive.candidates import common_task
 from thinlens.adaptive.estimator import NAME as ESTIMATOR
-from thinlens.adaptive.estimator import Verdict
-from thinlens.adaptive.laplacian import Laplacian
+from thinlens.adaptive.estimator import EstimatorMetrics
+from thinlens.adaptive.laplacian import LaplacianTable
 from thinlens.checkpoints.format import Checkpoint, save
 from thinlens.checkpoints.format import load as load_checkpoint
 from thinlens.checkpoints.manifest import shown
@@ -57,11 +57,11 @@ class Bundle:
     """Whether the margin is all that the candidates need, so that tiles equal the whole image."""
     estimator: nn.Module
     """What corrects `laplacian`; trained on these candidates, the free one last."""
-    laplacian: Laplacian
+    laplacian: LaplacianTable
     """What a tile's detail alone tells."""
     use: str
     """Which of both chooses: learned or laplacian."""
-    judged: dict[str, Verdict]
+    judged: dict[str, EstimatorMetrics]
     """How well both knew held-out tiles."""
     provenance: dict[str, Any]
 
@@ -120,7 +120,7 @@ def load_bundle(folder: Path) -> Bundle:
         core, margin = (tuple(tiling.pop(key)) for key in ("core", "margin"))
         if content["use"] not in USES:
             raise UsageError(f"it uses {shown(content['use'])}: wanted {' or '.join(USES)}")
-        laplacian = Laplacian(**content["laplacian"])
+        laplacian = LaplacianTable(**content["laplacian"])
         if len(laplacian.values[0]) != len(checkpoints) + 1:
             raise UsageError("its table of the Laplacian is for another number of candidates")
         return Bundle(
@@ -130,7 +130,7 @@ def load_bundle(folder: Path) -> Bundle:
             estimator.module,
             laplacian,
             content["use"],
-            {use: Verdict(**judged) for use, judged in content["judged"].items()},
+            {use: EstimatorMetrics(**judged) for use, judged in content["judged"].items()},
             content["provenance"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
@@ -186,7 +186,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         raise UsageError("it is not a JSON object")
     if content.get("format") != FORMAT:
         raise UsageError(f"format {shown(content.get('format'))} is unknown: wanted {FORMAT}")
-    judged = {field.name for field in fields(Verdict)}
+    judged = {field.name for field in fields(EstimatorMetrics)}
     if any(set(found) != judged for found in content["judged"].values()):
         raise UsageError("what it says of its estimators is malformed")
     return content

@@ -23,7 +23,7 @@ from thinlens.tasks.task import Task
 Macs = Callable[[tuple[int, int]], int]
 """Maps the (height, width) of a tile to the multiply-adds it costs."""
 
-Runners = Callable[[nn.Module], Network]
+EngineFactory = Callable[[nn.Module], Network]
 """What makes a module run: itself, or an engine."""
 
 
@@ -48,8 +48,8 @@ class Candidate:
         return (self.name,) if self.checkpoint is None else fingerprints(self.checkpoint.module)
 
 
-def line_up(
-    checkpoints: Mapping[str, Checkpoint], run: Runners, tile: tuple[int, int]
+def collect_candidates(
+    checkpoints: Mapping[str, Checkpoint], run: EngineFactory, tile: tuple[int, int]
 ) -> list[Candidate]:
     """Return the candidates by the cost of a `tile` (height, width), the dearest first.
 
@@ -57,14 +57,14 @@ def line_up(
     """
     task = common_task(checkpoints)
     found = [
-        Candidate(name, run(checkpoint.module), counted(checkpoint, task), checkpoint)
+        Candidate(name, run(checkpoint.module), count_macs(checkpoint, task), checkpoint)
         for name, checkpoint in checkpoints.items()
     ]
     found.sort(key=lambda candidate: candidate.macs(tile), reverse=True)
-    return [*found, free(task)]
+    return [*found, fallback(task)]
 
 
-def free(task: Task) -> Candidate:
+def fallback(task: Task) -> Candidate:
     """Return what restores a tile for nothing; MACs do not count bicubic's 16 taps."""
     if task.scale > 1:
         return Candidate("bicubic", partial(enlarge, scale=task.scale), lambda size: 0)
@@ -99,7 +99,7 @@ def common_task(checkpoints: Mapping[str, Checkpoint]) -> Task:
     return make_task(**checkpoints[first].task)
 
 
-def counted(checkpoint: Checkpoint, task: Task) -> Macs:
+def count_macs(checkpoint: Checkpoint, task: Task) -> Macs:
     """Return what a network costs by the size of its input, counted as SLS counts."""
 
     @cache
@@ -110,7 +110,7 @@ def counted(checkpoint: Checkpoint, task: Task) -> Macs:
     return macs
 
 
-def names(candidates: Sequence[Candidate]) -> list[str]:
+def candidate_names(candidates: Sequence[Candidate]) -> list[str]:
     """Return the candidates' names, the dearest first."""
     return [candidate.name for candidate in candidates]
 

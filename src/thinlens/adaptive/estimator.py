@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thinlens.adaptive.laplacian import Laplacian
-from thinlens.adaptive.tile_errors import BATCH, TileErrors
+from thinlens.adaptive.laplacian import LaplacianTable
+from thinlens.adaptive.tile_errors import TILE_BATCH, TileErrors
 from thinlens.models import create
 from thinlens.report.search import places
 from thinlens.restoration.network import device_of, evaluating
@@ -38,7 +38,7 @@ BINS = 10
 """Of the calibration: a tenth of the tiles each."""
 
 
-class Estimating(Plain):
+class EstimatorObjective(Plain):
     """Minimise the smooth L1 of log errors and of what each candidate gains on the next cheaper.
 
     Both rules choose by these gains. Those of thin networks on another are a hundredth of what
@@ -65,11 +65,11 @@ def gains(errors: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedEstimator:
     """A network that corrects what a tile's detail tells of its errors."""
 
     module: nn.Module
-    laplacian: Laplacian
+    laplacian: LaplacianTable
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Map tiles `[T, C, h, w]` to log10 errors `[T, n]`."""
@@ -77,7 +77,7 @@ class Learned:
         return corrections + self.laplacian(tiles).to(corrections)
 
 
-def learn(lessons: TileErrors, laplacian: Laplacian, trainer: Trainer) -> nn.Module:
+def train_estimator(lessons: TileErrors, laplacian: LaplacianTable, trainer: Trainer) -> nn.Module:
     """Train the corrections of a table, from none on; a killed run goes on where it was."""
     settings = trainer.settings
     with torch.random.fork_rng(devices=[]):
@@ -87,23 +87,23 @@ def learn(lessons: TileErrors, laplacian: Laplacian, trainer: Trainer) -> nn.Mod
     for name in ("judge.weight", "judge.bias"):
         nn.init.zeros_(module.get_parameter(name))
     # a turned tile has the same detail
-    missing = lessons.errors - estimated(laplacian, lessons.tiles)
+    missing = lessons.errors - estimate_errors(laplacian, lessons.tiles)
     spread = gains(missing).std(0).clamp_min(LEAST_SPREAD)
-    trainer.fit(Estimating(module, spread), replace(lessons, errors=missing))
+    trainer.fit(EstimatorObjective(module, spread), replace(lessons, errors=missing))
     return module.eval()
 
 
-def estimated(estimator: Estimator, tiles: Tensor) -> Tensor:
+def estimate_errors(estimator: Estimator, tiles: Tensor) -> Tensor:
     """Return an estimator's answers `[T, n]`, some tiles at a time."""
     with torch.inference_mode(), evaluating(estimator):
         parts = [
-            estimator(some.to(device_of(estimator))).cpu() for some in torch.split(tiles, BATCH)
+            estimator(some.to(device_of(estimator))).cpu() for some in torch.split(tiles, TILE_BATCH)
         ]
     return torch.cat(parts)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class EstimatorMetrics:
     """How well an estimator knows the tiles of images that did not teach it."""
 
     rank_correlation: list[float]
@@ -119,12 +119,12 @@ class Verdict:
     """Of every candidate: pairs of mean estimated and mean true log10 error, by tenths."""
 
 
-def judge(estimator: Estimator, held_out: TileErrors) -> Verdict:
+def evaluate_estimator(estimator: Estimator, held_out: TileErrors) -> EstimatorMetrics:
     """Compare an estimator with the true errors of tiles."""
-    found = estimated(estimator, held_out.tiles).double().numpy()
+    found = estimate_errors(estimator, held_out.tiles).double().numpy()
     true = held_out.errors.double().numpy()
     gains = (x[:, :-1] - x[:, -1:] for x in (found, true))
-    return Verdict(
+    return EstimatorMetrics(
         rank_correlation=_correlations(found, true),
         gain_correlation=_correlations(*gains),
         bias=_rounded((found - true).mean(0)),

@@ -27,7 +27,7 @@ MACS_PER_PIXEL = 9
 
 
 @dataclass(frozen=True)
-class Laplacian:
+class LaplacianTable:
     """Estimates errors by interpolation in log10 of a tile's mean squared Laplacian."""
 
     knots: list[float]
@@ -42,7 +42,7 @@ class Laplacian:
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Map tiles `[T, C, h, w]` in [0, 1] to log10 errors `[T, n]`."""
-        x = detail(tiles).numpy()
+        x = log_laplacian_energy(tiles).numpy()
         columns = [np.interp(x, self.knots, column) for column in zip(*self.values, strict=True)]
         return torch.from_numpy(np.stack(columns, axis=1)).float()
 
@@ -51,18 +51,18 @@ class Laplacian:
         return MACS_PER_PIXEL * size[0] * size[1]
 
 
-def fit(lessons: TileErrors) -> Laplacian:
+def fit_laplacian(lessons: TileErrors) -> LaplacianTable:
     """Make the table: tiles in the order of their detail, in parts of equal size."""
-    x, errors = detail(lessons.tiles).numpy(), lessons.errors.double().numpy()
+    x, errors = log_laplacian_energy(lessons.tiles).numpy(), lessons.errors.double().numpy()
     order = np.argsort(x, kind="stable")
     count = max(1, min(MOST_KNOTS, len(order) // LEAST_TILES))
     parts = np.array_split(order, count)
     knots = [round(float(x[part].mean()), 6) for part in parts]
     values = [[round(float(v), 6) for v in errors[part].mean(0)] for part in parts]
-    return Laplacian(knots, values)
+    return LaplacianTable(knots, values)
 
 
-def detail(tiles: Tensor) -> Tensor:
+def log_laplacian_energy(tiles: Tensor) -> Tensor:
     """Return log10 of the mean squared Laplacian of tiles' grey, `[T]` float64.
 
     Inside the tile; one that is thinner than three pixels has none.

@@ -23,7 +23,7 @@ EDGE = 1
 """Pixels of full colour along a tile's upper and left side."""
 
 
-def draw_map(result: Path, target: Path, routes: Routes, tiling: Tiling) -> None:
+def draw_route_map(result: Path, target: Path, routes: Routes, tiling: Tiling) -> None:
     """Write `result` once more with the colour of its candidate over each tile, as a PNG.
 
     Of a large image only a band of tiles is in memory.

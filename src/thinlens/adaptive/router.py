@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinlens.adaptive.candidates import Candidate, Macs, names
-from thinlens.adaptive.estimator import Estimator, estimated
+from thinlens.adaptive.candidates import Candidate, Macs, candidate_names
+from thinlens.adaptive.estimator import Estimator, estimate_errors
 from thinlens.adaptive.image_budget import ImageBudget
-from thinlens.adaptive.prices import UNITS, Prices, in_macs
+from thinlens.adaptive.cost_model import UNITS, CostModel, macs_model
 from thinlens.adaptive.rule import (
     RULES,
     Floats,
-    Offers,
-    Places,
-    chosen,
+    TileCosts,
+    Indices,
+    select_candidates,
     equation_8,
     lagrangian,
-    within,
+    select_within_budget,
 )
-from thinlens.adaptive.tile_errors import BATCH, restored
+from thinlens.adaptive.tile_errors import TILE_BATCH, run_tiles
 from thinlens.errors import UsageError
 from thinlens.images.joining import Joiner
 from thinlens.images.pixels import to_float
@@ -45,7 +45,7 @@ SIGNIFICANT = 4
 
 
 @dataclass(frozen=True)
-class Wish:
+class RoutingOptions:
     """How much is to be spent: at a beta, or within a budget."""
 
     beta: float = 0.3
@@ -71,7 +71,7 @@ class Wish:
 
 
 @dataclass(frozen=True, eq=False)
-class Means:
+class RouterContext:
     """What tiles are judged by and restored with."""
 
     candidates: Sequence[Candidate]
@@ -85,12 +85,12 @@ class Means:
     """The networks'; an RGB image goes through grey ones channel by channel."""
     estimator_names: tuple[str, ...] = ("", "")
     """What the estimator is, today's name first, then that of earlier versions."""
-    times: Prices | None = None
+    times: CostModel | None = None
     """In milliseconds; None: tiles are priced by their multiply-adds."""
 
     @property
-    def prices(self) -> Prices:
-        return self.times or in_macs(self.candidates, self.estimator_macs)
+    def prices(self) -> CostModel:
+        return self.times or macs_model(self.candidates, self.estimator_macs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Routes:
     """Rows and columns of tiles."""
     size: tuple[int, int]
     """(height, width) of the input."""
-    routes: Places
+    routes: Indices
     errors: Floats
     """f, the estimated MSE of every candidate `[T, n]`."""
     macs: int
@@ -111,7 +111,7 @@ class Routes:
 class TileRouter:
     """Restores images of any size; each tile by the candidate that the rule picks for it."""
 
-    def __init__(self, means: Means, wish: Wish, blend: int = 0) -> None:
+    def __init__(self, means: RouterContext, wish: RoutingOptions, blend: int = 0) -> None:
         if not 0 <= blend <= min(means.tiling.margin):
             raise UsageError(
                 f"--blend {blend}: wanted 0 to {min(means.tiling.margin)}, the margin of this "
@@ -136,14 +136,14 @@ class TileRouter:
             ),
         )
         times = [str(price((1, 1))) for price in means.times.candidates] if means.times else []
-        names = []
+        candidate_names = []
         for place, (tiling, routing) in enumerate(settings):
             candidates = [c.identities[min(place, len(c.identities) - 1)] for c in means.candidates]
             estimator = means.estimator_names[place]
             lines = [*candidates, estimator, tiling, str(means.exact), routing, str(self._blend)]
             digest = hashlib.sha256("\n".join([*lines, *times]).encode())
-            names.append(digest.hexdigest()[:DIGITS])
-        return tuple(names)
+            candidate_names.append(digest.hexdigest()[:DIGITS])
+        return tuple(candidate_names)
 
     def account(self) -> dict[str, Any]:
         """Return what the manifest says of the last image."""
@@ -154,7 +154,7 @@ class TileRouter:
         return {
             "tile": max(self._means.tiling.core),
             "routes": {
-                "candidates": names(self._means.candidates),
+                "candidates": candidate_names(self._means.candidates),
                 "beta": None if self._wish.budget else self._wish.beta,
                 "rule": self._wish.rule,
                 "price": self._wish.price,
@@ -181,13 +181,13 @@ class TileRouter:
         if self._wish.budget:
             planned = self._planned(image, cut, check)
             image = image.again()
-        done: list[tuple[Places, Floats, int]] = []
+        done: list[tuple[Indices, Floats, int]] = []
         joiner, before, columns = Joiner(height, width, self._blend), 0, len(cut[0])
         for band in _gathered(cut):
             tiles = self._cut(image, band)
             if planned is None:
                 errors = self._errors(tiles)
-                routes = chosen(self._offers(band, errors, image.shape[0]), self._wish.beta)
+                routes = select_candidates(self._offers(band, errors, image.shape[0]), self._wish.beta)
             else:
                 part = slice(before, before + len(band))
                 errors, routes = planned[0][part], planned[1][part]
@@ -211,7 +211,7 @@ class TileRouter:
         as large as inputs."""
         tiles, pixels = int(self._counts.sum()), self._pixels * scale**2
         return {
-            "candidates": names(self._means.candidates),
+            "candidates": candidate_names(self._means.candidates),
             "shares": (self._counts / max(1, tiles)).tolist(),
             "tiles": tiles,
             "macs": self._spent,
@@ -220,7 +220,7 @@ class TileRouter:
 
     def _planned(
         self, image: Rows, cut: list[list[Tile]], check: Callable[[], None] | None
-    ) -> tuple[Floats, Places]:
+    ) -> tuple[Floats, Indices]:
         """Judge all tiles of an image, and choose within the budget."""
         budget = self._wish.budget
         if budget is None:
@@ -236,7 +236,7 @@ class TileRouter:
         whole = self._planes(planes) * prices.candidates[0]((height, width))
         estimating = self._estimating(tiles, planes, prices.estimator)
         offers = self._offers(tiles, errors, planes)
-        return errors, within(offers, budget.of(whole), estimating, UNITS[prices.unit])
+        return errors, select_within_budget(offers, budget.of(whole), estimating, UNITS[prices.unit])
 
     def _cut(self, image: Rows, band: list[Tile]) -> list[Tensor]:
         """Cut the outer boxes of a band out of an image, float `[C, h, w]`."""
@@ -252,17 +252,17 @@ class TileRouter:
         for places in _alike(tiles):
             stack = torch.stack([tiles[place] for place in places])
             planes = stack.reshape(-1, self._means.channels, *stack.shape[2:])
-            logs = estimated(self._means.estimator, planes).double()
+            logs = estimate_errors(self._means.estimator, planes).double()
             found[places] = (10**logs).view(len(places), -1, logs.shape[1]).mean(1).numpy()
         return found
 
-    def _offers(self, tiles: Sequence[Tile], errors: Floats, planes: int) -> Offers:
+    def _offers(self, tiles: Sequence[Tile], errors: Floats, planes: int) -> TileCosts:
         costs = self._planes(planes) * self._means.prices.of([_size(tile) for tile in tiles])
         if self._wish.rule == "lagrange":
             return lagrangian(errors, costs, [tile.core.area for tile in tiles])
         return equation_8(errors, costs)
 
-    def _macs(self, tiles: Sequence[Tile], routes: Places, planes: int) -> int:
+    def _macs(self, tiles: Sequence[Tile], routes: Indices, planes: int) -> int:
         """Return what tiles cost with the estimator."""
         pairs = zip(tiles, routes, strict=True)
         macs = sum(self._means.candidates[route].macs(_size(tile)) for tile, route in pairs)
@@ -278,7 +278,7 @@ class TileRouter:
         return channels // self._means.channels
 
     def _restored(
-        self, band: list[Tile], tiles: list[Tensor], routes: Places, size: tuple[int, int]
+        self, band: list[Tile], tiles: list[Tensor], routes: Indices, size: tuple[int, int]
     ) -> Iterator[tuple[Tile, Tensor]]:
         """Yield the tiles of a band and their results, candidate by candidate, some at a time."""
         for route in np.unique(routes):
@@ -286,12 +286,12 @@ class TileRouter:
             wanted = np.flatnonzero(routes == route)
             for alike in _alike([tiles[place] for place in wanted]):
                 places = wanted[alike]
-                for start in range(0, len(places), BATCH):
-                    some = places[start : start + BATCH]
+                for start in range(0, len(places), TILE_BATCH):
+                    some = places[start : start + TILE_BATCH]
                     stack = torch.stack([tiles[place] for place in some])
                     planes = stack.reshape(-1, self._means.channels, *stack.shape[2:])
                     there = self._places([band[place] for place in some], size, len(planes))
-                    large = restored(network, planes, there)
+                    large = run_tiles(network, planes, there)
                     large = large.view(len(some), -1, *large.shape[2:])
                     yield from zip([band[place] for place in some], large, strict=True)
 
@@ -307,7 +307,7 @@ def _size(tile: Tile) -> tuple[int, int]:
     return tile.outer.height, tile.outer.width
 
 
-def _alike(tiles: Sequence[Tensor]) -> list[Places]:
+def _alike(tiles: Sequence[Tensor]) -> list[Indices]:
     """Group the places of tiles of one size."""
     sizes = np.array([[x.shape[-2], x.shape[-1]] for x in tiles])
     _, groups = np.unique(sizes, axis=0, return_inverse=True)
@@ -316,13 +316,13 @@ def _alike(tiles: Sequence[Tensor]) -> list[Places]:
 
 def _gathered(cut: list[list[Tile]]) -> list[list[Tile]]:
     """Put bands together until they hold a batch of tiles, so that batches are not cut short."""
-    together = -(-BATCH // len(cut[0]))
+    together = -(-TILE_BATCH // len(cut[0]))
     starts = range(0, len(cut), together)
     return [list(chain.from_iterable(cut[start : start + together])) for start in starts]
 
 
 def _together(
-    done: Sequence[tuple[Places, Floats, int]], shape: tuple[int, int], size: tuple[int, int]
+    done: Sequence[tuple[Indices, Floats, int]], shape: tuple[int, int], size: tuple[int, int]
 ) -> Routes:
     routes, errors, macs = zip(*done, strict=True)
     return Routes(shape, size, np.concatenate(routes), np.concatenate(errors), sum(macs))

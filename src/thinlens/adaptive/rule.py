@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from thinlens.errors import UsageError
 
 Floats = NDArray[np.float64]
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
-FLAT = 1 / (12 * 255**2)
+FLAT_MSE = 1 / (12 * 255**2)
 """The MSE of rounding to 8 bits, for images in [0, 1]. A tile that the cheapest candidate restores
 better than that leaves nothing to gain."""
 
@@ -27,7 +27,7 @@ PAPER_BETAS = (0.0, 10.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Offers:
+class TileCosts:
     """What every candidate offers for every tile, `[T, n]` each."""
 
     losses: Floats
@@ -36,16 +36,16 @@ class Offers:
     """What the choice really costs, in the unit of budgets."""
 
     @property
-    def tiles(self) -> Places:
+    def tiles(self) -> Indices:
         """The number of every tile."""
         return np.arange(len(self.costs))
 
-    def spent(self, routes: Places) -> float:
+    def spent(self, routes: Indices) -> float:
         """Return the cost of all tiles together."""
         return float(self.costs[self.tiles, routes].sum())
 
 
-def equation_8(errors: ArrayLike, costs: ArrayLike) -> Offers:
+def equation_8(errors: ArrayLike, costs: ArrayLike) -> TileCosts:
     """Weigh by equation 8, with t for its beta.
 
     `errors` f `[T, n]` are the estimated MSE, `costs` C `[T, n]` what each tile costs. Maximising
@@ -54,47 +54,47 @@ def equation_8(errors: ArrayLike, costs: ArrayLike) -> Offers:
     f, c = _checked(errors, costs)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         losses = f / f[:, -1:]
-    return Offers(_settled(losses, f), c / np.maximum(c[:, :1], np.finfo(float).tiny), c)
+    return TileCosts(_settled(losses, f), c / np.maximum(c[:, :1], np.finfo(float).tiny), c)
 
 
-def lagrangian(errors: ArrayLike, costs: ArrayLike, areas: ArrayLike) -> Offers:
+def lagrangian(errors: ArrayLike, costs: ArrayLike, areas: ArrayLike) -> TileCosts:
     """Weigh by `f_i area + t C_i`, with t for the Lagrange multiplier mu.
 
     The error of an image is the sum of its tiles', for which this is the best choice at a total
     cost, as far as the estimates hold. Equation 8 spends on easy tiles what it spends on hard ones.
     """
     f, c = _checked(errors, costs)
-    return Offers(_settled(f * np.asarray(areas, np.float64)[:, None], f), c, c)
+    return TileCosts(_settled(f * np.asarray(areas, np.float64)[:, None], f), c, c)
 
 
 RULES = ("equation-8", "lagrange")
 
 
-def chosen(offers: Offers, t: float) -> Places:
+def select_candidates(offers: TileCosts, t: float) -> Indices:
     """Return every tile's candidate at `t`, which is 0 or more."""
     if not 0 <= t < np.inf:
         raise UsageError(f"beta {t}: wanted a number of 0 or more")
     totals = offers.losses + t * offers.prices
-    routes: Places = totals.shape[1] - 1 - totals[:, ::-1].argmin(axis=1)
+    routes: Indices = totals.shape[1] - 1 - totals[:, ::-1].argmin(axis=1)
     return routes
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class Breakpoints:
     """How the choice goes from t = 0 on; each step takes one tile to a cheaper candidate."""
 
-    start: Places
+    start: Indices
     """Every tile's candidate at t = 0."""
     t: Floats
     """Where each step is taken, rising."""
-    tile: Places
-    before: Places
-    after: Places
+    tile: Indices
+    before: Indices
+    after: Indices
 
 
-def steps(offers: Offers) -> Steps:
+def breakpoints(offers: TileCosts) -> Breakpoints:
     """Return the exact breakpoints of all tiles."""
-    start = chosen(offers, 0)
+    start = select_candidates(offers, 0)
     at, found = start.copy(), []
     tiles, n = offers.tiles, offers.costs.shape[1]
     for _ in range(n - 1):
@@ -110,10 +110,10 @@ def steps(offers: Offers) -> Steps:
         at = np.where(moving, after, at)
     t, tile, before, after = np.concatenate(found, axis=1) if found else np.empty((4, 0))
     order = np.lexsort((before, t))
-    return Steps(start, t[order], *(x[order].astype(np.int64) for x in (tile, before, after)))
+    return Breakpoints(start, t[order], *(x[order].astype(np.int64) for x in (tile, before, after)))
 
 
-def within(offers: Offers, budget: float, fixed: float = 0, unit: str = "multiply-adds") -> Places:
+def select_within_budget(offers: TileCosts, budget: float, fixed: float = 0, unit: str = "multiply-adds") -> Indices:
     """Return the candidates that cost `budget` at most, and as near to it as steps of tiles allow.
 
     `fixed` is what is spent whatever is chosen, on estimates, and is part of the budget.
@@ -121,7 +121,7 @@ def within(offers: Offers, budget: float, fixed: float = 0, unit: str = "multipl
     t is found by bisection among the breakpoints; what is left then buys back the last steps that
     still fit. Raises `UsageError` if even the cheapest candidates cost more.
     """
-    path = steps(offers)
+    path = breakpoints(offers)
     saved = offers.costs[path.tile, path.before] - offers.costs[path.tile, path.after]
     after_steps = fixed + offers.spent(path.start) - np.concatenate([[0], np.cumsum(saved)])
     # costs fall along the path: the first place that is cheap enough
@@ -161,7 +161,7 @@ def _settled(losses: Floats, errors: Floats) -> Floats:
     """Send flat tiles to the cheapest candidate and those with no finite estimate to the dearest,
     whatever the price."""
     losses = losses.copy()
-    flat, unknown = errors[:, -1] < FLAT, ~np.isfinite(errors).all(axis=1)
+    flat, unknown = errors[:, -1] < FLAT_MSE, ~np.isfinite(errors).all(axis=1)
     losses[flat | unknown] = np.inf
     losses[flat, -1] = 0
     losses[unknown] = np.inf

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinlens.adaptive.estimator import Estimator, estimated
-from thinlens.adaptive.prices import in_macs
-from thinlens.adaptive.router import HD_PIXELS, Means
-from thinlens.adaptive.rule import Floats, Offers, Places, chosen, equation_8, lagrangian, steps
-from thinlens.adaptive.tile_errors import core_errors, restored
+from thinlens.adaptive.estimator import Estimator, estimate_errors
+from thinlens.adaptive.cost_model import macs_model
+from thinlens.adaptive.router import HD_PIXELS, RouterContext
+from thinlens.adaptive.rule import Floats, TileCosts, Indices, select_candidates, equation_8, lagrangian, breakpoints
+from thinlens.adaptive.tile_errors import core_mse, run_tiles
 from thinlens.images.pixels import to_uint8
 from thinlens.images.tiles import Box, Tile
 from thinlens.restoration.whole import restore_image
@@ -34,7 +34,7 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One choice of t, on all images."""
 
     t: float
@@ -74,9 +74,9 @@ class Sweep:
     """The curves by their names, and the candidates alone as points."""
 
     images: int
-    curves: dict[str, list[Point]]
+    curves: dict[str, list[SweepPoint]]
     """By estimator and rule; `oracle` knows the true errors and pays no estimator."""
-    static: dict[str, Point]
+    static: dict[str, SweepPoint]
     """Each candidate alone, on whole images."""
     tiled: dict[str, float]
     """PSNR of each candidate alone, on tiles: what their margins cost."""
@@ -99,7 +99,7 @@ class Sweep:
 
 
 def sweep(
-    means: Means,
+    means: RouterContext,
     estimators: Mapping[str, tuple[Estimator, Callable[[tuple[int, int]], int]]],
     task: Task,
     folder: Path,
@@ -126,7 +126,7 @@ def sweep(
 
 
 def _measured(
-    means: Means,
+    means: RouterContext,
     estimators: Mapping[str, tuple[Estimator, Callable[[tuple[int, int]], int]]],
     task: Task,
     image: Tensor,
@@ -137,15 +137,15 @@ def _measured(
     stack = torch.stack([image[:, *t.outer.inside(Box(0, 0, height, width))] for t in tiles])
     squares, whole, true = [], [], []
     for candidate in means.candidates:
-        large = restored(candidate.network, stack)
-        true.append(core_errors(large, tiles, target, task.scale).numpy())
+        large = run_tiles(candidate.network, stack)
+        true.append(core_mse(large, tiles, target, task.scale).numpy())
         joined = _joined(large, tiles, target, task.scale)
         squares.append(_by_tile(_squares(joined, target, task.judgement), tiles, task.scale))
         alone = to_uint8(restore_image(candidate.network, image, task.channels))
         whole.append(float(_squares(alone, target, task.judgement).sum()))
     sizes = [(t.outer.height, t.outer.width) for t in tiles]
     logs = {
-        name: estimated(judge, stack).double().numpy() for name, (judge, _) in estimators.items()
+        name: estimate_errors(judge, stack).double().numpy() for name, (judge, _) in estimators.items()
     }
     return _Image(
         np.stack(squares, axis=1),
@@ -154,7 +154,7 @@ def _measured(
         np.stack(true, axis=1),
         {name: 10**found for name, found in logs.items()},
         means.prices.of(sizes),
-        in_macs(means.candidates, means.estimator_macs).of(sizes),
+        macs_model(means.candidates, means.estimator_macs).of(sizes),
         np.array([tile.core.area for tile in tiles], np.float64),
         height * width * task.scale**2,
         {name: sum(macs(size) for size in sizes) for name, (_, macs) in estimators.items()},
@@ -183,26 +183,26 @@ def _by_tile(squares: Tensor, tiles: Sequence[Tile], scale: int) -> Floats:
     return np.array([float(squares[tile.core.inside(whole, scale)].sum()) for tile in tiles])
 
 
-def _offers(image: _Image, name: str, rule: str) -> Offers:
+def _offers(image: _Image, name: str, rule: str) -> TileCosts:
     errors = image.true if name == "oracle" else image.estimates[name]
     if rule == "lagrange":
         return lagrangian(errors, image.prices, image.areas)
     return equation_8(errors, image.prices)
 
 
-def _curve(images: Sequence[_Image], name: str, rule: str, by: Judgement) -> list[Point]:
+def _curve(images: Sequence[_Image], name: str, rule: str, by: Judgement) -> list[SweepPoint]:
     """Return points from t = 0 to the cheapest, at quantiles of all breakpoints."""
     offers = [_offers(image, name, rule) for image in images]
-    breaks = np.concatenate([steps(offer).t for offer in offers])
+    breaks = np.concatenate([breakpoints(offer).t for offer in offers])
     at = np.quantile(breaks, np.linspace(0, 1, POINTS - 1)) if len(breaks) else np.empty(0)
     # just beyond a breakpoint, on whose other side rounding might put it
     ts = [0.0, *(float(t) * (1 + 1e-9) for t in np.unique(at))]
-    return [_point(t, images, [chosen(offer, t) for offer in offers], name, by) for t in ts]
+    return [_point(t, images, [select_candidates(offer, t) for offer in offers], name, by) for t in ts]
 
 
 def _point(
-    t: float, images: Sequence[_Image], routes: Sequence[Places], name: str, by: Judgement
-) -> Point:
+    t: float, images: Sequence[_Image], routes: Sequence[Indices], name: str, by: Judgement
+) -> SweepPoint:
     macs, decibels = 0.0, []
     counts = np.zeros(images[0].costs.shape[1])
     for image, route in zip(images, routes, strict=True):
@@ -211,7 +211,7 @@ def _point(
         decibels.append(_psnr(image.squares[places, route].sum(), image.compared, by))
         counts += np.bincount(route, minlength=len(counts))
     pixels = sum(image.pixels for image in images)
-    return Point(
+    return SweepPoint(
         t,
         float(np.mean(decibels)),
         float(macs / pixels * HD_PIXELS / 1e9),
@@ -220,8 +220,8 @@ def _point(
 
 
 def _alone(
-    images: Sequence[_Image], means: Means, task: Task
-) -> tuple[dict[str, Point], dict[str, float]]:
+    images: Sequence[_Image], means: RouterContext, task: Task
+) -> tuple[dict[str, SweepPoint], dict[str, float]]:
     """Return every candidate alone on whole images, and its PSNR on tiles."""
     static, tiled = {}, {}
     for place, candidate in enumerate(means.candidates):
@@ -229,7 +229,7 @@ def _alone(
         macs = candidate.macs((720 // task.scale, 1280 // task.scale))
         whole = [_psnr(x.whole[place], x.compared, task.judgement) for x in images]
         tiles = [_psnr(x.squares[:, place].sum(), x.compared, task.judgement) for x in images]
-        static[candidate.name] = Point(math.nan, float(np.mean(whole)), macs / 1e9, shares)
+        static[candidate.name] = SweepPoint(math.nan, float(np.mean(whole)), macs / 1e9, shares)
         tiled[candidate.name] = float(np.mean(tiles))
     return static, tiled
 

@@ -19,18 +19,18 @@ from thinlens.images.reading import image_size
 from thinlens.images.tiles import Box, Tile, Tiling
 from thinlens.models.fingerprint import settings_text
 from thinlens.models.tile_position import Place, placed
+from thinlens.progress import Progress
 from thinlens.restoration.network import Network, device_of, evaluating
 from thinlens.restoration.tiled import out_of_memory
 from thinlens.tasks.crops import turned
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.pairs import PairFiles
 from thinlens.tasks.task import Task
-from thinlens.training.loop import Progress
 
 LEAST_ERROR = 1e-8
 """Added to an MSE before its logarithm; nothing can be restored better."""
 
-BATCH = 16
+TILE_BATCH = 16
 """Tiles that go through a network at once: the memory does not depend on the image."""
 
 HELD_OUT = 10
@@ -56,7 +56,7 @@ class TileErrors:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class ErrorMeasurement:
     """By what, for what and how windows are restored."""
 
     candidates: Sequence[Candidate]
@@ -71,8 +71,8 @@ class Measuring:
         return " ".join(map(str, (folder.resolve(), *settings, self.seed, *names)))
 
 
-def measure_folder(
-    measuring: Measuring, folder: Path, notes: Path | None = None, progress: Progress | None = None
+def measure_tile_errors(
+    measuring: ErrorMeasurement, folder: Path, notes: Path | None = None, progress: Progress | None = None
 ) -> tuple[TileErrors, TileErrors, int]:
     """Restore windows of a folder's training images by every candidate.
 
@@ -95,7 +95,7 @@ def measure_folder(
         if progress:
             progress(index + 1, len(pairs), {})
     if not all(parts):
-        height, width = sides(measuring.tiling)
+        height, width = outer_size(measuring.tiling)
         raise UsageError(
             f"{folder} has {used} images of at least {width}x{height} input pixels: wanted 2 or "
             "more, to learn from one and judge by another"
@@ -104,7 +104,7 @@ def measure_folder(
     return learnt, judged, used
 
 
-def _fitting(measuring: Measuring, pairs: Sequence[PairFiles]) -> Tiling:
+def _fitting(measuring: ErrorMeasurement, pairs: Sequence[PairFiles]) -> Tiling:
     """Return the tiling with cores that, with their margins, half of the images can hold."""
     task, tiling = measuring.task, measuring.tiling
     targets = [torch.empty(0, *image_size(pair.target)) for pair in pairs]
@@ -117,19 +117,19 @@ def _fitting(measuring: Measuring, pairs: Sequence[PairFiles]) -> Tiling:
     return replace(tiling, core=(rows, columns))
 
 
-def sides(tiling: Tiling) -> tuple[int, int]:
+def outer_size(tiling: Tiling) -> tuple[int, int]:
     """Return the (height, width) of a tile that touches no border."""
     height, width = (c + 2 * m for c, m in zip(tiling.core, tiling.margin, strict=True))
     return height, width
 
 
-def restored(network: Network, tiles: Tensor, places: Sequence[Place] = ()) -> Tensor:
+def run_tiles(network: Network, tiles: Tensor, places: Sequence[Place] = ()) -> Tensor:
     """Restore float tiles `[T, C, h, w]` some at a time; what does not fit is halved.
 
     `places` say where each lies in its image, for networks that ask.
     """
     parts: list[Tensor] = []
-    done, batch = 0, BATCH
+    done, batch = 0, TILE_BATCH
     while done < len(tiles):
         some = tiles[done : done + batch]
         try:
@@ -152,7 +152,7 @@ def restored(network: Network, tiles: Tensor, places: Sequence[Place] = ()) -> T
 
 
 def _windows(
-    measuring: Measuring, pair: PairFiles, index: int, notes: ErrorNotes | None
+    measuring: ErrorMeasurement, pair: PairFiles, index: int, notes: ErrorNotes | None
 ) -> TileErrors | None:
     """Restore windows of one pair, inside it; None where no tile fits in."""
     task, tiling = measuring.task, measuring.tiling
@@ -160,9 +160,9 @@ def _windows(
     height, width = image.shape[-2:]
     rows, columns = (
         _starts(length, side, core)
-        for length, side, core in zip((height, width), sides(tiling), tiling.core, strict=True)
+        for length, side, core in zip((height, width), outer_size(tiling), tiling.core, strict=True)
     )
-    boxes = [Box(y, x, y + h, x + w) for h, w in [sides(tiling)] for y in rows for x in columns]
+    boxes = [Box(y, x, y + h, x + w) for h, w in [outer_size(tiling)] for y in rows for x in columns]
     if not boxes:
         return None
     tiles = torch.stack([image[:, b.top : b.bottom, b.left : b.right] for b in boxes])
@@ -170,15 +170,15 @@ def _windows(
     noted = notes.get(pair.name) if notes else None
     if noted is not None and noted.shape == (len(tiles), len(measuring.candidates)):
         return TileErrors(tiles, noted)
-    large = (restored(candidate.network, tiles) for candidate in measuring.candidates)
-    squares = [core_errors(pixels, cores, target, task.scale) for pixels in large]
+    large = (run_tiles(candidate.network, tiles) for candidate in measuring.candidates)
+    squares = [core_mse(pixels, cores, target, task.scale) for pixels in large]
     errors = (torch.stack(squares, dim=1) + LEAST_ERROR).log10().float()
     if notes:
         notes.add(pair.name, errors)
     return TileErrors(tiles, errors)
 
 
-def core_errors(large: Tensor, tiles: Sequence[Tile], target: Tensor, scale: int) -> Tensor:
+def core_mse(large: Tensor, tiles: Sequence[Tile], target: Tensor, scale: int) -> Tensor:
     """Return the MSE of tiles' cores, in [0, 1] and rounded to 8 bits as results are, `[T]`."""
     found = []
     for pixels, tile in zip(large, tiles, strict=True):

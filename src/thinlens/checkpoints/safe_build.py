@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,9 +16,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
 from thinlens.checkpoints.tensors import own_tensors
+from thinlens.dynamic.registry import BUILDABLE
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, WRAPPERS, image_channels
-from thinlens.models.network import Network
+from thinlens.models import MODELS, image_channels
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.narrowing import narrow
 
@@ -36,10 +35,6 @@ PROBE = 64
 REGISTRATIONS_PER_TENSOR = 4
 """A tensor that several layers share is registered more than once; more often than this is not
 a network but an attempt to build without end."""
-
-
-BUILDABLE: ChainMap[str, Network] = ChainMap(MODELS, WRAPPERS)
-"""All that a checkpoint may hold."""
 
 
 def sketch(manifest: Manifest) -> nn.Module:

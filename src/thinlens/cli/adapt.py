@@ -12,11 +12,11 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.adaptive.bundle import Bundle
-    from thinlens.adaptive.router import Means
+    from thinlens.adaptive.router import RouterContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +52,18 @@ class Adapt(Verb):
     """What runs the networks while their errors are measured."""
 
     def run(self) -> Answer:
-        from thinlens.adaptive.adapt import Choices, adapt, means_of
+        from thinlens.adaptive.adapt import AdaptOptions, adapt, means_of
         from thinlens.adaptive.bundle import save_bundle
         from thinlens.api import load, runner
         from thinlens.experiments.values import size
 
         tile = size(self.tile, "--tile") if self.tile else None
-        choices = Choices(tile, self.margin, self.exact, self.estimator, self.steps, self.seed)
+        choices = AdaptOptions(tile, self.margin, self.exact, self.estimator, self.steps, self.seed)
         checkpoints = {_name(word): load(word) for word in self.checkpoints}
         if len(checkpoints) < len(self.checkpoints):
             raise UsageError("two of the checkpoints have one name: wanted folders by other names")
         run, started = partial(runner, engine=self.engine), time.monotonic()
-        with progress("teaching the estimator") as report:
+        with progress_bar("teaching the estimator") as report:
             bundle = adapt(
                 checkpoints, self.data, choices, run=run, state=self.out, progress=report
             )
@@ -98,7 +98,7 @@ def _hd(scale: int) -> tuple[int, int]:
     return 720 // scale, 1280 // scale
 
 
-def _candidates(means: Means, scale: int) -> list[dict[str, Any]]:
+def _candidates(means: RouterContext, scale: int) -> list[dict[str, Any]]:
     return [
         {"name": c.name, "fingerprint": c.identity, "macs": c.macs(_hd(scale))}
         for c in means.candidates

@@ -12,7 +12,7 @@ import tyro
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
 from thinlens.experiments import values
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +68,7 @@ class Bench(Verb):
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with progress(f"benchmarking {self.source}") as report:
+            with progress_bar(f"benchmarking {self.source}") as report:
                 found = line_up(module, image, settings, against)
                 rows = compete(found.entrants, self.threads, self.rounds, report=report)
             machine, sentence = self._machine(found, rows)

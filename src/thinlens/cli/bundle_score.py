@@ -7,7 +7,7 @@ from pathlib import Path
 from thinlens.cli.bundles import Ready
 from thinlens.cli.scores import protocol_of, scores
 from thinlens.cli.verb import Answer
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 from thinlens.report.tables import count, giga
 from thinlens.restoration.evaluation import evaluate
 from thinlens.sparsity.summary import price
@@ -19,9 +19,9 @@ PROBE = (64, 64)
 def score(ready: Ready, folder: Path, *, seed: int) -> Answer:
     """Judge a bundle as a network is judged; `macs` are what its tiles took, scaled to 1280x720."""
     bundle, task = ready.bundle, ready.bundle.task
-    with progress("evaluating the bundle") as report:
+    with progress_bar("evaluating the bundle") as report:
         found = evaluate(ready.router, task, folder, seed=seed, progress=report)
-    bill = ready.router.bill(task.scale)
+    bill = ready.router.cost_report(task.scale)
     shape = (task.channels, *PROBE)
     networks = [(c.module, c.patterns) for c in bundle.checkpoints.values()]
     networks += [(bundle.estimator, {})]
@@ -32,9 +32,9 @@ def score(ready: Ready, folder: Path, *, seed: int) -> Answer:
         for name, share in zip(bill["candidates"], bill["shares"], strict=True)
     )
     about = (
-        f"{protocol_of(found)}; {giga(bill['hd_macs'])} GMACs at 1280x720 with margins and "
+        f"{protocol_of(found)}; {giga(cost_report['hd_macs'])} GMACs at 1280x720 with margins and "
         f"estimator, {count(params)} parameters in all networks\n"
-        f"{bill['tiles']} tiles: {went}"
+        f"{cost_report['tiles']} tiles: {went}"
     )
     made = f"\nthe inputs are {found.synthetic}, seed {seed}" if found.synthetic else ""
     return Answer(content, (scores(found).rich(), about + made))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from thinlens.adaptive.adapt import means_of
 from thinlens.adaptive.bundle import Bundle, load_bundle
-from thinlens.adaptive.candidates import Runners
+from thinlens.adaptive.candidates import EngineFactory
 from thinlens.adaptive.image_budget import ImageBudget
-from thinlens.adaptive.router import Means, TileRouter, Wish
+from thinlens.adaptive.router import RouterContext, TileRouter, RoutingOptions
 from thinlens.api import runner
 from thinlens.errors import UsageError
 
@@ -20,12 +20,12 @@ class Ready:
     """A bundle, what its tiles are restored with, and their router."""
 
     bundle: Bundle
-    means: Means
+    means: RouterContext
     router: TileRouter
-    run: Runners
+    run: EngineFactory
 
 
-def ready(path: str, engine: str, wish: Wish, blend: int = 0) -> Ready:
+def ready(path: str, engine: str, wish: RoutingOptions, blend: int = 0) -> Ready:
     """Load a bundle and make its router."""
     timed_by = engine if wish.price == "ms" else None
     bundle, run = load_bundle(Path(path)), partial(runner, engine=engine)
@@ -35,18 +35,18 @@ def ready(path: str, engine: str, wish: Wish, blend: int = 0) -> Ready:
 
 def wished(
     beta: float | None, budget: str | None, rule: str | None, price: str | None = None
-) -> Wish:
+) -> RoutingOptions:
     """Read how much is to be spent."""
     if beta is not None and budget is not None:
         raise UsageError("--beta and --image-budget: wanted one of them")
     allowed = None if budget is None else ImageBudget.read(budget)
     if price is None and allowed and allowed.ms is not None:
         price = "ms"
-    return Wish(
-        Wish.beta if beta is None else beta,
+    return RoutingOptions(
+        RoutingOptions.beta if beta is None else beta,
         allowed,
-        Wish.rule if rule is None else rule,
-        Wish.price if price is None else price,
+        RoutingOptions.rule if rule is None else rule,
+        RoutingOptions.price if price is None else price,
     )
 
 

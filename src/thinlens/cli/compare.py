@@ -11,7 +11,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.experiments.comparison import Cell, Comparison
@@ -80,13 +80,13 @@ class Compare(Verb):
         from thinlens.experiments.runs import CellMaker
 
         if self.jobs > 1:
-            with progress(f"{self.jobs} cells at once") as report:
+            with progress_bar(f"{self.jobs} cells at once") as report:
                 for done, pair in enumerate(made(plan, out, planned, self.jobs), start=1):
                     report(done, len(planned), {})
                     yield pair
             return
         for number, cell in enumerate(planned, start=1):
-            with progress(f"cell {number} of {len(planned)}: {cell.folder}") as report:
+            with progress_bar(f"cell {number} of {len(planned)}: {cell.folder}") as report:
                 try:
                     yield cell, CellMaker(plan, out, report).row(cell)
                 except RunError as problem:
@@ -107,7 +107,7 @@ class Compare(Verb):
         from thinlens.experiments.run_times import cell_times
 
         whole = [cell for cell, row in rows.items() if not row["error"]]
-        with progress("timing all networks") as report:
+        with progress_bar("timing all networks") as report:
             for cell, ms in cell_times(whole, out, self.threads, self.rounds, report).items():
                 rows[cell]["ms"] = ms
 

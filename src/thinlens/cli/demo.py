@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from thinlens.cli.verb import Answer, Verb
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 NETWORK = "rfdn-x4"
 
@@ -43,7 +43,7 @@ class Demo(Verb):
             sources = standard_sources(task, Path(given))
         else:
             sources = own_sources(task, self.out / "photographs")
-        with progress("demo") as report:
+        with progress_bar("demo") as report:
             rows = make_rows(network, task, sources, self.out / "checkpoints", report)
         rows, torch_ms = timed(rows, task.channels)
         inputs = next(iter(sources.tests.values())) / "LR"

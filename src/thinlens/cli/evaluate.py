@@ -11,7 +11,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.dynamic.routed import Routed
@@ -120,7 +120,7 @@ class Evaluate(Verb):
         changed = {key: value for key, value in given.items() if value is not None}
         task = make_task(**{**network.task, **changed})
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
-        with progress(f"evaluating {self.checkpoint}") as report:
+        with progress_bar(f"evaluating {self.checkpoint}") as report:
             found = evaluate(
                 network,
                 self.data,
@@ -148,13 +148,13 @@ class Evaluate(Verb):
 
     def _drawn(self, out: Path, module: Routed, task: Task, levels: Sequence[float]) -> str:
         """Draw the first image at each noise level by every branch; say where, or why not."""
-        from thinlens.dynamic.samples import sample
+        from thinlens.dynamic.samples import restore_by_branches
         from thinlens.report.branches import samples_picture
         from thinlens.tasks.denoising import at_sigma
 
         kinds: dict[str, Task] = {f"sigma {sigma:g}": at_sigma(task, sigma) for sigma in levels}
         shown = {
-            label: sample(module, kind, self.data, seed=self.seed)
+            label: restore_by_branches(module, kind, self.data, seed=self.seed)
             for label, kind in (kinds or {task.name: task}).items()
         }
         try:
@@ -170,8 +170,8 @@ def _routing(bill: Mapping[str, Any]) -> list[str]:
         return []
     shares = ", ".join(f"{share:.1%}" for share in bill["shares"])
     return [
-        f"routed by {bill['router']}, thinnest branch first: {shares}; "
-        f"{bill['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
-        f"{bill['classifier_flops'] / 1e9:.2f} of the classifier, {bill['of_base']:.1%} of the "
+        f"routed by {cost_report['router']}, thinnest branch first: {shares}; "
+        f"{cost_report['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
+        f"{cost_report['classifier_flops'] / 1e9:.2f} of the classifier, {cost_report['of_base']:.1%} of the "
         "base network's"
     ]

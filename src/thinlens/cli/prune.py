@@ -10,7 +10,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
@@ -124,7 +124,7 @@ class Prune(Verb):
         task = make_task(**network.task)
         shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
         data = self.data if self.data or not self._needs_data() else calibration(task)
-        with progress(f"pruning {self.checkpoint}") as report:
+        with progress_bar(f"pruning {self.checkpoint}") as report:
             settings = Settings(steps=self.steps, seed=self.seed, learning_rate=LEARNING_RATE)
             trainer = Trainer(settings, self.out, report)
             thin = prune(

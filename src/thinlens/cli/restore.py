@@ -10,7 +10,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.adaptive.router import TileRouter
@@ -66,7 +66,7 @@ class Restore(Verb):
 
         limit: dict[str, Any] = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
         network, chosen = self._bundle() if is_bundle(self.model) else self._network()
-        with progress("restoring") as report:
+        with progress_bar("restoring") as report:
             outcome = restore(
                 network,
                 self.source,
@@ -98,7 +98,7 @@ class Restore(Verb):
         return load(self.model), {"tile": self.tile, "blend": self.blend}
 
     def _bundle(self) -> tuple[TileRouter, dict[str, Any]]:
-        from thinlens.adaptive.route_map import draw_map
+        from thinlens.adaptive.route_map import draw_route_map
         from thinlens.cli.bundles import ready, wished
 
         if self.tile is not None:
@@ -108,7 +108,7 @@ class Restore(Verb):
 
         def picture(result: Path, target: Path) -> None:
             if made.router.last:
-                draw_map(result, target, made.router.last, made.bundle.tiling)
+                draw_route_map(result, target, made.router.last, made.bundle.tiling)
 
         return made.router, {
             "task": made.bundle.task,

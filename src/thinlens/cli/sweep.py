@@ -9,14 +9,14 @@ from typing import Any
 
 from thinlens.adaptive.adapt import means_of
 from thinlens.adaptive.bundle import USES
-from thinlens.adaptive.router import TileRouter, Wish
-from thinlens.adaptive.sweep import Point, Sweep, sweep
-from thinlens.adaptive.timing import milliseconds
+from thinlens.adaptive.router import TileRouter, RoutingOptions
+from thinlens.adaptive.sweep import SweepPoint, Sweep, sweep
+from thinlens.adaptive.latency import mean_latency_ms
 from thinlens.cli.bundles import Ready
 from thinlens.cli.verb import Answer
 from thinlens.errors import UsageError
 from thinlens.files import write_json
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 from thinlens.report.tables import Table
 from thinlens.report.trade_off import Axis, calibration_picture, trade_off_picture
 
@@ -45,13 +45,13 @@ def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Ans
     for use in USES:
         judging = means if use == bundle.use else means_of(bundle, ready.run, use)
         estimators[use] = (judging.estimator, judging.estimator_macs)
-    with progress("restoring by every candidate") as report:
+    with progress_bar("restoring by every candidate") as report:
         found = sweep(means, estimators, task, folder, seed=asked.seed, progress=report)
     timed = _spread(found.curves[bundle.use])
     ways: dict[str, Any] = {c.name: c.network for c in means.candidates}
-    ways |= {_way(point): TileRouter(means, Wish(point.t)) for point in timed}
-    with progress("timing") as report:
-        times = milliseconds(
+    ways |= {_way(point): TileRouter(means, RoutingOptions(point.t)) for point in timed}
+    with progress_bar("timing") as report:
+        times = mean_latency_ms(
             ways, task, folder, seed=asked.seed, rounds=asked.rounds, progress=report
         )
     content = {
@@ -84,17 +84,17 @@ def _figures(found: Sweep, times: Mapping[str, float | None]) -> dict[str, Any]:
     }
 
 
-def _way(point: Point) -> str:
+def _way(point: SweepPoint) -> str:
     return f"beta {point.t:.6g}"
 
 
-def _entry(point: Point, curve: str = "") -> dict[str, Any]:
+def _entry(point: SweepPoint, curve: str = "") -> dict[str, Any]:
     """Return a point as JSON; `curve` is the name of the curve that it lies on, if it does."""
     t = {"mu" if curve.endswith("lagrange") else "beta": point.t} if curve else {}
     return {**t, "psnr": point.psnr, "gmacs": point.gmacs, "shares": point.shares}
 
 
-def _spread(points: list[Point]) -> list[Point]:
+def _spread(points: list[SweepPoint]) -> list[SweepPoint]:
     """Return the points of a curve that are nearest to even steps of cost."""
     low, high = (pick(p.gmacs for p in points) for pick in (min, max))
     wanted = [low + (high - low) * step / (TIMED - 1) for step in range(TIMED)]

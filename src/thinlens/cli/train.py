@@ -13,7 +13,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.progress import progress
+from thinlens.progress import progress_bar
 
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
@@ -73,7 +73,7 @@ class Train(Verb):
         task = task_of(self.name, module, **recipe.task)
         crops = training_crops(task, self.data, **recipe.crops)
         started = time.monotonic()
-        with progress(f"training {self.name}") as report:
+        with progress_bar(f"training {self.name}") as report:
             Trainer(settings, self.out, report).fit(Plain(module, settings.loss), crops)
         seconds = round(time.monotonic() - started, 3)
         last = _last_line(self.out / METRICS_FILE)

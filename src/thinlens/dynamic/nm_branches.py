@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from thinlens.dynamic import routed
 from thinlens.dynamic.branches import branch_flops
-from thinlens.dynamic.routed import Routed, filled, norm_names, tensors_of_norms
+from thinlens.dynamic.routed import Routed, load_tensors, norm_names, norm_tensors
 from thinlens.errors import UsageError
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Ranked
@@ -26,7 +26,7 @@ from thinlens.sparsity.straight_through import masked
 
 
 @dataclass(frozen=True)
-class Config(routed.Config):
+class ClassPrunedConfig(routed.RoutedConfig):
     """Which network, which branches, which classifier; N of every branch is in `kept`."""
 
     shared_norms: bool = False
@@ -58,7 +58,7 @@ class ClassPruned(Routed):
 
     NAME: ClassVar[str] = "class-pruned"
 
-    def __init__(self, config: Config, network: nn.Module) -> None:
+    def __init__(self, config: ClassPrunedConfig, network: nn.Module) -> None:
         super().__init__(config, network)
         self.decay = 0.0
         """What pulls hidden weights towards 0 while branches train (SR-STE's lambda)."""
@@ -75,8 +75,8 @@ class ClassPruned(Routed):
         restored: Tensor = functional_call(self.network, self.tensors(index), (image,))
         return restored
 
-    def alone(self, index: int) -> nn.Module:
-        return filled(copy.deepcopy(self.network), self.tensors(index))
+    def extract_branch(self, index: int) -> nn.Module:
+        return load_tensors(copy.deepcopy(self.network), self.tensors(index))
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """Return what a branch puts in the place of the network's own, by state-dict name."""
@@ -86,20 +86,20 @@ class ClassPruned(Routed):
                 weight = prunable_layer(self.network, name).weight
                 mask = self.get_buffer(self._ranked[name]) <= n
                 own[f"{name}.weight"] = masked(weight, mask, self.decay)
-        return {**own, **tensors_of_norms(self._norms, self.norms_of(index))}
+        return {**own, **norm_tensors(self._norms, self.branch_norms(index))}
 
     def n(self, index: int) -> dict[str, int]:
         """Return how many of M weights a branch keeps, by the layer they share."""
         usual = self.branches.kept
         return {name: self._searched.get(name, usual)[index] for name in self._ranked}
 
-    def norms_of(self, index: int) -> list[nn.Module]:
+    def branch_norms(self, index: int) -> list[nn.Module]:
         if index < len(self.norms):
             return list(cast(nn.ModuleList, self.norms[index]))
         return [self.network.get_submodule(name) for name in self._norms]
 
     @property
-    def own_norms(self) -> bool:
+    def separate_norms(self) -> bool:
         return not self.config.shared_norms
 
     def flops(self, example: Sequence[int]) -> list[int]:
@@ -127,15 +127,15 @@ class ClassPruned(Routed):
         """The layers of `network` whose weights the branches share."""
         return tuple(self._ranked)
 
-    def structures(self) -> dict[str, Ranked]:
+    def rank_structures(self) -> dict[str, Ranked]:
         """Return the ranks by the names that layers have here, as checkpoints take them."""
         return {
             f"network.{name}": Ranked(self.get_buffer(buffer).cpu(), self.branches.m)
             for name, buffer in self._ranked.items()
         }
 
-    def take(self, structures: Mapping[str, Ranked]) -> None:
-        found = {name.removeprefix("network."): ranked for name, ranked in structures.items()}
+    def load_rank_structures(self, rank_structures: Mapping[str, Ranked]) -> None:
+        found = {name.removeprefix("network."): ranked for name, ranked in rank_structures.items()}
         if unknown := self._searched.keys() - found.keys():
             raise UsageError(f"layer {min(unknown)!r} was searched and has no ranks")
         if any(ranked.m != self.branches.m for ranked in found.values()):

@@ -18,12 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thinlens.dynamic.branches import Branches
 from thinlens.models.classifier import Classifier
-from thinlens.models.classifier import Config as ClassifierConfig
+from thinlens.models.classifier import RoutedConfig as ClassifierConfig
 from thinlens.sparsity.pattern import Ranked
 
 
 @dataclass(frozen=True)
-class Config:
+class RoutedConfig:
     """Which network, which branches, which classifier."""
 
     network: str = ""
@@ -57,7 +57,7 @@ class Routed(nn.Module, ABC):
     NAME: ClassVar[str]
     """What checkpoints call it."""
 
-    def __init__(self, config: Config, network: nn.Module) -> None:
+    def __init__(self, config: RoutedConfig, network: nn.Module) -> None:
         super().__init__()
         self.config: Any = config
         self.branches = config.branches()
@@ -70,15 +70,15 @@ class Routed(nn.Module, ABC):
         """Restore all images by one branch; in training mode it moves no other's statistics."""
 
     @abstractmethod
-    def alone(self, index: int) -> nn.Module:
+    def extract_branch(self, index: int) -> nn.Module:
         """Return a branch as a plain network, with copies of what it shares with others."""
 
-    def apart(self) -> list[nn.Module]:
+    def extract_branches(self) -> list[nn.Module]:
         """Return every branch alone, in evaluation mode, the thinnest first."""
-        return [self.alone(index).eval() for index in range(self.count)]
+        return [self.extract_branch(index).eval() for index in range(self.count)]
 
     @abstractmethod
-    def norms_of(self, index: int) -> list[nn.Module]:
+    def branch_norms(self, index: int) -> list[nn.Module]:
         """Return a branch's batch norms, in the order of its network's."""
 
     @abstractmethod
@@ -91,12 +91,12 @@ class Routed(nn.Module, ABC):
         return len(self.branches.kept)
 
     @property
-    def own_norms(self) -> bool:
+    def separate_norms(self) -> bool:
         """Whether every branch has batch norms of its own."""
         return True
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.by_class(image, self.classify(image))
+        return self.dispatch(image, self.classify(image))
 
     def classify(self, image: Tensor) -> Tensor:
         """Return the class of every image, `[B]`; equally likely ones go to the cheaper."""
@@ -104,7 +104,7 @@ class Routed(nn.Module, ABC):
         likeliest = logits == logits.max(dim=1, keepdim=True).values
         return likeliest.to(torch.uint8).argmax(dim=1)
 
-    def by_class(
+    def dispatch(
         self,
         image: Tensor,
         classes: Tensor,
@@ -127,7 +127,7 @@ class Routed(nn.Module, ABC):
             restored[classes == index] = part
         return restored
 
-    def restoring(self) -> list[nn.Parameter]:
+    def restoration_parameters(self) -> list[nn.Parameter]:
         """Return all parameters but the classifier's."""
         judging = {id(parameter) for parameter in self.classifier.parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in judging]
@@ -135,12 +135,12 @@ class Routed(nn.Module, ABC):
     def rank(self) -> None:
         """Choose anew what the branches share, before every step of training; most do not."""
 
-    def structures(self) -> dict[str, Ranked]:
+    def rank_structures(self) -> dict[str, Ranked]:
         """Return what a checkpoint packs beside the weights, by the names that layers have here."""
         return {}
 
-    def take(self, structures: Mapping[str, Ranked]) -> None:
-        """Take back what `structures` gave."""
+    def load_rank_structures(self, rank_structures: Mapping[str, Ranked]) -> None:
+        """Take back what `rank_structures` gave."""
 
     def name(self, network: str) -> None:
         """Note that `network` is the key of its network in `MODELS`, so that it can be built."""
@@ -154,7 +154,7 @@ def norm_names(network: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def filled(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Copy `tensors` into a network, by state-dict name, and return it."""
     own = network.state_dict()
     for name, tensor in tensors.items():
@@ -162,7 +162,7 @@ def filled(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def tensors_of_norms(names: Iterable[str], norms: Iterable[nn.Module]) -> dict[str, Tensor]:
+def norm_tensors(names: Iterable[str], norms: Iterable[nn.Module]) -> dict[str, Tensor]:
     """Return what `norms` hold, as tensors of the norms called `names`."""
     return {
         f"{name}.{part}": tensor

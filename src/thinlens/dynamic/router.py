@@ -27,11 +27,11 @@ from thinlens.sparsity.prunable import find_layers
 PAPER_SIDE = 256
 """Height and width of the image at which ClassPruning counts FLOPs."""
 
-Choice = Callable[[Tensor], Tensor]
+BranchPolicy = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]` to their classes `[B]`."""
 
 
-class ByImage:
+class RoutedRunner:
     """A network that routes as a callable for `[B, C, H, W]`, its `branches` run by engines."""
 
     def __init__(self, module: Routed, branches: Sequence[Network]) -> None:
@@ -40,10 +40,10 @@ class ByImage:
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
         classes = self.module.classify(image)
-        return self.module.by_class(image, classes, lambda part, k: self._branches[k](part))
+        return self.module.dispatch(image, classes, lambda part, k: self._branches[k](part))
 
 
-class Router:
+class ImageRouter:
     """Restores every image whole by one branch, in tiles if it is large, and remembers which.
 
     A `Restorer`; a class is chosen from the whole image, as in the paper. `branches` are what runs
@@ -53,7 +53,7 @@ class Router:
     def __init__(
         self,
         module: Routed,
-        choose: Choice | None = None,
+        choose: BranchPolicy | None = None,
         branches: Sequence[Network] | None = None,
     ) -> None:
         self.module = module.eval()
@@ -61,7 +61,7 @@ class Router:
         self._learned = choose is None
         self._choose = choose or module.classify
         channels = module.config.channels
-        self._tilers = [Tiler(branch, channels) for branch in branches or module.apart()]
+        self._tilers = [Tiler(branch, channels) for branch in branches or module.extract_branches()]
 
     def route(self, images: Tensor) -> list[int]:
         """Choose and remember the classes of images `[B, C, H, W]`."""
@@ -73,7 +73,7 @@ class Router:
         return fingerprints(self.module)
 
     def account(self) -> dict[str, Any]:
-        return self._tilers[self.classes[-1]].account() if self.classes else {}
+        return self._tilers[self.classes[-1]].manifest_fields() if self.classes else {}
 
     def bands(
         self,
@@ -113,12 +113,12 @@ class Router:
         }
 
 
-def always(index: int) -> Choice:
+def fixed_branch(index: int) -> BranchPolicy:
     """Send every image to one branch: a static network, or the oracle at one noise level."""
     return lambda image: torch.full((len(image),), index)
 
 
-def oracle(sigmas: Sequence[float], levels: Sequence[float], images: int) -> Choice:
+def by_noise_level(sigmas: Sequence[float], levels: Sequence[float], images: int) -> BranchPolicy:
     """Send images to the class of their true noise level among those of training, rising.
 
     `images` come at each of `sigmas` in turn. Raises `UsageError` for a level that was not trained
@@ -130,15 +130,15 @@ def oracle(sigmas: Sequence[float], levels: Sequence[float], images: int) -> Cho
         if sigma not in levels:
             known = ", ".join(map(str, levels)) or "none"
             raise UsageError(f"sigma {sigma}: the oracle knows {known}")
-    return in_turn([sorted(levels).index(sigma) for sigma in sigmas for _ in range(images)])
+    return in_sequence([sorted(levels).index(sigma) for sigma in sigmas for _ in range(images)])
 
 
-def dealt(classes: Sequence[int], seed: int) -> Choice:
+def shuffled(classes: Sequence[int], seed: int) -> BranchPolicy:
     """Deal out the same classes in random order: as many images to every branch, by chance."""
-    return in_turn(np.random.default_rng(seed).permutation(np.asarray(classes)).tolist())
+    return in_sequence(np.random.default_rng(seed).permutation(np.asarray(classes)).tolist())
 
 
-def in_turn(classes: Sequence[int]) -> Choice:
+def in_sequence(classes: Sequence[int]) -> BranchPolicy:
     """Send images to these classes, one after the other."""
     place = iter(classes)
 

@@ -18,7 +18,7 @@ from thinlens.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class BranchImages:
     """One image, restored by all branches; images are uint8 `[C, H, W]`."""
 
     name: str
@@ -33,7 +33,7 @@ class Sample:
 
 
 @torch.no_grad()
-def sample(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: int = 0) -> Sample:
+def restore_by_branches(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: int = 0) -> BranchImages:
     """Restore image number `index` of a test folder by every branch, degraded as in `evaluate`.
 
     Raises `UsageError` where the folder has fewer images, or one whose input is of another size.
@@ -45,8 +45,8 @@ def sample(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: in
     if image.shape != target.shape:
         raise UsageError(f"{pairs[index].name} is not as large as its target: wanted one size")
     module.eval()
-    restored = tuple(to_uint8(restore_image(branch, image)) for branch in module.apart())
-    return Sample(
+    restored = tuple(to_uint8(restore_image(branch, image)) for branch in module.extract_branches())
+    return BranchImages(
         pairs[index].name,
         to_uint8(image),
         restored,

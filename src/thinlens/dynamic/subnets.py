@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from thinlens.dynamic import routed
-from thinlens.dynamic.routed import Routed, filled, norm_names, tensors_of_norms
+from thinlens.dynamic.routed import Routed, load_tensors, norm_names, norm_tensors
 from thinlens.errors import UsageError
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
-MOST_SHARING = 4
+MAX_SHARED_SUBNETS = 4
 """Members of one set of weights. More would be built of fewer tensors than a checkpoint's reader
 takes for honest."""
 
 
 @dataclass(frozen=True)
-class Config(routed.Config):
+class RoutedSubnetsConfig(routed.RoutedConfig):
     """Which network, which members, which classifier."""
 
     thinner: tuple[str, ...] = ("{}", "{}")
@@ -38,42 +38,42 @@ class Config(routed.Config):
     """Whether members use the fullest one's weights."""
 
     def __post_init__(self) -> None:
-        if self.shared and len(self.kept) > MOST_SHARING:
+        if self.shared and len(self.kept) > MAX_SHARED_SUBNETS:
             raise UsageError(
-                f"{len(self.kept)} branches share weights: wanted at most {MOST_SHARING}"
+                f"{len(self.kept)} branches share weights: wanted at most {MAX_SHARED_SUBNETS}"
             )
 
 
-class Family(Routed):
+class RoutedSubnets(Routed):
     """Restore every image `[B, C, H, W]` by the member that the classifier picks for it."""
 
     NAME: ClassVar[str] = "family"
 
-    def __init__(self, config: Config, thinner: Sequence[nn.Module], fullest: nn.Module) -> None:
+    def __init__(self, config: RoutedSubnetsConfig, thinner: Sequence[nn.Module], fullest: nn.Module) -> None:
         super().__init__(config, fullest)
         own = [] if config.shared else thinner
         self.members = nn.ModuleList(own)
         """The members that have weights of their own, but for the fullest."""
-        lent = list(thinner) if config.shared else []
-        self.norms = nn.ModuleList(nn.ModuleList(_norms(member)) for member in lent)
+        shared_tensors = list(thinner) if config.shared else []
+        self.norms = nn.ModuleList(nn.ModuleList(_norms(member)) for member in shared_tensors)
         # what they compute, without a weight: these are lent
-        self._forms = [copy.deepcopy(member).to("meta") for member in lent]
-        self._lenders = [lenders(form, fullest) for form in self._forms]
+        self._forms = [copy.deepcopy(member).to("meta") for member in shared_tensors]
+        self._lenders = [shared_names(form, fullest) for form in self._forms]
 
     def branch(self, image: Tensor, index: int) -> Tensor:
         if not self._borrows(index):
             restored: Tensor = self._member(index)(image)
         else:
             form = self._forms[index].train(self.training)
-            restored = functional_call(form, self.lent(index), (image,))
+            restored = functional_call(form, self.shared_tensors(index), (image,))
         return restored
 
-    def alone(self, index: int) -> nn.Module:
+    def extract_branch(self, index: int) -> nn.Module:
         if not self._borrows(index):
             return copy.deepcopy(self._member(index))
         device = next(self.network.parameters()).device
         empty = copy.deepcopy(self._forms[index]).to_empty(device=device)
-        return filled(empty.train(self.training), self.lent(index))
+        return load_tensors(empty.train(self.training), self.shared_tensors(index))
 
     def _borrows(self, index: int) -> bool:
         """Whether a member uses the fullest one's weights."""
@@ -84,13 +84,13 @@ class Family(Routed):
         own: list[nn.Module] = [*self.members, self.network]
         return own[index - len(self._forms)]
 
-    def lent(self, index: int) -> dict[str, Tensor]:
+    def shared_tensors(self, index: int) -> dict[str, Tensor]:
         """Return the tensors of a member that shares weights, by its own state-dict names."""
         form, whole = self._forms[index], _tensors(self.network)
         parts = _leading(_tensors(form), whole, self._lenders[index])
-        return {**parts, **tensors_of_norms(norm_names(form), self.norms_of(index))}
+        return {**parts, **norm_tensors(norm_names(form), self.branch_norms(index))}
 
-    def norms_of(self, index: int) -> list[nn.Module]:
+    def branch_norms(self, index: int) -> list[nn.Module]:
         if self._borrows(index):
             return list(cast(nn.ModuleList, self.norms[index]))
         return _norms(self._member(index))
@@ -105,14 +105,14 @@ class Family(Routed):
 
 
 @torch.no_grad()
-def adopt(member: nn.Module, fullest: nn.Module) -> None:
+def copy_shared(member: nn.Module, fullest: nn.Module) -> None:
     """Give `member` the weights and statistics that it would share with `fullest`."""
     own = _tensors(member)
-    for name, tensor in _leading(own, _tensors(fullest), lenders(member, fullest)).items():
+    for name, tensor in _leading(own, _tensors(fullest), shared_names(member, fullest)).items():
         own[name].copy_(tensor)
 
 
-def lenders(member: nn.Module, fullest: nn.Module) -> dict[str, str]:
+def shared_names(member: nn.Module, fullest: nn.Module) -> dict[str, str]:
     """Say which tensor of `fullest` stands for each of `member`, by state-dict names.
 
     In a narrower network that of the same name; in a shallower one as many from the beginning as

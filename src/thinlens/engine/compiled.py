@@ -19,8 +19,8 @@ from thinlens.engine.operator import number, run
 from thinlens.engine.plan import Means, Plan
 from thinlens.engine.tuner import tuner
 from thinlens.errors import UsageError
-from thinlens.methods.method import Pruned
 from thinlens.models.tile_position import Place, current_places
+from thinlens.sparsity.pattern import Pruned
 
 MOST_PLANS = 8
 """Sizes whose plans are kept; the one that was used longest ago goes first."""

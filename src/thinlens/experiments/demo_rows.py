@@ -22,7 +22,7 @@ from thinlens.experiments.networks import input_shape
 from thinlens.experiments.photographs import Sources
 from thinlens.experiments.values import size
 from thinlens.images.resize import enlarge
-from thinlens.progress import Report
+from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.summary import Price, price
@@ -91,7 +91,7 @@ class Row:
 
 
 def make_rows(
-    dense: Checkpoint, task: Task, sources: Sources, folder: Path, report: Report
+    dense: Checkpoint, task: Task, sources: Sources, folder: Path, report: Progress
 ) -> list[Row]:
     """Prune `dense` by every method at every budget, save each below `folder`, judge them all."""
     shape = input_shape(task, size(DEFAULT_SIZES["sls"]))

@@ -14,7 +14,7 @@ from typing import Any
 from thinlens.errors import RunError
 from thinlens.experiments.comparison import DENSE, Cell, Comparison
 from thinlens.experiments.runs import CellMaker
-from thinlens.progress import silent
+from thinlens.progress import no_progress
 from thinlens.signals import Interrupted
 
 Outcome = dict[str, Any] | RunError
@@ -69,7 +69,7 @@ def _begin(plan: Comparison, out: Path, jobs: int) -> None:
     os.setsid()  # Ctrl-C comes to the first process alone, which then ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    _maker = CellMaker(plan, out, silent)
+    _maker = CellMaker(plan, out, no_progress)
 
 
 def _end_with_parent() -> None:

@@ -16,12 +16,12 @@ from thinlens.errors import UsageError
 from thinlens.experiments.comparison import DENSE, Cell
 from thinlens.experiments.networks import input_shape
 from thinlens.experiments.values import size
-from thinlens.progress import Report
+from thinlens.progress import Progress
 from thinlens.tasks import make_task
 
 
 def cell_times(
-    cells: Sequence[Cell], out: Path, threads: int, rounds: int, report: Report
+    cells: Sequence[Cell], out: Path, threads: int, rounds: int, report: Progress
 ) -> Mapping[Cell, float]:
     """Return the median milliseconds of each network on an HD image, all in turns in one run.
 

@@ -19,7 +19,7 @@ from thinlens.experiments.photographs import calibration
 from thinlens.experiments.search_pictures import draw_search
 from thinlens.experiments.values import size
 from thinlens.files import write_json
-from thinlens.progress import Report
+from thinlens.progress import Progress
 from thinlens.sparsity.summary import Price, price
 from thinlens.tasks import make_task
 from thinlens.tasks.crops import Crops
@@ -33,7 +33,7 @@ CELL_FILE = "cell.json"
 class CellMaker:
     """Makes the cells of a comparison in a folder; what is there already is left as it is."""
 
-    def __init__(self, plan: Comparison, out: Path, report: Report) -> None:
+    def __init__(self, plan: Comparison, out: Path, report: Progress) -> None:
         self._plan, self._out, self._report = plan, out, report
         self._crops: dict[str, Crops] = {}
 

@@ -8,10 +8,11 @@ from thinlens.methods.classpruning.baselines import ChannelSkip, LayerSkip, Mult
 from thinlens.methods.classpruning.method import ClassPruning
 from thinlens.methods.fmp.method import Fmp
 from thinlens.methods.least_squares.method import LeastSquares
-from thinlens.methods.method import Method, Pruned
+from thinlens.methods.method import Method
 from thinlens.methods.one_shot import OneShot
 from thinlens.methods.sls.method import Sls
 from thinlens.methods.sr_ste import SrSte
+from thinlens.sparsity.pattern import Pruned
 
 METHODS: dict[str, type[Method]] = {
     "one-shot": OneShot,

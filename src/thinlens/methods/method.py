@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from torch import nn
@@ -13,22 +13,10 @@ from torch.nn.utils import parametrize
 from thinlens.errors import UsageError
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.pattern import Pattern
+from thinlens.sparsity.pattern import Pruned
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 from thinlens.training.settings import Settings
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A thin network."""
-
-    module: nn.Module
-    """Plain, of the class that was given, with its zeros in place."""
-    patterns: dict[str, Pattern]
-    """The masks by layer name; nothing re-ranks the module after this."""
-    record: dict[str, Any] = field(default_factory=dict)
-    """What the method wants remembered: budget, achieved, seconds, settings."""
 
 
 @dataclass(frozen=True, kw_only=True)

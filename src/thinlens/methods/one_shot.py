@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from thinlens.methods.method import Pruned
 from thinlens.methods.nm_method import NMMethod
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.pattern import Pruned, from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData

@@ -20,11 +20,10 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thinlens.errors import UsageError
-from thinlens.methods.method import Pruned
 from thinlens.methods.nm_method import NMMethod, Plan
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer, strip
-from thinlens.sparsity.pattern import Pattern
+from thinlens.sparsity.pattern import Pattern, Pruned
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.sparsity.straight_through import masked
 from thinlens.training.loop import Trainer

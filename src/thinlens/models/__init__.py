@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import nn
 
-from thinlens.dynamic.nm_branches import ClassPruned
-from thinlens.dynamic.nm_branches import Config as ClassPrunedConfig
-from thinlens.dynamic.routed import Config as RoutedConfig
-from thinlens.dynamic.subnets import Config as FamilyConfig
-from thinlens.dynamic.subnets import Family
 from thinlens.errors import UsageError
 from thinlens.models import (
     carn,
@@ -49,37 +43,6 @@ MODELS: dict[str, Network] = {
 """The networks by the name that the command line and checkpoints use."""
 
 
-def _class_pruned(config: ClassPrunedConfig) -> nn.Module:
-    return ClassPruned(config, _inner(config))
-
-
-def _family(config: FamilyConfig) -> nn.Module:
-    if len(config.thinner) != len(config.kept) - 1:
-        raise UsageError(f"{len(config.kept)} members and {len(config.thinner)} thinner ones")
-    return Family(config, [_inner(config, change) for change in config.thinner], _inner(config))
-
-
-def _inner(config: RoutedConfig, change: str = "{}") -> nn.Module:
-    """Build the network within; `change` are options in place of its own, as JSON."""
-    entry = network(config.network)
-    try:
-        options = {**json.loads(config.options), **json.loads(change)}
-        types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
-        fits = all(type(value) is types.get(key) for key, value in options.items())
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"the options of {config.network} are no JSON object") from error
-    if not fits:
-        raise UsageError(f"the options of {config.network} are not of its kinds: {options}")
-    return entry.build(entry.configured(**options))
-
-
-WRAPPERS: dict[str, Network] = {
-    ClassPruned.NAME: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
-    Family.NAME: Network(_family, FamilyConfig(), "denoise", channels=1),
-}
-"""What checkpoints hold beside `MODELS`: networks around a network, made by methods."""
-
-
 def network(name: str) -> Network:
     """Look a network up; an unknown name is a `UsageError` that lists the known ones."""
     if name not in MODELS:
@@ -87,13 +50,31 @@ def network(name: str) -> Network:
     return MODELS[name]
 
 
-def image_channels(module: nn.Module) -> int:
-    """Return the channels of the images that `module` takes: those of its first convolution, if
-    it is none of our networks."""
+def registry_name(module: object) -> str | None:
+    """Return what checkpoints call the kind of a network; None for a network of another package.
+
+    That is the first key of `MODELS` with a config of this class, or the class attribute `NAME` of
+    a network that holds others.
+    """
     config = getattr(module, "config", None)
-    for entry in (*MODELS.values(), *WRAPPERS.values()):
+    for name, entry in MODELS.items():
         if type(entry.config) is type(config):
-            return int(getattr(config, "channels", entry.channels))
+            return name
+    return getattr(type(module), "NAME", None) if is_dataclass(config) else None
+
+
+def image_channels(module: nn.Module) -> int:
+    """Return the channels of the images that `module` takes.
+
+    Those of its config or of its entry in `MODELS`; of a network of another package, those of its
+    first convolution. A `UsageError` if it has none.
+    """
+    name = registry_name(module)
+    channels = getattr(module.config, "channels", None) if name else None
+    if channels is not None:
+        return int(channels)
+    if name in MODELS:
+        return MODELS[name].channels
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             return layer.in_channels

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.models import MODELS, WRAPPERS
+from thinlens.models import registry_name
 
 DIGITS = 16
 """Hexadecimal digits of a SHA-256 that a fingerprint keeps: 64 bits."""
@@ -27,16 +27,9 @@ def fingerprint(network: object) -> str:
     another package has no registry name and no config: its tensors alone name it.
     """
     module = getattr(network, "module", network)
-    return digest(_head(module), module)
-
-
-def _head(module: object) -> str:
-    """Describe the kind of a network of the registry; of others nothing is known."""
-    config = getattr(module, "config", None)
-    for name, entry in (*MODELS.items(), *WRAPPERS.items()):
-        if type(entry.config) is type(config):
-            return settings_text(name, config)
-    return ""
+    name = registry_name(module)
+    head = settings_text(name, getattr(module, "config", None)) if name else ""
+    return digest(head, module)
 
 
 def settings_text(name: str, settings: Any) -> str:

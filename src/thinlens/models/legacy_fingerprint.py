@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from thinlens.models import MODELS, WRAPPERS
+from thinlens.models import registry_name
 from thinlens.models.fingerprint import digest, fingerprint
 
 CLASSES: dict[str, tuple[str, str]] = {
@@ -47,13 +47,12 @@ def fingerprints(network: object) -> tuple[str, ...]:
 def legacy_fingerprint(network: object) -> str | None:
     """Return the fingerprint that a network had, or None for a kind that did not exist then."""
     module = getattr(network, "module", network)
-    config = getattr(module, "config", None)
-    entries = (*MODELS.items(), *WRAPPERS.items())
-    names = [name for name, e in entries if type(e.config) is type(config)]
-    if not names or names[0] not in CLASSES:
+    name = registry_name(module)
+    if name not in CLASSES:
         return None
-    path, field_names = CLASSES[names[0]]
-    text = f"<class 'thinlens.models.{path}'> {old_repr('Config', config, field_names)}"
+    path, field_names = CLASSES[name]
+    config = old_repr("Config", getattr(module, "config", None), field_names)
+    text = f"<class 'thinlens.models.{path}'> {config}"
     return digest(text, module)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinlens.dynamic.samples import Sample
+from thinlens.dynamic.samples import BranchImages
 from thinlens.errors import UsageError
 from thinlens.report.plots import figure_class, save_figure
 from thinlens.report.search import RUN_COLOURS
@@ -23,7 +23,7 @@ SIDE = 128
 """Pixels of the middle of an image that are shown; more are hard to compare."""
 
 
-def samples_picture(path: Path, samples: Mapping[str, Sample], names: Sequence[str]) -> None:
+def samples_picture(path: Path, samples: Mapping[str, BranchImages], names: Sequence[str]) -> None:
     """Draw images as every branch restores them, as ClassPruning's Fig. 4, as a PNG at `path`.
 
     `samples` are by the label of their row, `names` those of the branches. The branch that the

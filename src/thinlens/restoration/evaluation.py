@@ -29,7 +29,7 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Score:
+class ImageScore:
     """One image's figures."""
 
     name: str
@@ -53,7 +53,7 @@ class Score:
 class Evaluation:
     """A network's figures on a folder, and by which protocol."""
 
-    per_image: tuple[Score, ...]
+    per_image: tuple[ImageScore, ...]
     protocol: Judgement
     synthetic: str = ""
     """What the inputs are called if the task made what a camera usually makes."""
@@ -143,7 +143,7 @@ def evaluate(
     """
     pairs = open_pairs(folder, task)
     distance, without_lpips = _perception(task)
-    scores: list[Score] = []
+    scores: list[ImageScore] = []
     levels: list[tuple[float | None, Task]] = [(sigma, at_sigma(task, sigma)) for sigma in sigmas]
     levels = levels or [(None, task)]
     for (sigma, level), (index, pair) in product(levels, enumerate(pairs)):
@@ -154,7 +154,7 @@ def evaluate(
         except UsageError as error:
             raise UsageError(f"{pair.target}: {error}") from error
         seen = distance(restored, target) if distance else None
-        scores.append(Score(pair.name, figures[0], figures[1], seen, sigma))
+        scores.append(ImageScore(pair.name, figures[0], figures[1], seen, sigma))
         if progress:
             progress(len(scores), len(levels) * len(pairs), {"psnr": scores[-1].psnr})
     made = task.synthetic if any(pair.input is None for pair in pairs) else ""

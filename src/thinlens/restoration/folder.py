@@ -28,7 +28,7 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Handling:
+class RestoreOptions:
     """How the images are handled."""
 
     tile: int | None = None
@@ -42,7 +42,7 @@ class Handling:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RestoreResult:
     """What became of the images."""
 
     done: int
@@ -68,21 +68,21 @@ def restore_folder(
     source: Path,
     out: Path,
     *,
-    handling: Handling | None = None,
+    handling: RestoreOptions | None = None,
     progress: Progress | None = None,
-) -> Outcome:
+) -> RestoreResult:
     """Restore the images below `source`, or the one that it is, to `out`/<relative path>.png.
 
     `out`/manifest.jsonl holds a line for each (`Record`); the same call again does what it does
     not hold. An image that cannot be read or restored is noted there and the others go on. Results
-    appear whole or not at all. `handling` cuts and fades the tiles of a network; what restores
+    appear whole or not at all. `options` cuts and fades the tiles of a network; what restores
     its own way does not ask. Raises `Interrupted` after Ctrl-C or SIGTERM once the tile at hand
     is done, `RunError` where nothing can be written, `UsageError` where there is nothing to do.
     """
     started = time.monotonic()
     root, paths = _inputs(source, out)
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
-    handling = handling or Handling()
+    handling = handling or RestoreOptions()
     pictures = _pictures(outputs.values(), out) if handling.picture else {}
     restorer: Restorer
     if isinstance(network, Restorer):
@@ -103,7 +103,7 @@ def restore_folder(
                 if error:
                     failures[name] = error
                 seconds = round(time.monotonic() - begun, 3)
-                told: dict[str, Any] = {} if error else restorer.account()
+                told: dict[str, Any] = {} if error else restorer.manifest_fields()
                 if handling.picture and not error:
                     handling.picture(out / output, pictures[output])
                 manifest.add(replace(wanted, seconds=seconds, error=error, **told))
@@ -111,7 +111,7 @@ def restore_folder(
                 progress(count + 1, len(paths), {})
             stop.check()
     done = len(paths) - skipped - len(failures)
-    return Outcome(done, skipped, failures, time.monotonic() - started)
+    return RestoreResult(done, skipped, failures, time.monotonic() - started)
 
 
 def result_names(names: Sequence[str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ GRIDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """What a network needs around a tile, in pixels of the input."""
 
     radius: int | None
@@ -81,7 +81,7 @@ class Reach:
         )
 
 
-def measure(network: Network, channels: int) -> Reach:
+def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
     """Measure a network that maps `[B, channels, h, w]` to images; its weights decide.
 
     What the values can reach is asked of the torch module that an engine was made from.
@@ -90,9 +90,9 @@ def measure(network: Network, channels: int) -> Reach:
     with torch.inference_mode(), evaluating(module):
         radius = _radius(module, channels)
         felt = _felt(module, channels, radius)
-        least = Reach(radius, felt, 1, math.inf)
+        least = ReceptiveField(radius, felt, 1, math.inf)
         grid, error = _grid(network, channels, least.margin)
-    return Reach(radius and round_up(radius, grid), round_up(felt, grid), grid, error)
+    return ReceptiveField(radius and round_up(radius, grid), round_up(felt, grid), grid, error)
 
 
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:

@@ -19,7 +19,7 @@ from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.models.tile_position import Place, placed
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import Network, device_of, evaluating
-from thinlens.restoration.receptive_field import Reach, measure
+from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ class Tiler:
         """The longest side of a core that the last image was cut into at the end; None: whole."""
 
     @cached_property
-    def reach(self) -> Reach:
+    def reach(self) -> ReceptiveField:
         """What tiles of this network promise; measured when it is first asked for."""
         try:
-            reach = measure(self._network, self._channels)
+            reach = measure_receptive_field(self._network, self._channels)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.sparsity.layout import PrunableModule, canonical, in_groups
@@ -78,3 +79,15 @@ class Ranked:
 def from_ranks(ranked: Tensor, n: int, m: int) -> Pattern:
     """Make the pattern that keeps the `n` best of every group of `m`."""
     return Pattern(ranked <= n, n, m)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned network: the result of `Method.run`."""
+
+    module: nn.Module
+    """Plain, of the class of the network that was pruned, with its zeros in place."""
+    patterns: dict[str, Pattern]
+    """The masks by layer name; nothing ranks the module's weights again after this."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What the method reports: budget, achieved cost, seconds, settings."""

@@ -6,7 +6,6 @@ Run it on N processes with `torchrun --nproc-per-node N -m thinlens train ...`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm, parametrize
 
 from thinlens.errors import RunError, UsageError
+from thinlens.progress import Progress
 from thinlens.signals import Interrupted, deferred_signals
 from thinlens.training.ema import Average
 from thinlens.training.exact_image import ExactImage
@@ -25,12 +25,9 @@ from thinlens.training.processes import Processes, training_form
 from thinlens.training.settings import Settings
 from thinlens.training.state import Counters, MetricsLog, load_state, save_state
 
-__all__ = ["Progress", "Settings", "Trainer"]
+__all__ = ["Settings", "Trainer"]
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (step, steps, metrics) as a run goes on."""
 
 
 class Trainer:

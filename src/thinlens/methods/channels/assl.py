@@ -24,10 +24,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from thinlens.errors import UsageError
 from thinlens.methods.channels.filter import Filter, tensors_of, without
 from thinlens.methods.channels.order import families, magnitudes
-from thinlens.methods.method import Pruned, refuse_parametrized
+from thinlens.methods.method import refuse_parametrized
 from thinlens.sparsity.channels import Channels, find_channels
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.narrowing import narrow
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Network, Plain, TrainingData

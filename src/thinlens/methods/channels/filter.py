@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.methods.channels.order import leaving_order, magnitudes, obstacles
-from thinlens.methods.method import Method, Pruned, refuse_parametrized
+from thinlens.methods.method import Method, refuse_parametrized
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import Channels, find_channels, small
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.narrowing import narrow
-from thinlens.sparsity.pattern import Pattern
+from thinlens.sparsity.pattern import Pattern, Pruned
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Plain, TrainingData

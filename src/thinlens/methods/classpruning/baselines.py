@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from thinlens.dynamic.branches import Branches
-from thinlens.dynamic.subnets import Config, Family, adopt
+from thinlens.dynamic.subnets import RoutedSubnetsConfig, RoutedSubnets, copy_shared
 from thinlens.errors import UsageError
 from thinlens.methods.classpruning.routed_training import Dynamic, fresh
 from thinlens.models import MODELS
@@ -45,7 +45,7 @@ class Members(Dynamic):
     SHARED: ClassVar[bool]
     """Whether members use the fullest one's weights."""
 
-    def dynamic(self, model: nn.Module, seed: int) -> Family:
+    def dynamic(self, model: nn.Module, seed: int) -> RoutedSubnets:
         found = Branches.of(self.branches)
         config = getattr(model, "config", None)
         if config is None:
@@ -62,15 +62,15 @@ class Members(Dynamic):
             thinner = [type(model)(replace(config, **change)) for change in changes]
             if not self.scratch:
                 for member in thinner:
-                    adopt(member, fullest)
-            told = Config(
+                    copy_shared(member, fullest)
+            told = RoutedSubnetsConfig(
                 channels=self.example[1],
                 kept=found.kept,
                 m=found.m,
                 thinner=tuple(json.dumps(change) for change in changes),
                 shared=self.SHARED,
             )
-            return Family(told, thinner, fullest)
+            return RoutedSubnets(told, thinner, fullest)
 
     @abstractmethod
     def sizes(self, config: Any) -> list[dict[str, int]]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from thinlens.dynamic.branches import Branches
-from thinlens.dynamic.nm_branches import ClassPruned, Config
+from thinlens.dynamic.nm_branches import ClassPruned, ClassPrunedConfig
 from thinlens.dynamic.routed import Routed
 from thinlens.methods.classpruning.routed_training import Dynamic, check_factors, fresh
 from thinlens.methods.nm_method import NMMethod
@@ -74,7 +74,7 @@ class ClassPruning(Dynamic, NMMethod):
     ) -> ClassPruned:
         found = Branches.of(self.branches)
         names = replace(self, m=found.m).tables(model)
-        config = Config(
+        config = ClassPrunedConfig(
             channels=self.example[1],
             kept=found.kept,
             m=found.m,

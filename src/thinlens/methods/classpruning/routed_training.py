@@ -24,8 +24,9 @@ from thinlens.methods.classpruning.exchange_rate import check_target, exchange_r
 from thinlens.methods.classpruning.pseudo_labels import measure
 from thinlens.methods.classpruning.stages import Joint, Labels, Separate, Weights, batches
 from thinlens.methods.classpruning.stages import branch_errors as errors_of
-from thinlens.methods.method import Method, Pruned, check_l1
+from thinlens.methods.method import Method, check_l1
 from thinlens.sparsity.cost import cost
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData

@@ -26,10 +26,11 @@ from thinlens.methods.fmp.granularity import Weights
 from thinlens.methods.fmp.hypernetwork import Form, Hypernetwork
 from thinlens.methods.fmp.search import Course, Search
 from thinlens.methods.fmp.selection import CRITERIA, Goal, Ledger, Values
-from thinlens.methods.method import Method, Pruned, refuse_parametrized
+from thinlens.methods.method import Method, refuse_parametrized
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import Channels, find_channels
 from thinlens.sparsity.masking import attach, prunable_layer, strip
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.prunable import Layer, find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import Plain, TrainingData

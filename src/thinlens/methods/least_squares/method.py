@@ -27,7 +27,6 @@ from thinlens.methods.least_squares.compensation import (
     second_order_mask,
 )
 from thinlens.methods.least_squares.sensitivity import gains, sensitivities
-from thinlens.methods.method import Pruned
 from thinlens.methods.moments import (
     Moments,
     MomentSums,
@@ -44,7 +43,7 @@ from thinlens.sparsity.layout import (
     from_canonical,
 )
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.pattern import Pattern
+from thinlens.sparsity.pattern import Pattern, Pruned
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 

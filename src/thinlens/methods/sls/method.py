@@ -25,7 +25,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.frozen_entries import held
 from thinlens.methods.importance import SALIENCIES, saliencies
 from thinlens.methods.least_squares.method import LeastSquares
-from thinlens.methods.method import Pruned, check_l1
+from thinlens.methods.method import check_l1
 from thinlens.methods.moments import calibration_images
 from thinlens.methods.nm_method import NMMethod
 from thinlens.methods.sls.annealing import Annealing
@@ -34,6 +34,7 @@ from thinlens.methods.sls.search import Course, Search
 from thinlens.sparsity.allocation import Tables, check_reachable
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.residual import residual_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData

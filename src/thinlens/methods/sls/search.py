@@ -18,11 +18,11 @@ from torch.nn.utils import parametrize
 
 from thinlens.errors import RunError
 from thinlens.methods.importance import dense_weight
-from thinlens.methods.method import Pruned
 from thinlens.methods.sls.annealing import Annealing
 from thinlens.sparsity.allocation import Tables, allocate
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.rank_mask import (
     RankMask,
     independent_priorities,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from thinlens.adaptive.candidates import Candidate, Macs
-from thinlens.adaptive.estimator import Estimator, estimated
+from thinlens.adaptive.estimator import Estimator, estimate_errors
 from thinlens.adaptive.rule import Floats
-from thinlens.adaptive.tile_errors import BATCH, restored
+from thinlens.adaptive.tile_errors import TILE_BATCH, run_tiles
 from thinlens.engine.native import build
 from thinlens.engine.timings import Timings, cpu, folder, least_in_turns
 
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Prices:
+class CostModel:
     """What candidates and the estimator cost on a tile, the dearest first."""
 
     unit: str
@@ -38,14 +38,14 @@ class Prices:
         return np.array([[price(size) for price in self.candidates] for size in sizes], np.float64)
 
 
-def in_macs(candidates: Sequence[Candidate], estimator: Macs) -> Prices:
+def macs_model(candidates: Sequence[Candidate], estimator: Macs) -> CostModel:
     """Price tiles by their multiply-adds."""
-    return Prices("macs", [candidate.macs for candidate in candidates], estimator)
+    return CostModel("macs", [candidate.macs for candidate in candidates], estimator)
 
 
-def in_milliseconds(
+def latency_model(
     candidates: Sequence[Candidate], estimator: Estimator, tile: Size, channels: int, mark: str
-) -> Prices:
+) -> CostModel:
     """Price tiles by milliseconds a pixel, measured on a batch of them and remembered on disk.
 
     `mark` names the estimator and the engine. A candidate that comes out dearer than the one
@@ -61,7 +61,7 @@ def in_milliseconds(
     area = tile[0] * tile[1]
     per_pixel = [1000 * seconds[index] / area for index in choices]
     falling = np.maximum.accumulate(per_pixel[-2::-1])[::-1].tolist()
-    return Prices("ms", [_by_area(price) for price in falling], _by_area(per_pixel[-1]))
+    return CostModel("ms", [_by_area(price) for price in falling], _by_area(per_pixel[-1]))
 
 
 def _by_area(price: float) -> Callable[[Size], float]:
@@ -72,10 +72,10 @@ def _measured(
     candidates: Sequence[Candidate], estimator: Estimator, tile: Size, channels: int
 ) -> list[float]:
     """Return the least seconds a tile of every candidate, then of the estimator, in turns."""
-    stack = torch.rand(BATCH, channels, *tile, generator=torch.Generator().manual_seed(0))
-    runs = [partial(restored, candidate.network, stack) for candidate in candidates]
-    runs.append(partial(estimated, estimator, stack))
-    return [seconds / BATCH for seconds in least_in_turns(runs, ROUNDS)]
+    stack = torch.rand(TILE_BATCH, channels, *tile, generator=torch.Generator().manual_seed(0))
+    runs = [partial(run_tiles, candidate.network, stack) for candidate in candidates]
+    runs.append(partial(estimate_errors, estimator, stack))
+    return [seconds / TILE_BATCH for seconds in least_in_turns(runs, ROUNDS)]
 
 
 @cache

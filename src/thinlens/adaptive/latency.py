@@ -20,7 +20,7 @@ ROUNDS = 3
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
-def milliseconds(
+def mean_latency_ms(
     ways: Mapping[str, Network | Restorer],
     task: Task,
     folder: Path,

@@ -1,0 +1,52 @@
+"""Registry of routed networks, and of everything that a checkpoint may hold."""
+
+from __future__ import annotations
+
+import json
+from collections import ChainMap
+from dataclasses import fields
+
+from torch import nn
+
+from thinlens.dynamic.nm_branches import ClassPruned
+from thinlens.dynamic.nm_branches import RoutedSubnetsConfig as ClassPrunedConfig
+from thinlens.dynamic.routed import RoutedSubnetsConfig as RoutedConfig
+from thinlens.dynamic.subnets import RoutedSubnetsConfig as FamilyConfig
+from thinlens.dynamic.subnets import RoutedSubnets
+from thinlens.errors import UsageError
+from thinlens.models import MODELS, network
+from thinlens.models.network import Network
+
+
+def _class_pruned(config: ClassPrunedConfig) -> nn.Module:
+    return ClassPruned(config, _inner(config))
+
+
+def _family(config: FamilyConfig) -> nn.Module:
+    if len(config.thinner) != len(config.kept) - 1:
+        raise UsageError(f"{len(config.kept)} members and {len(config.thinner)} thinner ones")
+    return RoutedSubnets(config, [_inner(config, change) for change in config.thinner], _inner(config))
+
+
+def _inner(config: RoutedConfig, overrides: str = "{}") -> nn.Module:
+    """Build the network within; `overrides` are options in place of its own, as JSON."""
+    entry = network(config.network)
+    try:
+        options = {**json.loads(config.options), **json.loads(overrides)}
+        types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
+        fits = all(type(value) is types.get(key) for key, value in options.items())
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"the options of {config.network} are no JSON object") from error
+    if not fits:
+        raise UsageError(f"the options of {config.network} are not of its kinds: {options}")
+    return entry.build(entry.configured(**options))
+
+
+WRAPPERS: dict[str, Network] = {
+    ClassPruned.NAME: Network(_class_pruned, ClassPrunedConfig(), "denoise", channels=1),
+    RoutedSubnets.NAME: Network(_family, FamilyConfig(), "denoise", channels=1),
+}
+"""What checkpoints hold beside `MODELS`: networks around a network, made by methods."""
+
+BUILDABLE: ChainMap[str, Network] = ChainMap(MODELS, WRAPPERS)
+"""All that a checkpoint may hold, by name."""

@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote are read forever, and mean what they meant."""
+"""Files of earlier versions: bundles, manifests and fingerprints stay readable and valid."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from thinlens.adaptive.bundle_format import load_bundle
 from torch import nn
 
 from cli_cases import run
-from thinlens.adaptive.bundle import load_bundle
 from thinlens.models import MODELS
 from thinlens.models.fingerprint import fingerprint, settings_text
-from thinlens.models.legacy_fingerprint import CLASSES, fingerprints
+from thinlens.models.legacy_fingerprint import LEGACY_CLASSES, fingerprints
 
 GOLDEN = Path(__file__).parent / "golden"
 BUNDLE = GOLDEN / "bundle-format-1"
@@ -70,10 +70,10 @@ def test_an_old_manifest_of_other_options_is_done_again(tmp_path: Path) -> None:
     assert ran.json["done"] == 1
 
 
-def test_every_kind_of_network_has_the_name_that_it_had() -> None:
-    """Bundles and manifests hold digests of these texts: a change here makes them worthless."""
+def test_the_text_of_every_kind_of_network_is_golden() -> None:
+    """Bundles and manifests hold digests of these texts: a change here invalidates them."""
     texts = {
-        name: [settings_text_of(entry.config), settings_text_of(entry.configured(**entry.tiny))]
+        name: [settings_text_of(entry.config), settings_text_of(entry.make_config(**entry.tiny))]
         for name, entry in MODELS.items()
     }
     golden = json.loads((GOLDEN / "fingerprint-texts.json").read_text())
@@ -96,7 +96,7 @@ class After:
     new: tuple[int, ...] = ()
 
 
-def test_a_text_outlives_the_class_and_new_fields() -> None:
+def test_a_text_is_independent_of_class_names_and_default_fields() -> None:
     assert settings_text("x", Before(4)) == settings_text("x", After(4))
     assert settings_text("x", Before(4)) != settings_text("y", Before(4))
     assert settings_text("x", After(4)) != settings_text("x", After(4, (1,)))
@@ -104,7 +104,7 @@ def test_a_text_outlives_the_class_and_new_fields() -> None:
 
 def test_a_fingerprint_depends_on_config_and_every_tensor() -> None:
     entry = MODELS["dncnn-17"]
-    config = entry.configured(**entry.tiny)
+    config = entry.make_config(**entry.tiny)
     torch.manual_seed(0)
     network = entry.build(config)
     before = fingerprint(network)
@@ -117,9 +117,9 @@ def test_a_fingerprint_depends_on_config_and_every_tensor() -> None:
     assert fingerprint(nn.Conv2d(1, 1, 1)) != fingerprint(nn.Conv2d(1, 1, 1))
 
 
-def test_old_names_are_known_for_every_network_in_the_bundle() -> None:
+def test_legacy_fingerprints_name_the_networks_of_the_bundle() -> None:
     bundle = load_bundle(BUNDLE / "bundle")
     names = [p.name for p in (BUNDLE / "bundle" / "candidates").iterdir()]
     modules = [c.module for c in bundle.checkpoints.values()]
     assert sorted(fingerprints(module)[1] for module in modules) == sorted(names)
-    assert {"rfdn", "mse-estimator"} <= CLASSES.keys()
+    assert {"rfdn", "mse-estimator"} <= LEGACY_CLASSES.keys()

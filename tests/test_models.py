@@ -1,4 +1,4 @@
-"""Does every network keep what is promised of all networks?"""
+"""Laws that every network of the registry obeys: shapes, gradients, round trips, golden outputs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, create, image_channels, network
+from thinlens.models import MODELS, create, image_channels, model_entry, registry_name
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.tasks import TASKS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "outputs.json").read_text())
-"""What tiny networks with weights and input from closed formulas answered when first written."""
+"""Outputs of tiny networks, with weights and input from closed formulas, when first written."""
 
 SHIFT = 0.7
 """Any angle: an offset between the sines that fill weights and those that fill the image."""
@@ -27,7 +27,7 @@ def tiny(name: str, **options: int) -> nn.Module:
     return create(name, **{**MODELS[name].tiny, **options})
 
 
-IMAGES = [name for name in MODELS if MODELS[name].answers == "image"]
+IMAGES = [name for name in MODELS if MODELS[name].output_kind == "image"]
 
 
 def scales(name: str) -> list[int]:
@@ -51,19 +51,19 @@ def test_any_size_gives_a_finite_image_of_the_right_size(name: str) -> None:
             assert output.isfinite().all()
 
 
-@pytest.mark.parametrize(("name", "answers"), [("classifier", 3), ("mse-estimator", 1)])
-def test_any_size_gives_finite_answers(name: str, answers: int) -> None:
+@pytest.mark.parametrize(("name", "width"), [("classifier", 3), ("mse-estimator", 1)])
+def test_any_size_gives_finite_estimates(name: str, width: int) -> None:
     model = tiny(name).eval()
     for side in range(1, 18):
-        found = model(torch.rand(2, MODELS[name].channels, side, 18 - side))
-        assert found.shape == (2, answers)
-        assert found.isfinite().all()
+        output = model(torch.rand(2, MODELS[name].channels, side, 18 - side))
+        assert output.shape == (2, width)
+        assert output.isfinite().all()
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_has_a_gradient(name: str) -> None:
     model = tiny(name).train()
-    # 33 pixels leave the attention of RFDN more than one position
+    # at 33 pixels the attention map of RFDN has more than one position
     model(torch.rand(1, MODELS[name].channels, 33, 35)).square().mean().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -78,7 +78,7 @@ def test_a_state_dict_round_trip_changes_no_bit(name: str) -> None:
     other = create(name, **MODELS[name].tiny).eval()
     image = torch.rand(1, MODELS[name].channels, 16, 17)
     assert not torch.equal(model(image), other(image))
-    other.load_state_dict(MODELS[name].adopt(model.state_dict()))
+    other.load_state_dict(MODELS[name].convert_state(model.state_dict()))
     assert torch.equal(model(image), other(image))
 
 
@@ -93,7 +93,7 @@ def fill(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_outputs_are_as_they_always_were(name: str) -> None:
+def test_outputs_are_golden(name: str) -> None:
     for scale in scales(name):
         model = in_scale(name, scale).eval()
         fill(model)
@@ -119,22 +119,27 @@ def test_an_entry_is_consistent(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_image_channels_are_known_and_run(name: str) -> None:
-    """Not those of the first convolution: SRN's sees two images, GCANet's an edge map beside."""
+def test_image_channels_run(name: str) -> None:
+    """Not those of the first convolution: SRN's has two images as input, GCANet's an edge map."""
     channels = image_channels(tiny(name))
     assert channels == getattr(MODELS[name].config, "channels", MODELS[name].channels)
     assert dry_run(tiny(name), (1, channels, 24, 24)).outputs
 
 
-def test_another_networks_image_channels_are_those_of_its_first_convolution() -> None:
+def test_image_channels_of_another_package_are_those_of_the_first_convolution() -> None:
     assert image_channels(nn.Sequential(nn.ReLU(), nn.Conv2d(5, 3, 1), nn.Conv2d(3, 2, 1))) == 5
     with pytest.raises(UsageError, match="has no convolution"):
         image_channels(nn.ReLU())
 
 
+def test_a_registry_name_is_the_first_of_its_config() -> None:
+    assert registry_name(tiny("dncnn-20")) == "dncnn-17"
+    assert registry_name(nn.Conv2d(3, 3, 1)) is None
+
+
 def test_an_unknown_name_or_option_is_one_sentence() -> None:
     with pytest.raises(UsageError, match=r"unknown network 'vgg': wanted one of carn, .*dncnn-17"):
-        network("vgg")
+        model_entry("vgg")
     with pytest.raises(UsageError, match="no option 'wings'"):
         create("edsr", wings=2)
     with pytest.raises(UsageError, match="scale 5: wanted 2, 3 or 4"):
@@ -142,4 +147,4 @@ def test_an_unknown_name_or_option_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="width 0"):
         create("edsr", width=0)
     with pytest.raises(UsageError, match="not whole"):
-        MODELS["rfdn-aim"].narrowed(MODELS["rfdn-aim"].config, Fraction(3, 8))
+        MODELS["rfdn-aim"].scale_widths(MODELS["rfdn-aim"].config, Fraction(3, 8))

@@ -1,4 +1,4 @@
-"""Is every network wired as its paper says, and do published weights mean the same in ours?"""
+"""Networks equal a literal implementation of their papers, with published weights too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from small_networks import RandomData
 from thinlens.models import MODELS, create
 from thinlens.training.loop import Settings, Trainer
-from thinlens.training.objective import Plain
+from thinlens.training.objective import PlainObjective
 
 
 def tiny(name: str, **options: int) -> nn.Module:
@@ -190,14 +190,14 @@ class Counted(nn.Module):
         return weight * 1
 
 
-def test_what_srn_shares_over_three_scales_is_masked_once_a_step() -> None:
+def test_weights_shared_over_three_scales_are_masked_once_a_step() -> None:
     model = tiny("srn")
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     masks = [Counted() for _ in layers]
     for layer, mask in zip(layers, masks, strict=True):
         parametrize.register_parametrization(layer, "weight", mask)
         mask.times = 0
-    Trainer(Settings(steps=1, save_every=2)).fit(Plain(model), RandomData())
+    Trainer(Settings(steps=1, save_every=2)).fit(PlainObjective(model), RandomData())
     assert {mask.times for mask in masks} == {1}
 
 
@@ -264,26 +264,28 @@ def test_published_denoisers_mean_the_same_in_ours(name: str, channels: int) -> 
     model = tiny(name, depth=5).eval()
     torch.manual_seed(2)
     state = published(5, channels)
-    model.load_state_dict(MODELS[name].adopt(state))
+    model.load_state_dict(MODELS[name].convert_state(state))
     image = torch.rand(1, channels, 12, 13)
     plain = {key.removeprefix("module.dncnn."): t.double() for key, t in state.items()}
     expected = literal_dncnn(plain, image.double())
     torch.testing.assert_close(model(image).double(), expected, rtol=1e-5, atol=1e-5)
-    assert set(state) == set(published(5, channels))  # what was given is not changed
+    assert set(state) == set(published(5, channels))  # the argument is not changed
 
 
 def test_foreign_weights_are_handed_to_the_loader_unchanged() -> None:
     for foreign in ({"features.0.weight": torch.ones(2, 2, 3, 3)}, {"x": torch.ones(())}, {}):
         for entry in MODELS.values():
-            assert foreign.keys() <= entry.adopt(foreign).keys()
+            assert foreign.keys() <= entry.convert_state(foreign).keys()
             with pytest.raises(RuntimeError, match="Missing key"):
-                entry.build(entry.configured(**entry.tiny)).load_state_dict(entry.adopt(foreign))
+                entry.build(entry.make_config(**entry.tiny)).load_state_dict(
+                    entry.convert_state(foreign)
+                )
 
 
-def test_edsr_leaves_published_colour_shifts_behind() -> None:
+def test_edsr_drops_published_colour_shifts() -> None:
     state = tiny("edsr").state_dict()
     shifts = {f"{name}.weight": torch.eye(3)[..., None, None] for name in ("sub_mean", "add_mean")}
-    assert MODELS["edsr"].adopt({**state, **shifts}).keys() == state.keys()
+    assert MODELS["edsr"].convert_state({**state, **shifts}).keys() == state.keys()
 
 
 @pytest.mark.needs_data
@@ -299,7 +301,7 @@ def test_edsr_leaves_published_colour_shifts_behind() -> None:
 def test_saoyans_weights_denoise_as_in_their_own_layout(data: Path, name: str, file: str) -> None:
     state = torch.load(data / "weights" / file, weights_only=True, map_location="cpu")
     model = create(name).eval()
-    model.load_state_dict(MODELS[name].adopt(state))
+    model.load_state_dict(MODELS[name].convert_state(state))
     image = torch.rand(1, 1, 24, 20)
     plain = {key.removeprefix("module.dncnn."): t.double() for key, t in state.items()}
     with torch.no_grad():
@@ -318,6 +320,6 @@ def test_saoyans_weights_denoise_as_in_their_own_layout(data: Path, name: str, f
 def test_published_weights_load_directly(data: Path, name: str, file: str, params: int) -> None:
     state = torch.load(data / "weights" / file, weights_only=True, map_location="cpu")
     model = create(name)
-    model.load_state_dict(MODELS[name].adopt(state))
+    model.load_state_dict(MODELS[name].convert_state(state))
     assert sum(p.numel() for p in model.parameters()) == params
     assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())

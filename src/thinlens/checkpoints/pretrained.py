@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.manifest import shown
+from thinlens.checkpoints.config_file import quoted
 from thinlens.errors import UsageError
-from thinlens.models import network
-from thinlens.models.network import State
+from thinlens.models import model_entry
+from thinlens.models.entry import StateDict
 
-WRAPPERS = ("params_ema", "params", "state_dict")
+STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
 """Keys under which training programs keep a state dict; the best weights first."""
 
 PREFIX = "module."
@@ -32,11 +32,11 @@ def import_weights(file: Path, model: str, **options: Any) -> nn.Module:
     No code of the file runs. Raises `UsageError` unless it holds exactly the network's tensors,
     after unwrapping, renaming and dropping the prefix of `DataParallel`.
     """
-    entry = network(model)
-    config = entry.configured(**options)
+    entry = model_entry(model)
+    config = entry.make_config(**options)
     found = _state_dict(_read(file), file)
     try:
-        state = entry.adopt(found)
+        state = entry.convert_state(found)
     except (LookupError, RuntimeError) as error:  # renaming takes the names for what they promise
         raise UsageError(f"{file} does not fit {model}: {error}") from error
     with torch.random.fork_rng(devices=[]):
@@ -62,16 +62,16 @@ def _read(file: Path) -> object:
         ) from error
 
 
-def _state_dict(content: object, file: Path) -> State:
+def _state_dict(content: object, file: Path) -> StateDict:
     """Find the named tensors in what training programs save around them."""
-    for wrapper in WRAPPERS:
+    for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise UsageError(f"{file} holds no state dict")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or not _is_plain(tensor):
-            raise UsageError(f"{file} holds {shown(name)}, which is no plain tensor")
+            raise UsageError(f"{file} holds {quoted(name)}, which is no plain tensor")
     prefixed = all(name.startswith(PREFIX) for name in content)
     return {name.removeprefix(PREFIX) if prefixed else name: t for name, t in content.items()}
 
@@ -85,7 +85,7 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-def _check(found: State, wanted: State, problem: str) -> None:
+def _check(found: StateDict, wanted: StateDict, problem: str) -> None:
     """Raise `UsageError` unless the two have the same names and shapes."""
     misshapen = (
         f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
@@ -94,7 +94,7 @@ def _check(found: State, wanted: State, problem: str) -> None:
     )
     for kind, names in (
         ("missing", [name for name in wanted if name not in found]),
-        ("unexpected", [shown(name) for name in found if name not in wanted]),
+        ("unexpected", [quoted(name) for name in found if name not in wanted]),
         ("misshapen", list(misshapen)),
     ):
         if names:

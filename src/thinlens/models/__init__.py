@@ -1,4 +1,4 @@
-"""Which networks are there, and how is one made by name?"""
+"""Registry of plain networks: create one by its name, and name the kind of a module."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from thinlens.models import (
     srn_lstm,
     unet,
 )
-from thinlens.models.network import Network
+from thinlens.models.entry import ModelEntry
 
-MODELS: dict[str, Network] = {
+MODELS: dict[str, ModelEntry] = {
     **edsr.NETWORKS,
     **esrb.NETWORKS,
     **carn.NETWORKS,
@@ -43,18 +43,35 @@ MODELS: dict[str, Network] = {
 """The networks by the name that the command line and checkpoints use."""
 
 
-def network(name: str) -> Network:
-    """Look a network up; an unknown name is a `UsageError` that lists the known ones."""
+def model_entry(name: str) -> ModelEntry:
+    """Look a network up; an unknown name is a `UsageError` that lists the known ones.
+
+    >>> model_entry("rfdn").task
+    'sr'
+    """
     if name not in MODELS:
         raise UsageError(f"unknown network {name!r}: wanted one of {', '.join(sorted(MODELS))}")
     return MODELS[name]
 
 
-def registry_name(module: object) -> str | None:
-    """Return what checkpoints call the kind of a network; None for a network of another package.
+def create(name: str, **options: Any) -> nn.Module:
+    """Make a network with random weights; `options` are fields of its config.
 
-    That is the first key of `MODELS` with a config of this class, or the class attribute `NAME` of
-    a network that holds others.
+    >>> create("edsr", scale=2, width=8, blocks=1).config
+    Config(scale=2, width=8, blocks=1, input_range=255.0)
+    """
+    entry = model_entry(name)
+    return entry.build(entry.make_config(**options))
+
+
+def registry_name(module: object) -> str | None:
+    """Return the registry name of the kind of a network; None for one of another package.
+
+    That is the first key of `MODELS` with a config of the same class, or the class attribute `NAME`
+    of a network that contains others (`thinlens.dynamic`).
+
+    >>> registry_name(create("dncnn-20", width=8, depth=3))
+    'dncnn-17'
     """
     config = getattr(module, "config", None)
     for name, entry in MODELS.items():
@@ -68,6 +85,9 @@ def image_channels(module: nn.Module) -> int:
 
     Those of its config or of its entry in `MODELS`; of a network of another package, those of its
     first convolution. A `UsageError` if it has none.
+
+    >>> image_channels(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 3, 3)))
+    4
     """
     name = registry_name(module)
     channels = getattr(module.config, "channels", None) if name else None
@@ -79,9 +99,3 @@ def image_channels(module: nn.Module) -> int:
         if isinstance(layer, nn.Conv2d):
             return layer.in_channels
     raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
-
-
-def create(name: str, **options: Any) -> nn.Module:
-    """Make a network with fresh weights; `options` are fields of its config."""
-    entry = network(name)
-    return entry.build(entry.configured(**options))

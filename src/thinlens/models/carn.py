@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thinlens.models.layers import Colours, check_positive, check_scale, conv, upsampler
-from thinlens.models.network import Network
+from thinlens.models.entry import ModelEntry
+from thinlens.models.layers import ColourShift, check_positive, check_scale, conv, upsampler
 
-UNITS = 3
+CASCADE_UNITS = 3
 """Units in a cascade, and cascades in the network."""
 
 
@@ -28,15 +28,15 @@ class Config:
     scale: int = 4
     width: int = 64
     input_range: float = 255.0
-    """The network sees images times this, less DIV2K's mean."""
+    """Factor from images in [0, 1], less DIV2K's mean, to the network's input range."""
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
         check_positive(width=self.width, input_range=self.input_range)
 
 
-class ResidualUnit(nn.Module):
-    """Two convolutions around a ReLU, added to what came in, then a ReLU."""
+class ActivatedResidualBlock(nn.Module):
+    """Two convolutions around a ReLU, added to the input, then a ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class ResidualUnit(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Three units, each fed with the fusion of all outputs before it."""
+    """Three units; the input of each is a 1x1 convolution of all outputs before it."""
 
     def __init__(self, channels: int, unit: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.units = nn.ModuleList(unit(channels) for _ in range(UNITS))
+        self.units = nn.ModuleList(unit(channels) for _ in range(CASCADE_UNITS))
         self.fusions = nn.ModuleList(
             nn.Sequential(conv((seen + 1) * channels, channels, 1), nn.ReLU())
-            for seen in range(1, UNITS + 1)
+            for seen in range(1, CASCADE_UNITS + 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,9 +74,9 @@ class CARN(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.colours = Colours(config.input_range)
+        self.colours = ColourShift(config.input_range)
         self.entry = conv(3, width, 3)
-        self.body = Cascade(width, lambda channels: Cascade(channels, ResidualUnit))
+        self.body = Cascade(width, lambda channels: Cascade(channels, ActivatedResidualBlock))
         self.upsampler = upsampler(width, config.scale, activated=True)
         self.exit = conv(width, 3, 3)
 
@@ -85,4 +85,4 @@ class CARN(nn.Module):
         return self.colours.restore(self.exit(self.upsampler(features)))
 
 
-NETWORKS = {"carn": Network(CARN, Config(), "sr", tiny={"width": 8})}
+NETWORKS = {"carn": ModelEntry(CARN, Config(), "sr", tiny={"width": 8})}

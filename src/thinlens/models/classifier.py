@@ -1,4 +1,4 @@
-"""The classifier that tells how hard an image is to restore (ClassPruning, section 3.3).
+"""Classifier of images by how hard they are to restore (ClassPruning, section 3.3).
 
 The paper prints its four Conv-BN-ReLU blocks, the average pooling and the linear layer, but no
 width; these widths reproduce every parameter count of its tables (81,315 in grey, 82,467 in RGB).
@@ -12,11 +12,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv
-from thinlens.models.network import Network
 
-STRIDES = (2, 2, 2, 1)
-"""Of the four blocks; the paper prints none. So it costs 0.5 % of a DnCNN."""
+_STRIDES = (2, 2, 2, 1)
+"""Strides of the four blocks. The paper prints none; with these it costs 0.5 % of a DnCNN."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(width=self.width, features=self.features, channels=self.channels)
         if self.classes < 2:
-            raise UsageError(f"classes {self.classes}: wanted at least 2 to tell apart")
+            raise UsageError(f"classes {self.classes}: wanted at least 2")
 
 
 class Classifier(nn.Module):
-    """Judge images `[B, channels, H, W]` in [0, 1]: logits `[B, classes]`, the easiest first."""
+    """Classify images `[B, channels, H, W]` in [0, 1]: logits `[B, classes]`, the easiest first."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class Classifier(nn.Module):
         widths = (config.channels, *[config.width] * 3, config.features)
         blocks = []
         for index, (c_in, c_out) in enumerate(pairwise(widths)):
-            side = 1 if index == len(STRIDES) - 1 else 3
+            kernel = 1 if index == len(_STRIDES) - 1 else 3
             blocks += [
-                conv(c_in, c_out, side, stride=STRIDES[index], bias=False),
+                conv(c_in, c_out, kernel, stride=_STRIDES[index], bias=False),
                 nn.BatchNorm2d(c_out),
                 nn.ReLU(),
             ]
@@ -61,13 +61,13 @@ class Classifier(nn.Module):
 
 
 NETWORKS = {
-    "classifier": Network(
+    "classifier": ModelEntry(
         Classifier,
         Config(),
         "denoise",
         channels=1,
         tiny={"width": 8, "features": 8},
         widths=("width", "features"),
-        answers="logits",
+        output_kind="logits",
     ),
 }

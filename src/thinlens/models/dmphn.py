@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import (
     MID_GREY,
-    Colours,
+    ColourShift,
     check_positive,
     conv,
-    doubler,
+    double_resolution,
     pad_to_multiple,
     residual_blocks,
 )
-from thinlens.models.network import Network
 
-SIDE = 4
-"""Height and width are halved twice."""
+_SIZE_MULTIPLE = 4
+"""Heights and widths are padded to a multiple of this, as they are halved twice."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Config:
     """Residual blocks in each of the six stages of a level."""
     levels: int = 4
     input_range: float = 255.0
-    """The network sees images times this, less mid-grey."""
+    """Factor from images in [0, 1], less mid-grey, to the network's input range."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -47,21 +47,21 @@ class Config:
 class DMPHN(nn.Module):
     """Sharpen a blurry RGB image `[B, 3, H, W]` in [0, 1]; any H and W.
 
-    The lowest level sees the image; every level above sees the image plus the result of the level
-    below, and adds that level's features to its own.
+    The input of the lowest level is the image; that of every level above is the image plus the
+    result of the level below, whose features it adds to its own.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.colours = Colours(config.input_range, MID_GREY)
+        self.colours = ColourShift(config.input_range, MID_GREY)
         levels = range(config.levels)
         self.encoders = nn.ModuleList(_encoder(config.width, config.blocks) for _ in levels)
         self.decoders = nn.ModuleList(_decoder(config.width, config.blocks) for _ in levels)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        blurry = self.colours.centre(pad_to_multiple(image, SIDE))
+        blurry = self.colours.centre(pad_to_multiple(image, _SIZE_MULTIPLE))
         features = self.encoders[-1](blurry)
         sharp = self.decoders[-1](features)
         for level in reversed(range(self.config.levels - 1)):
@@ -80,12 +80,12 @@ def _encoder(c: int, blocks: int) -> nn.Sequential:
 
 def _decoder(c: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(
-        *[*residual_blocks(4 * c, blocks), doubler(4 * c, 2 * c)],
-        *[*residual_blocks(2 * c, blocks), doubler(2 * c, c)],
+        *[*residual_blocks(4 * c, blocks), double_resolution(4 * c, 2 * c)],
+        *[*residual_blocks(2 * c, blocks), double_resolution(2 * c, c)],
         *[*residual_blocks(c, blocks), conv(c, 3, 3)],
     )
 
 
 NETWORKS = {
-    "dmphn": Network(DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2})
+    "dmphn": ModelEntry(DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2})
 }

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.models.entry import ModelEntry, StateDict
 from thinlens.models.layers import check_positive, conv
-from thinlens.models.network import Network, State
 
-NORM_EPSILON = 1e-5
-"""What batch norm adds to a variance: torch's default, which the published weights used."""
+_NORM_EPSILON = 1e-5
+"""What batch norm adds to a variance: torch's default, with which the weights were trained."""
 
-NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+"""Tensors of a batch norm, in the order of `_merge`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DnCNN(nn.Module):
         for _ in range(config.depth - 2):
             steps.append(conv(width, width, 3))
             if config.batch_norm:
-                steps.append(nn.BatchNorm2d(width, eps=NORM_EPSILON))
+                steps.append(nn.BatchNorm2d(width, eps=_NORM_EPSILON))
             steps.append(nn.ReLU())
         self.model = nn.Sequential(*steps, conv(width, config.channels, 3))
 
@@ -61,9 +62,12 @@ class DnCNN(nn.Module):
         return image - noise
 
 
-def adopt_with_norms(state: State) -> State:
-    """Rename a published state dict with batch norms; convolutions without biases get zeros."""
-    state = {_own_name(name): tensor for name, tensor in state.items()}
+def convert_with_norms(state: StateDict) -> StateDict:
+    """Rename a published state dict with batch norms; convolutions without biases get zeros.
+
+    Handles KAIR's and SaoYan's names.
+    """
+    state = {_layer_name(name): tensor for name, tensor in state.items()}
     for name, tensor in list(state.items()):
         stem = name.rpartition(".")[0]
         if tensor.dim() == 4:
@@ -73,21 +77,21 @@ def adopt_with_norms(state: State) -> State:
     return state
 
 
-def adopt_merged(state: State) -> State:
+def convert_and_merge_norms(state: StateDict) -> StateDict:
     """Rename a published state dict and merge its batch norms, if any, into its convolutions.
 
-    Whatever is no part of a DnCNN is handed on, for the loader to complain about.
+    Tensors that a DnCNN has not are passed on, so that the loader refuses them.
     """
-    rest = adopt_with_norms(state)
-    found = (re.fullmatch(r"model\.(\d+)\.weight", n) for n, t in rest.items() if t.dim() == 4)
+    rest = convert_with_norms(state)
+    matches = (re.fullmatch(r"model\.(\d+)\.weight", n) for n, t in rest.items() if t.dim() == 4)
     merged = {}
-    for position, index in enumerate(sorted(int(match[1]) for match in found if match)):
+    for position, index in enumerate(sorted(int(match[1]) for match in matches if match)):
         weight, bias = rest.pop(f"model.{index}.weight"), rest.pop(f"model.{index}.bias")
-        parts = [f"model.{index + 1}.{part}" for part in NORM_PARTS]
-        if rest.keys() >= set(parts):
-            weight, bias = _merge(weight, bias, [rest.pop(part) for part in parts])
+        norm = [f"model.{index + 1}.{tensor}" for tensor in _NORM_TENSORS]
+        if rest.keys() >= set(norm):
+            weight, bias = _merge(weight, bias, [rest.pop(name) for name in norm])
             del rest[f"model.{index + 1}.num_batches_tracked"]
-        # without norms, convolutions and ReLUs take turns
+        # without norms, every second layer is a ReLU
         merged[f"model.{2 * position}.weight"] = weight
         merged[f"model.{2 * position}.bias"] = bias
     return {**merged, **rest}
@@ -96,27 +100,40 @@ def adopt_merged(state: State) -> State:
 def _merge(weight: Tensor, bias: Tensor, norm: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Fold gamma (x - mean) / sqrt(variance + epsilon) + beta into the convolution before it."""
     gamma, beta, mean, variance = norm
-    factor = gamma.double() / (variance.double() + NORM_EPSILON).sqrt()
+    factor = gamma.double() / (variance.double() + _NORM_EPSILON).sqrt()
     shifted = (bias.double() - mean.double()) * factor + beta.double()
     return (weight.double() * factor[:, None, None, None]).to(weight.dtype), shifted.to(bias.dtype)
 
 
-def _own_name(name: str) -> str:
-    """Drop a data-parallel prefix and call the layers `model`."""
+def _layer_name(name: str) -> str:
+    """Drop a data-parallel prefix and name the layers `model`."""
     return re.sub(r"^(module\.)?(dncnn|model)\.", "model.", name)
 
 
 TINY = {"depth": 4, "width": 8}
-BLIND = Config(depth=20, batch_norm=True)
 
 NETWORKS = {
-    "dncnn-17": Network(DnCNN, Config(), "denoise", channels=1, tiny=TINY, adopt=adopt_merged),
-    "dncnn-20": Network(DnCNN, BLIND, "denoise", channels=1, tiny=TINY, adopt=adopt_with_norms),
-    "dncnn-20-rgb": Network(
+    "dncnn-17": ModelEntry(
+        DnCNN,
+        Config(),
+        "denoise",
+        channels=1,
+        tiny=TINY,
+        convert_state=convert_and_merge_norms,
+    ),
+    "dncnn-20": ModelEntry(
+        DnCNN,
+        Config(depth=20, batch_norm=True),
+        "denoise",
+        channels=1,
+        tiny=TINY,
+        convert_state=convert_with_norms,
+    ),
+    "dncnn-20-rgb": ModelEntry(
         DnCNN,
         Config(depth=20, batch_norm=True, channels=3),
         "denoise",
         tiny=TINY,
-        adopt=adopt_with_norms,
+        convert_state=convert_with_norms,
     ),
 }

@@ -1,6 +1,6 @@
 """EDSR-baseline: a plain residual network for super-resolution (Lim et al., CVPRW 2017).
 
-Sixteen residual blocks of 64 channels; parameter names are the official release's.
+Sixteen residual blocks of 64 channels; parameter names are those of the official release.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from thinlens.models.entry import ModelEntry, StateDict
 from thinlens.models.layers import (
-    Colours,
+    ColourShift,
     ResidualBlock,
     check_positive,
     check_scale,
     conv,
     upsampler,
 )
-from thinlens.models.network import Network, State
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Config:
     width: int = 64
     blocks: int = 16
     input_range: float = 255.0
-    """The network sees images times this, less DIV2K's mean."""
+    """Factor from images in [0, 1], less DIV2K's mean, to the network's input range."""
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -42,7 +42,7 @@ class EDSR(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.colours = Colours(config.input_range)
+        self.colours = ColourShift(config.input_range)
         self.head = nn.Sequential(conv(3, width, 3))
         blocks = [ResidualBlock(width) for _ in range(config.blocks)]
         self.body = nn.Sequential(*blocks, conv(width, width, 3))
@@ -55,8 +55,8 @@ class EDSR(nn.Module):
         return self.colours.restore(self.tail(features + self.body(features)))
 
 
-def adopt(state: State) -> State:
-    """Leave the constant colour shifts of a published state dict behind."""
+def drop_colour_shifts(state: StateDict) -> StateDict:
+    """Drop the constant colour shifts of a published state dict."""
     shifts = ("sub_mean.", "add_mean.")
     return {name: tensor for name, tensor in state.items() if not name.startswith(shifts)}
 
@@ -64,7 +64,7 @@ def adopt(state: State) -> State:
 TINY = {"width": 8, "blocks": 2}
 
 NETWORKS = {
-    "edsr": Network(EDSR, Config(), "sr", tiny=TINY, adopt=adopt),
-    "edsr-8-128": Network(EDSR, Config(width=128, blocks=8), "sr", tiny=TINY, adopt=adopt),
+    name: ModelEntry(EDSR, config, "sr", tiny=TINY, convert_state=drop_colour_shifts)
+    for name, config in {"edsr": Config(), "edsr-8-128": Config(width=128, blocks=8)}.items()
 }
 """The baseline that SLS prunes, and the one of FMP's Table 3."""

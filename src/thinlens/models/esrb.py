@@ -1,9 +1,9 @@
 """ESRB: the efficient super-resolution baseline that FMP prunes (FMP, supplement, section 2.1).
 
-Known are the six blocks of 256 channels, the parameters and the FLOPs of x2, x3 and x4; layer by
-layer it is reconstructed, and of all layouts tried this one alone has those numbers. They cannot
-see where a block's identity enters nor which activation it has: both are RLFN's here (Kong et
-al., CVPR workshops 2022), whose attention the numbers do show.
+The supplement prints the six blocks of 256 channels, the parameters and the FLOPs of x2, x3 and x4;
+the layers are reconstructed: of all layouts tried, only this one has those numbers. They do not
+depend on the position of a block's identity and on its activation: both are RLFN's (Kong et al.,
+CVPR workshops 2022), whose attention the numbers show.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from thinlens.models.attention import SpatialAttention, enlarged
+from thinlens.models.attention import SpatialAttention, enlarge_padded
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import (
     check_positive,
     check_scale,
     conv,
     upsampler_tail,
 )
-from thinlens.models.network import Network
 
-SLOPE = 0.05
+_SLOPE = 0.05
 """Slope of every LeakyReLU, as RLFN's."""
 
 
@@ -35,7 +35,7 @@ class Config:
     attention_width: int = 16
     """Channels inside the spatial attention."""
     input_range: float = 1.0
-    """The network sees images times this."""
+    """Factor from images in [0, 1] to the network's input range."""
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.conv1 = conv(channels, channels, 3)
         self.conv2 = conv(channels, channels, 3)
         self.conv3 = conv(channels, channels, 1)
-        self.act = nn.LeakyReLU(SLOPE)
+        self.act = nn.LeakyReLU(_SLOPE)
         self.esa = SpatialAttention(channels, attention_width, ("conv3",))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Block(nn.Module):
 class ESRB(nn.Module):
     """Enlarge an RGB image `[B, 3, H, W]` in [0, 1] to `[B, 3, scale H, scale W]`.
 
-    Any H and W: images under 15 pixels are edge-padded for the attention and cropped again.
+    Any H and W: images under 15 pixels are edge-padded for the attention, the result is cropped.
     """
 
     def __init__(self, config: Config) -> None:
@@ -80,7 +80,7 @@ class ESRB(nn.Module):
         self.tail = upsampler_tail(width, config.scale)
 
     def forward(self, image: Tensor) -> Tensor:
-        return enlarged(image, self.config.scale, self.config.input_range, self._enlarge)
+        return enlarge_padded(image, self.config.scale, self.config.input_range, self._enlarge)
 
     def _enlarge(self, image: Tensor) -> Tensor:
         features = self.head(image)
@@ -89,7 +89,7 @@ class ESRB(nn.Module):
 
 
 NETWORKS = {
-    "esrb-6-256": Network(
+    "esrb-6-256": ModelEntry(
         ESRB,
         Config(),
         "sr",

@@ -1,6 +1,6 @@
-"""Fingerprints name a network by its registry name, its settings and its tensors.
+"""Fingerprint a network: hash its registry name, its config and its tensors.
 
-They are stored in bundles and in manifests of results, so they depend on nothing that a refactoring
+Bundles and manifests of results store fingerprints, so they depend on nothing that a refactoring
 changes: no class or module name, no `repr`, and no field that has its default value.
 """
 
@@ -16,14 +16,14 @@ from torch import nn
 
 from thinlens.models import registry_name
 
-DIGITS = 16
+FINGERPRINT_DIGITS = 16
 """Hexadecimal digits of a SHA-256 that a fingerprint keeps: 64 bits."""
 
 
 def fingerprint(network: object) -> str:
     """Return 16 hexadecimal digits of a network's registry name, config and state.
 
-    `network` is a module, or what an engine made from one and keeps as `.module`. A module of
+    `network` is a module, or an object of an engine that keeps its module as `.module`. One of
     another package has no registry name and no config: its tensors alone name it.
     """
     module = getattr(network, "module", network)
@@ -35,7 +35,7 @@ def fingerprint(network: object) -> str:
 def settings_text(name: str, settings: Any) -> str:
     """Return a name and the fields of a frozen dataclass that differ from their defaults, as JSON.
 
-    Renaming the class and adding a field that has a default leave it as it is.
+    It is unchanged by another class name and by a new field that has its default value.
 
     >>> from thinlens.models.rfdn import Config
     >>> settings_text("rfdn", Config(width=8))
@@ -48,8 +48,8 @@ def settings_text(name: str, settings: Any) -> str:
 
 def digest(head: str, module: object) -> str:
     """Hash a text and the tensors of a module, if it is one."""
-    digest = hashlib.sha256(head.encode())
+    sha = hashlib.sha256(head.encode())
     for name, value in module.state_dict().items() if isinstance(module, nn.Module) else ():
-        digest.update(name.encode())
-        digest.update(value.cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:DIGITS]
+        sha.update(name.encode())
+        sha.update(value.cpu().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()[:FINGERPRINT_DIGITS]

@@ -1,7 +1,7 @@
 """GCANet: gated context aggregation for dehazing (Chen et al., WACV 2019).
 
-`gcanet` sees the image alone, as ClassPruning's counts say theirs does; `gcanet-edge` sees an edge
-map beside it, and its published weights load.
+The input of `gcanet` is the image alone, as in ClassPruning's counts; that of `gcanet-edge` is the
+image and its edge map, and the published weights load.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv, pad_to_multiple
-from thinlens.models.network import Network
 
-STRIDE = 4
-"""Heights and widths are padded to a multiple of this, which the authors ask of their inputs."""
+_SIZE_MULTIPLE = 4
+"""Heights and widths are padded to a multiple of this, as the authors require."""
 
-DILATIONS = (2, 2, 2, 4, 4, 4)
-"""Of the smoothed dilated blocks; the fourth one's output is the gate's middle level."""
-MIDDLE_BLOCK = 4
+_DILATIONS = (2, 2, 2, 4, 4, 4)
+"""Dilations of the smoothed residual blocks."""
+_MIDDLE_BLOCK = 4
+"""The block whose output is the middle level of the gate."""
 
-INPUT_RANGE = 255.0
-INPUT_CENTRE = 128.0
-"""The network sees values of 0..255 less 128, and answers a residual on the same range."""
+_INPUT_RANGE = 255.0
+_INPUT_CENTRE = 128.0
+"""The network's input is on 0..255, less 128; its output is a residual on the same range."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +41,34 @@ class Config:
 
 
 class SharedSmoothing(nn.Module):
-    """One kernel that smooths every channel alike, so that dilation leaves no grid behind.
+    """One smoothing kernel for all channels, against the grid artefacts of dilated convolutions.
 
-    It starts as the identity. No count of the papers includes it.
+    It is initialised to the identity. No count of the papers includes it.
     """
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1, side, side))
+        self.weight = nn.Parameter(torch.zeros(1, 1, kernel, kernel))
         with torch.no_grad():
-            self.weight[0, 0, side // 2, side // 2] = 1
+            self.weight[0, 0, kernel // 2, kernel // 2] = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, side = x.shape[1], self.weight.shape[-1]
-        kernels = self.weight.expand(channels, 1, side, side).contiguous()  # twice as fast
-        return F.conv2d(x, kernels, padding=side // 2, groups=channels)
+        channels, kernel = x.shape[1], self.weight.shape[-1]
+        kernels = self.weight.expand(channels, 1, kernel, kernel).contiguous()  # twice as fast
+        return F.conv2d(x, kernels, padding=kernel // 2, groups=channels)
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions of a dilation, each smoothed before it where that is more than 1."""
+class DilatedResidualBlock(nn.Module):
+    """Two dilated convolutions, each after a smoothing if the dilation is more than 1."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        side = 2 * dilation - 1
+        kernel = 2 * dilation - 1
         smoothed = dilation > 1
-        self.pre_conv1: nn.Module = SharedSmoothing(side) if smoothed else nn.Identity()
+        self.pre_conv1: nn.Module = SharedSmoothing(kernel) if smoothed else nn.Identity()
         self.conv1 = conv(width, width, 3, bias=False, dilation=dilation)
         self.norm1 = nn.InstanceNorm2d(width, affine=True)
-        self.pre_conv2: nn.Module = SharedSmoothing(side) if smoothed else nn.Identity()
+        self.pre_conv2: nn.Module = SharedSmoothing(kernel) if smoothed else nn.Identity()
         self.conv2 = conv(width, width, 3, bias=False, dilation=dilation)
         self.norm2 = nn.InstanceNorm2d(width, affine=True)
 
@@ -90,8 +91,8 @@ class GCANet(nn.Module):
         self.norm2 = nn.InstanceNorm2d(width, affine=True)
         self.conv3 = conv(width, width, 3, stride=2, bias=False)
         self.norm3 = nn.InstanceNorm2d(width, affine=True)
-        for index, dilation in enumerate((*DILATIONS, 1), start=1):
-            self.add_module(f"res{index}", ResidualBlock(width, dilation))
+        for index, dilation in enumerate((*_DILATIONS, 1), start=1):
+            self.add_module(f"res{index}", DilatedResidualBlock(width, dilation))
         self.gate = conv(3 * width, 3, 3)
         self.deconv3 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.norm4 = nn.InstanceNorm2d(width, affine=True)
@@ -101,21 +102,21 @@ class GCANet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        padded = pad_to_multiple(image, STRIDE)
-        seen = padded * INPUT_RANGE
+        padded = pad_to_multiple(image, _SIZE_MULTIPLE)
+        scaled = padded * _INPUT_RANGE
         if self.config.edge:
-            seen = torch.cat([seen, edge_map(seen)], dim=1)
-        residual = self._residual(seen - INPUT_CENTRE)
-        return (padded + residual / INPUT_RANGE)[..., :height, :width]
+            scaled = torch.cat([scaled, edge_map(scaled)], dim=1)
+        residual = self._residual(scaled - _INPUT_CENTRE)
+        return (padded + residual / _INPUT_RANGE)[..., :height, :width]
 
     def _residual(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm1(self.conv1(x)))
         x = F.relu(self.norm2(self.conv2(x)))
         x = F.relu(self.norm3(self.conv3(x)))
         levels = [x]
-        for index in range(1, len(DILATIONS) + 2):
+        for index in range(1, len(_DILATIONS) + 2):
             x = self.get_submodule(f"res{index}")(x)
-            if index in (MIDDLE_BLOCK, len(DILATIONS) + 1):
+            if index in (_MIDDLE_BLOCK, len(_DILATIONS) + 1):
                 levels.append(x)
         gates = self.gate(torch.cat(levels, dim=1)).split(1, dim=1)
         low, middle, high = (gate * level for gate, level in zip(gates, levels, strict=True))
@@ -129,6 +130,9 @@ def edge_map(image: Tensor) -> Tensor:
     """Return the mean absolute difference to the four neighbours, `[B, C, H, W]` to `[B, 1, H, W]`.
 
     A neighbour outside the image counts as equal; channels are averaged.
+
+    >>> edge_map(torch.tensor([[[[0.0, 4.0, 4.0]]]]))
+    tensor([[[[1., 1., 0.]]]])
     """
     across = (image[..., :, 1:] - image[..., :, :-1]).abs()
     down = (image[..., 1:, :] - image[..., :-1, :]).abs()
@@ -140,6 +144,6 @@ def edge_map(image: Tensor) -> Tensor:
 TINY = {"width": 8}
 
 NETWORKS = {
-    "gcanet": Network(GCANet, Config(), "dehaze", tiny=TINY),
-    "gcanet-edge": Network(GCANet, Config(edge=True), "dehaze", tiny=TINY),
+    "gcanet": ModelEntry(GCANet, Config(), "dehaze", tiny=TINY),
+    "gcanet-edge": ModelEntry(GCANet, Config(edge=True), "dehaze", tiny=TINY),
 }

@@ -1,4 +1,4 @@
-"""Which building blocks do several networks share?"""
+"""Building blocks that several networks share: convolutions, residual blocks, pixel shuffles."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training images, from EDSR."""
 
 MID_GREY = (0.5, 0.5, 0.5)
-"""What the authors' deblurring framework takes away: 127.5 on the 0..255 range."""
+"""Mean that the authors' deblurring framework subtracts: 127.5 on the 0..255 range."""
 
 
 def conv(
     c_in: int, c_out: int, kernel: int, stride: int = 1, *, bias: bool = True, dilation: int = 1
 ) -> nn.Conv2d:
-    """Make a convolution that keeps the size (at stride 1) by zero padding."""
+    """Make a convolution that keeps the size (at stride 1) by zero padding.
+
+    >>> conv(3, 8, 5)(torch.rand(1, 3, 9, 9)).shape
+    torch.Size([1, 8, 9, 9])
+    """
     padding = dilation * (kernel // 2)
     return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=bias)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a ReLU, added to what came in."""
+    """Two convolutions around a ReLU, added to the input."""
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ def residual_blocks(channels: int, count: int, kernel: int = 3) -> list[nn.Modul
     return [ResidualBlock(channels, kernel) for _ in range(count)]
 
 
-def doubler(c_in: int, c_out: int) -> nn.Sequential:
+def double_resolution(c_in: int, c_out: int) -> nn.Sequential:
     """Double height and width: one 3x3 convolution to `4 c_out` channels and a pixel shuffle."""
     return nn.Sequential(conv(c_in, 4 * c_out, 3), nn.PixelShuffle(2))
 
@@ -71,8 +75,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
 
-def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize `[B, C, h, w]` to `size` (height, width) bilinearly."""
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize `[B, C, h, w]` to `size` (height, width) by bilinear interpolation."""
     if list(x.shape[-2:]) == list(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
@@ -90,8 +94,8 @@ def upsampler(channels: int, scale: int, *, activated: bool) -> nn.Sequential:
     return nn.Sequential(*steps)
 
 
-class Colours(nn.Module):
-    """Shifts images between [0, 1] and the zero-mean range that a network was designed for.
+class ColourShift(nn.Module):
+    """Shift and scale images between [0, 1] and a network's zero-mean input range.
 
     The mean is a constant: no count includes it and no checkpoint stores it.
     """
@@ -104,7 +108,7 @@ class Colours(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
 
     def centre(self, image: Tensor) -> Tensor:
-        """Take the mean away and widen the range."""
+        """Subtract the mean and scale to the range."""
         return (image - self.mean) * self.input_range
 
     def restore(self, image: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Fingerprints as bundles and manifests before 28 November 2026 hold them.
+"""Fingerprints of earlier versions, which bundles and manifests before 28 November 2026 hold.
 
-They were digests of class names and of the `repr` of configs. The names below are frozen: they are
-those that the classes and fields had then, whatever they are called now.
+They were digests of class names and of the `repr` of configs. The names below are frozen: those of
+the classes and fields at that time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from thinlens.models import registry_name
 from thinlens.models.fingerprint import digest, fingerprint
 
-CLASSES: dict[str, tuple[str, str]] = {
+LEGACY_CLASSES: dict[str, tuple[str, str]] = {
     "edsr": ("edsr.EDSR", "scale width blocks input_range"),
     "esrb-6-256": ("esrb.ESRB", "scale width blocks attention_width input_range"),
     "carn": ("carn.CARN", "scale width input_range"),
@@ -39,24 +39,32 @@ CLASSES: dict[str, tuple[str, str]] = {
 
 
 def fingerprints(network: object) -> tuple[str, ...]:
-    """Return today's fingerprint of a network and those of earlier versions, today's first."""
+    """Return the current fingerprint of a network, then that of earlier versions if it had one."""
     earlier = legacy_fingerprint(network)
     return (fingerprint(network), earlier) if earlier else (fingerprint(network),)
 
 
 def legacy_fingerprint(network: object) -> str | None:
-    """Return the fingerprint that a network had, or None for a kind that did not exist then."""
+    """Return the fingerprint of earlier versions; None for a kind that is newer."""
     module = getattr(network, "module", network)
     name = registry_name(module)
-    if name not in CLASSES:
+    if name not in LEGACY_CLASSES:
         return None
-    path, field_names = CLASSES[name]
+    path, field_names = LEGACY_CLASSES[name]
     config = old_repr("Config", getattr(module, "config", None), field_names)
     text = f"<class 'thinlens.models.{path}'> {config}"
     return digest(text, module)
 
 
 def old_repr(name: str, settings: Any, field_names: str) -> str:
-    """Return the `repr` of a dataclass under the names that it and its fields had."""
-    values = ", ".join(f"{field}={getattr(settings, field)!r}" for field in field_names.split())
-    return f"{name}({values})"
+    """Return the `repr` of a dataclass under the names that it and its fields had.
+
+    A field that was renamed since is written `old:new`.
+
+    >>> from thinlens.models.entry import ModelEntry
+    >>> old_repr("Network", ModelEntry(dict, None, "sr"), "task answers:output_kind")
+    "Network(task='sr', answers='image')"
+    """
+    pairs = [field.partition(":") for field in field_names.split()]
+    values = [f"{old}={getattr(settings, new or old)!r}" for old, _, new in pairs]
+    return f"{name}({', '.join(values)})"

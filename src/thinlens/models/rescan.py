@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.errors import UsageError
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv
-from thinlens.models.network import Network
 
-SLOPE = 0.2
+_SLOPE = 0.2
 """Slope of every LeakyReLU."""
 
-SQUEEZED = 6
-"""Hidden units of every squeeze and excitation; the authors' code passes its ratio as width."""
+_SQUEEZED = 6
+"""Hidden units of every squeeze and excitation. The authors' code has their ratio, 6, as width."""
 
-DECODER_DEPTH = 2
-SMALLEST_DEPTH = 4
+_DECODER_DEPTH = 2
+"""Convolutions of the decoder."""
+_SMALLEST_DEPTH = 4
+"""The first layer, one dilated layer and the decoder's two."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Config:
     depth: int = 7
     """Layers: a first one, dilated ones (1, 2, 4, ...) and the decoder's two."""
     stages: int = 4
-    """How often rain is predicted, each time from what the last prediction left."""
+    """Predictions of the rain, each from the image without the rain predicted before."""
 
     def __post_init__(self) -> None:
         check_positive(width=self.width, stages=self.stages)
-        if self.depth < SMALLEST_DEPTH:
-            raise UsageError(f"depth {self.depth}: wanted at least {SMALLEST_DEPTH}")
+        if self.depth < _SMALLEST_DEPTH:
+            raise UsageError(f"depth {self.depth}: wanted at least {_SMALLEST_DEPTH}")
 
 
 class SqueezeExcitation(nn.Module):
@@ -47,8 +49,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(width, SQUEEZED)
-        self.excite = nn.Linear(SQUEEZED, width)
+        self.squeeze = nn.Linear(width, _SQUEEZED)
+        self.excite = nn.Linear(_SQUEEZED, width)
 
     def forward(self, x: Tensor) -> Tensor:
         factors = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
@@ -77,24 +79,24 @@ class RecurrentUnit(nn.Module):
             reset = torch.sigmoid(self.conv_xr(x) + self.conv_hr(state))
             new = torch.tanh(self.conv_xn(x) + self.conv_hn(reset * state))
             h = (1 - update) * state + update * new
-        return F.leaky_relu(self.attention(h), SLOPE)
+        return F.leaky_relu(self.attention(h), _SLOPE)
 
 
 class RESCAN(nn.Module):
-    """Take rain out of an RGB image `[B, 3, H, W]` in [0, 1]; any H and W."""
+    """Remove rain from an RGB image `[B, 3, H, W]` in [0, 1]; any H and W."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        dilated = config.depth - DECODER_DEPTH - 1
+        dilated = config.depth - _DECODER_DEPTH - 1
         units = [RecurrentUnit(3, width, 1)]
         units += [RecurrentUnit(width, width, 2**power) for power in range(dilated)]
         self.units = nn.ModuleList(units)
         self.decoder = nn.Sequential(
             conv(width, width, 3),
             SqueezeExcitation(width),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(_SLOPE),
             conv(width, 3, 1),
         )
 
@@ -113,6 +115,6 @@ class RESCAN(nn.Module):
 TINY = {"width": 8, "depth": 4, "stages": 2}
 
 NETWORKS = {
-    "rescan-24": Network(RESCAN, Config(), "derain", tiny=TINY),
-    "rescan-48": Network(RESCAN, Config(width=48), "derain", tiny=TINY),
+    "rescan-24": ModelEntry(RESCAN, Config(), "derain", tiny=TINY),
+    "rescan-48": ModelEntry(RESCAN, Config(width=48), "derain", tiny=TINY),
 }

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.models.attention import SpatialAttention, enlarged
+from thinlens.models.attention import SpatialAttention, enlarge_padded
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import (
     check_positive,
     check_scale,
     conv,
     upsampler_tail,
 )
-from thinlens.models.network import Network
 
-SLOPE = 0.05
+_SLOPE = 0.05
 """Slope of every LeakyReLU."""
 
-SMALLEST_WIDTH = 2
+_SMALLEST_WIDTH = 2
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,25 @@ class Config:
     width: int = 64
     """Channels of the trunk."""
     attention_width: int = 32
-    """Channels inside the spatial attention. SLS's own is half the width; the released RFDN's a
-    quarter."""
+    """Channels inside the spatial attention: half of the width in SLS, a quarter in the released
+    RFDN."""
     blocks: int = 4
     input_range: float = 1.0
-    """The network sees images times this; the released weights were trained on 0..255."""
+    """Factor from images in [0, 1] to the network's input range: 255 for the released weights."""
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
         check_positive(
             attention_width=self.attention_width, blocks=self.blocks, input_range=self.input_range
         )
-        if self.width < SMALLEST_WIDTH:
+        if self.width < _SMALLEST_WIDTH:
             raise UsageError(
-                f"width {self.width}: RFDN distils half of it, so at least 2 is wanted"
+                f"width {self.width}: wanted at least {_SMALLEST_WIDTH}, as RFDN distils half of it"
             )
 
 
 class DistillationBlock(nn.Module):
-    """RFDB: three shallow residual blocks, each leaving a distilled half behind, then ESA."""
+    """RFDB: three shallow residual blocks, each with a branch of half the width, then ESA."""
 
     def __init__(self, channels: int, attention_width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class DistillationBlock(nn.Module):
         self.c3_d = conv(channels, distilled, 1)
         self.c3_r = conv(channels, channels, 3)
         self.c4 = conv(channels, distilled, 3)
-        self.act = nn.LeakyReLU(SLOPE)
+        self.act = nn.LeakyReLU(_SLOPE)
         self.c5 = conv(4 * distilled, channels, 1)
         self.esa = SpatialAttention(channels, attention_width, ("conv_max", "conv3", "conv3_"))
 
@@ -83,7 +83,7 @@ class DistillationBlock(nn.Module):
 class RFDN(nn.Module):
     """Enlarge an RGB image `[B, 3, H, W]` in [0, 1] to `[B, 3, scale H, scale W]`.
 
-    Any H and W: images under 15 pixels are edge-padded for the attention and cropped again.
+    Any H and W: images under 15 pixels are edge-padded for the attention, the result is cropped.
     """
 
     def __init__(self, config: Config) -> None:
@@ -93,12 +93,12 @@ class RFDN(nn.Module):
         self.fea_conv = conv(3, width, 3)
         for index in range(1, config.blocks + 1):
             self.add_module(f"B{index}", DistillationBlock(width, config.attention_width))
-        self.c = nn.Sequential(conv(config.blocks * width, width, 1), nn.LeakyReLU(SLOPE))
+        self.c = nn.Sequential(conv(config.blocks * width, width, 1), nn.LeakyReLU(_SLOPE))
         self.LR_conv = conv(width, width, 3)
         self.upsampler = upsampler_tail(width, config.scale)
 
     def forward(self, image: Tensor) -> Tensor:
-        return enlarged(image, self.config.scale, self.config.input_range, self._enlarge)
+        return enlarge_padded(image, self.config.scale, self.config.input_range, self._enlarge)
 
     def _enlarge(self, image: Tensor) -> Tensor:
         features = self.fea_conv(image)
@@ -115,8 +115,8 @@ TINY = {"width": 8, "attention_width": 4, "blocks": 2}
 WIDTHS = ("width", "attention_width")
 
 NETWORKS = {
-    "rfdn": Network(RFDN, Config(), "sr", tiny=TINY, widths=WIDTHS),
-    "rfdn-aim": Network(
+    "rfdn": ModelEntry(RFDN, Config(), "sr", tiny=TINY, widths=WIDTHS),
+    "rfdn-aim": ModelEntry(
         RFDN,
         Config(width=50, attention_width=12, input_range=255.0),
         "sr",

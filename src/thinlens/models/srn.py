@@ -13,25 +13,25 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import (
     MID_GREY,
-    Colours,
+    ColourShift,
     check_positive,
     conv,
-    doubler,
+    double_resolution,
     pad_to_multiple,
     residual_blocks,
-    resized,
+    resize,
 )
-from thinlens.models.network import Network
 
-KERNEL = 5
+_KERNEL = 5
 
-REDUCTIONS = (4, 2, 1)
-"""Of height and width, pass by pass."""
+_REDUCTIONS = (4, 2, 1)
+"""Divisors of height and width, pass by pass."""
 
-SIDE = 16
-"""A pass at 1/4 halves height and width twice more."""
+_SIZE_MULTIPLE = 16
+"""Heights and widths are padded to a multiple of this: a pass at 1/4 halves them twice more."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Config:
     blocks: int = 3
     """Residual blocks in each of the six stages of a pass."""
     input_range: float = 255.0
-    """The network sees images times this, less mid-grey."""
+    """Factor from images in [0, 1], less mid-grey, to the network's input range."""
 
     def __post_init__(self) -> None:
         check_positive(width=self.width, blocks=self.blocks, input_range=self.input_range)
@@ -52,30 +52,30 @@ class Config:
 class SRN(nn.Module):
     """Sharpen a blurry RGB image `[B, 3, H, W]` in [0, 1]; any H and W.
 
-    A pass sees the blurry image and the result of the pass before, enlarged; the first sees the
-    blurry image twice. Only the last result is returned and trained, so gradients flow through all
-    passes; the original, which is trained on every result, stops them in between.
+    The input of a pass is the blurry image and the enlarged result of the pass before; that of the
+    first is the blurry image twice. Only the last result is returned and trained, so gradients flow
+    through all passes; the original, which is trained on every result, stops them in between.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        c, blocks = config.width, partial(residual_blocks, count=config.blocks, kernel=KERNEL)
-        self.colours = Colours(config.input_range, MID_GREY)
-        self.encoder1 = nn.Sequential(conv(6, c, KERNEL), nn.ReLU(), *blocks(c))
-        self.encoder2 = nn.Sequential(conv(c, 2 * c, KERNEL, 2), nn.ReLU(), *blocks(2 * c))
-        self.encoder3 = nn.Sequential(conv(2 * c, 4 * c, KERNEL, 2), nn.ReLU(), *blocks(4 * c))
-        self.decoder3 = nn.Sequential(*blocks(4 * c), doubler(4 * c, 2 * c), nn.ReLU())
-        self.decoder2 = nn.Sequential(*blocks(2 * c), doubler(2 * c, c), nn.ReLU())
-        self.decoder1 = nn.Sequential(*blocks(c), conv(c, 3, KERNEL))
+        c, blocks = config.width, partial(residual_blocks, count=config.blocks, kernel=_KERNEL)
+        self.colours = ColourShift(config.input_range, MID_GREY)
+        self.encoder1 = nn.Sequential(conv(6, c, _KERNEL), nn.ReLU(), *blocks(c))
+        self.encoder2 = nn.Sequential(conv(c, 2 * c, _KERNEL, 2), nn.ReLU(), *blocks(2 * c))
+        self.encoder3 = nn.Sequential(conv(2 * c, 4 * c, _KERNEL, 2), nn.ReLU(), *blocks(4 * c))
+        self.decoder3 = nn.Sequential(*blocks(4 * c), double_resolution(4 * c, 2 * c), nn.ReLU())
+        self.decoder2 = nn.Sequential(*blocks(2 * c), double_resolution(2 * c, c), nn.ReLU())
+        self.decoder1 = nn.Sequential(*blocks(c), conv(c, 3, _KERNEL))
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        blurry = self.colours.centre(pad_to_multiple(image, SIDE))
+        blurry = self.colours.centre(pad_to_multiple(image, _SIZE_MULTIPLE))
         sharp = blurry
-        for reduction in REDUCTIONS:
+        for reduction in _REDUCTIONS:
             size = (blurry.shape[-2] // reduction, blurry.shape[-1] // reduction)
-            sharp = self._one_pass(torch.cat([resized(blurry, size), resized(sharp, size)], 1))
+            sharp = self._one_pass(torch.cat([resize(blurry, size), resize(sharp, size)], 1))
         return self.colours.restore(sharp)[..., :height, :width]
 
     def _one_pass(self, pair: Tensor) -> Tensor:
@@ -86,4 +86,4 @@ class SRN(nn.Module):
         return sharp
 
 
-NETWORKS = {"srn": Network(SRN, Config(), "deblur", tiny={"width": 2, "blocks": 1})}
+NETWORKS = {"srn": ModelEntry(SRN, Config(), "deblur", tiny={"width": 2, "blocks": 1})}

@@ -1,8 +1,8 @@
 """UNet: the residual U-shaped network for deblurring that SLS prunes (Oh et al., CVPR 2022).
 
 SLS publishes no code of it: widths, kernels, strides and blocks follow from the multiply-adds and
-parameters of its Table 1. What no count sees is ours: encoder features are added to the decoder's
-at equal resolution, and the network predicts what is to be added to its input.
+parameters of its Table 1. Choices on which no count depends are ours: encoder features are added to
+the decoder's at equal resolution, and the network predicts a residual of its input.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import (
     MID_GREY,
-    Colours,
+    ColourShift,
     check_positive,
     conv,
-    doubler,
+    double_resolution,
     pad_to_multiple,
     residual_blocks,
 )
-from thinlens.models.network import Network
 
-SIDE = 4
-"""Height and width are halved twice."""
+_SIZE_MULTIPLE = 4
+"""Heights and widths are padded to a multiple of this, as they are halved twice."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Config:
     blocks: int = 8
     """Residual blocks at 1/4 of the resolution."""
     input_range: float = 255.0
-    """The network sees images times this, less mid-grey."""
+    """Factor from images in [0, 1], less mid-grey, to the network's input range."""
 
     def __post_init__(self) -> None:
         check_positive(width=self.width, blocks=self.blocks, input_range=self.input_range)
@@ -48,18 +48,18 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         full, half, quarter = (times * config.width for times in (1, 2, 3))
-        self.colours = Colours(config.input_range, MID_GREY)
+        self.colours = ColourShift(config.input_range, MID_GREY)
         self.head = conv(3, full, 3)
         self.down1 = conv(full, half, 3, stride=2)
         self.down2 = conv(half, quarter, 3, stride=2)
         self.body = nn.Sequential(*residual_blocks(quarter, config.blocks))
-        self.up2 = doubler(quarter, half)
-        self.up1 = doubler(half, full)
+        self.up2 = double_resolution(quarter, half)
+        self.up1 = double_resolution(half, full)
         self.tail = conv(full, 3, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        blurry = self.colours.centre(pad_to_multiple(image, SIDE))
+        blurry = self.colours.centre(pad_to_multiple(image, _SIZE_MULTIPLE))
         full = self.head(blurry)
         half = self.down1(full)
         half = self.up2(self.body(self.down2(half))) + half
@@ -67,4 +67,4 @@ class UNet(nn.Module):
         return self.colours.restore(self.tail(full) + blurry)[..., :height, :width]
 
 
-NETWORKS = {"unet": Network(UNet, Config(), "deblur", tiny={"width": 4, "blocks": 2})}
+NETWORKS = {"unet": ModelEntry(UNet, Config(), "deblur", tiny={"width": 4, "blocks": 2})}

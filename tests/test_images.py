@@ -1,4 +1,4 @@
-"""Are image files read as a viewer shows them, or refused with one sentence?"""
+"""Image files are read as a viewer shows them, or refused with one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXACT = ("PNG", "TIFF", "BMP")
 
 
 def photo(height: int = 24, width: int = 32, channels: int = 3, seed: int = 0) -> Tensor:
-    """A smooth picture with some noise: what every coder can shrink but not to nothing."""
+    """A smooth picture with some noise, which every encoder can compress a little."""
     generator = np.random.default_rng(seed)
     slope = np.add.outer(np.arange(height) * 3, np.arange(width) * 2)
     noisy = slope[None] + generator.integers(0, 30, (channels, height, width))
@@ -47,7 +47,7 @@ def encoded(kind: str) -> bytes:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from((1, 3)), st.integers(0, 9))
-def test_what_is_written_is_read(height: int, width: int, channels: int, seed: int) -> None:
+def test_a_png_round_trip_is_exact(height: int, width: int, channels: int, seed: int) -> None:
     image = photo(height, width, channels, seed)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "x.png"
@@ -57,7 +57,7 @@ def test_what_is_written_is_read(height: int, width: int, channels: int, seed: i
 
 
 @given(st.integers(0, 255))
-def test_eight_bits_survive_the_way_through_floats(value: int) -> None:
+def test_uint8_round_trips_through_float(value: int) -> None:
     image = torch.full((3, 1, 1), value, dtype=torch.uint8)
     assert torch.equal(to_uint8(to_float(image)), image)
 
@@ -73,7 +73,7 @@ def test_luma_runs_from_16_to_235() -> None:
     assert luma(colours[:, None]).flatten().tolist() == pytest.approx([16, 235, 81.481])
 
 
-# --- The mode table: what a file may hold, and what becomes of it ---------------------------------
+# --- The mode table: file contents, and the pixels read or the refusal --------------------------
 
 GREY, RGB = photo(channels=1), photo()
 
@@ -137,7 +137,7 @@ def _profiled(path: Path) -> None:
 
 
 Writer = Callable[[Path], None]
-KEPT: dict[str, tuple[str, Writer, Callable[[], Tensor]]] = {
+READABLE: dict[str, tuple[str, Writer, Callable[[], Tensor]]] = {
     "RGB PNG": ("png", _rgb, lambda: RGB),
     "RGB TIFF": ("tif", _rgb, lambda: RGB),
     "RGB TIFF, LZW": ("tif", lambda p: _rgb(p, compression="tiff_lzw"), lambda: RGB),
@@ -205,9 +205,9 @@ def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-@pytest.mark.parametrize("case", KEPT)
-def test_kept(case: str, tmp_path: Path) -> None:
-    suffix, write, expected = KEPT[case]
+@pytest.mark.parametrize("case", READABLE)
+def test_a_plain_image_is_read(case: str, tmp_path: Path) -> None:
+    suffix, write, expected = READABLE[case]
     path = tmp_path / f"x.{suffix}"
     write(path)
     assert torch.equal(read_image(path), expected())
@@ -215,7 +215,7 @@ def test_kept(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case: str, tmp_path: Path) -> None:
+def test_another_image_is_refused(case: str, tmp_path: Path) -> None:
     suffix, write, reason = REFUSED[case]
     path = tmp_path / f"x.{suffix}"
     write(path)
@@ -225,7 +225,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_rgb_would_open_as_eight_bit(tmp_path: Path) -> None:
-    """The fault that the bit depth check exists for; when Pillow mends it, the check may go."""
+    """The defect of Pillow for which the bit depth is checked."""
     for write, name in ((_sixteen_bit_rgb_png, "x.png"), (_sixteen_bit_rgb_tiff, "x.tif")):
         write(tmp_path / name)
         with Image.open(tmp_path / name) as image:
@@ -267,7 +267,7 @@ def test_a_truncated_file_is_refused(kind: str, tmp_path: Path) -> None:
             assert str(path) in str(refusal)
     if kind != "TIFF":
         assert not accepted
-    # A TIFF may end in what no reader needs (its resolution): its pixels must then be right.
+    # A TIFF may end in metadata (its resolution): its pixels must then be right.
     assert all(torch.equal(image, RGB) for _, image in accepted)
 
 
@@ -284,7 +284,7 @@ def test_flipped_bits_never_crash(kind: str, tmp_path: Path) -> None:
         except UsageError as refusal:
             assert str(path) in str(refusal)
         else:
-            # Pixels of a PNG are under a checksum; other formats cannot tell.
+            # Only PNG has a checksum of its pixels.
             assert kind != "PNG" or torch.equal(image, RGB)
 
 
@@ -308,7 +308,7 @@ UNREADABLE: dict[str, tuple[Writer, str]] = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_what_is_no_image_is_refused(case: str, tmp_path: Path) -> None:
+def test_a_file_without_an_image_is_refused(case: str, tmp_path: Path) -> None:
     if case == "no permission" and os.geteuid() == 0:
         pytest.skip("root may read everything")
     path = tmp_path / "x.png"
@@ -338,8 +338,8 @@ def test_a_folder_lists_its_images_in_order(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    found = [path.relative_to(tmp_path).as_posix() for path in image_paths(tmp_path)]
-    assert found == ["a.png", "a/z.jpg", "b.PNG", "folder.png"]
+    paths = [path.relative_to(tmp_path).as_posix() for path in image_paths(tmp_path)]
+    assert paths == ["a.png", "a/z.jpg", "b.PNG", "folder.png"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         image_paths(tmp_path / "nowhere")
 
 
-def test_a_failing_write_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failing_write_names_the_file_and_creates_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot write .*x\.png"):
         write_png(tmp_path / "file" / "x.png", RGB)

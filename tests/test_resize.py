@@ -1,4 +1,4 @@
-"""Does shrinking give the published LR images to the bit?"""
+"""Bicubic downsampling gives the published LR images to the bit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from thinlens.images.pixels import to_float
 from thinlens.images.reading import image_paths, read_image
-from thinlens.images.resize import enlarge, shrink
+from thinlens.images.resize import bicubic_downsample, bicubic_upsample
 
 
 @given(st.integers(0, 255), st.integers(2, 4), st.integers(4, 30), st.integers(4, 30))
 def test_a_flat_image_stays_flat(value: int, scale: int, height: int, width: int) -> None:
     flat = torch.full((3, height, width), value, dtype=torch.uint8)
-    small = shrink(flat, scale)
+    small = bicubic_downsample(flat, scale)
     assert small.shape == (3, height // scale, width // scale)
     assert (small == value).all()
 
@@ -31,7 +31,7 @@ def kernel(distance: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def shrunk_by_the_formula(image: Tensor, scale: int) -> Tensor:
+def downsampled_by_the_formula(image: Tensor, scale: int) -> Tensor:
     """MATLAB's imresize, written as two weight matrices in float64."""
     rows, columns = (weights(size, scale) for size in image.shape[-2:])
     low = (rows @ image.double() + 0.5).floor().clamp(0, 255)
@@ -41,37 +41,39 @@ def shrunk_by_the_formula(image: Tensor, scale: int) -> Tensor:
 def weights(size: int, scale: int) -> Tensor:
     outputs = torch.arange(size // scale, dtype=torch.float64)
     centre = (outputs + 0.5) * scale - 0.5
-    reach = torch.arange(-2 * scale, 2 * scale + 1)
-    taps = centre.floor()[:, None] + reach
-    share = kernel((centre[:, None] - taps) / scale)
+    window = torch.arange(-2 * scale, 2 * scale + 1)
+    taps = centre.floor()[:, None] + window
+    tap_weights = kernel((centre[:, None] - taps) / scale)
     matrix = torch.zeros(size // scale, size, dtype=torch.float64)
-    matrix.scatter_add_(1, taps.long().clamp(0, size - 1), share)
+    matrix.scatter_add_(1, taps.long().clamp(0, size - 1), tap_weights)
     return matrix / matrix.sum(1, keepdim=True)
 
 
 @given(st.integers(2, 4), st.integers(2, 9), st.integers(2, 9), st.integers(0, 999))
-def test_shrink_is_the_formula(scale: int, height: int, width: int, seed: int) -> None:
+def test_downsampling_is_the_formula(scale: int, height: int, width: int, seed: int) -> None:
     noise = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (1, height * scale, width * scale), generator=noise)
     image = image.to(torch.uint8)
-    difference = shrink(image, scale).int() - shrunk_by_the_formula(image, scale).int()
+    difference = (
+        bicubic_downsample(image, scale).int() - downsampled_by_the_formula(image, scale).int()
+    )
     # float32 and float64 may round a tie differently: by one level, and hardly ever.
     assert difference.abs().max() <= 1
     assert (difference != 0).sum() <= 1
 
 
-def test_enlarge_keeps_a_flat_image_and_its_range() -> None:
+def test_upsampling_keeps_a_flat_image_and_its_range() -> None:
     flat = torch.full((1, 3, 5, 6), 0.3)
-    torch.testing.assert_close(enlarge(flat, 4), torch.full((1, 3, 20, 24), 0.3))
+    torch.testing.assert_close(bicubic_upsample(flat, 4), torch.full((1, 3, 20, 24), 0.3))
     edge = torch.zeros(1, 1, 8, 8)
     edge[..., 4:] = 1
-    assert enlarge(edge, 2).aminmax() == (0, 1)  # bicubic overshoots: clipped
+    assert bicubic_upsample(edge, 2).aminmax() == (0, 1)  # bicubic overshoots: clipped
 
 
 def assert_exact(folder: Path, scale: int, every: int = 1) -> None:
     for large in image_paths(folder / "HR")[::every]:
         small = read_image(folder / "LR" / large.name, channels=None)
-        differing = shrink(read_image(large, channels=None), scale) != small
+        differing = bicubic_downsample(read_image(large, channels=None), scale) != small
         assert not differing.any(), f"{large.name}: {int(differing.sum())} values differ"
 
 
@@ -88,5 +90,5 @@ def test_no_value_differs_in_the_large_sets(data: Path, name: str, scale: int) -
     assert_exact(data / "sr_test" / name / f"x{scale}", scale)
 
 
-def test_to_float_and_back_is_what_networks_see() -> None:
+def test_to_float_maps_to_the_unit_interval() -> None:
     assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.0, 1.0]

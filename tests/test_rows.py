@@ -1,4 +1,4 @@
-"""Does streaming give the pixels and keep the promises that reading and writing whole do?"""
+"""Row readers and row-wise PNG writing equal reading and writing whole images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from thinlens.errors import RunError, UsageError
 from thinlens.images import rows, writing
 from thinlens.images.reading import colour_profile, read_image
-from thinlens.images.rows import StreamedRows, WholeRows, open_rows
+from thinlens.images.rows import InMemoryRowReader, StreamingRowReader, open_rows
 from thinlens.images.writing import write_rows
 
 PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
@@ -23,7 +23,7 @@ PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
 @pytest.fixture
 def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyvips")
-    monkeypatch.setattr(rows, "STREAM_FROM", 1)
+    monkeypatch.setattr(rows, "MIN_STREAMED_PIXELS", 1)
 
 
 def picture(channels: int = 3, height: int = 40, width: int = 33) -> Tensor:
@@ -43,22 +43,22 @@ def test_streamed_rows_are_those_of_the_whole(
     path, image = tmp_path / f"a{suffix}", picture(channels)
     pixels = image[0] if channels == 1 else image.permute(1, 2, 0)
     Image.fromarray(pixels.contiguous().numpy()).save(path)
-    for wanted in (3, None):
-        stream, whole = open_rows(path, channels=wanted), read_image(path, channels=wanted)
-        assert isinstance(stream, StreamedRows)
+    for count in (3, None):
+        stream, whole = open_rows(path, channels=count), read_image(path, channels=count)
+        assert isinstance(stream, StreamingRowReader)
         assert stream.shape == tuple(whole.shape)
         for top, bottom in [(0, 9), (3, 20), (18, 21), (18, 40), (40, 40)]:
             assert torch.equal(stream.rows(top, bottom), whole[:, top:bottom])
 
 
-def test_what_a_viewer_would_turn_or_hide_is_read_whole(tmp_path: Path, streaming: None) -> None:
+def test_rotated_and_transparent_images_are_read_whole(tmp_path: Path, streaming: None) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (8, 4)).save(tmp_path / "turned.png", exif=exif)
+    Image.new("RGB", (8, 4)).save(tmp_path / "rotated.png", exif=exif)
     Image.new("RGBA", (8, 4), (1, 2, 3, 255)).save(tmp_path / "alpha.png")
-    for name, shape in (("turned.png", (3, 8, 4)), ("alpha.png", (3, 4, 8))):
+    for name, shape in (("rotated.png", (3, 8, 4)), ("alpha.png", (3, 4, 8))):
         read = open_rows(tmp_path / name)
-        assert isinstance(read, WholeRows)
+        assert isinstance(read, InMemoryRowReader)
         assert read.shape == shape
     with pytest.raises(UsageError, match="wanted at most 31"):
         open_rows(tmp_path / "alpha.png", max_pixels=31)
@@ -79,7 +79,7 @@ def test_written_by_rows_is_written_whole(
     image, profile = picture(channels), PROFILE if channels == 3 else None
     shape = (channels, 40, 33)
     write_rows(tmp_path / "whole.png", shape, bands(image), profile)
-    monkeypatch.setattr(writing, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
     write_rows(tmp_path / "rows.png", shape, bands(image), profile)
     for name in ("rows.png", "whole.png"):
         assert torch.equal(read_image(tmp_path / name, channels=None), image)
@@ -88,14 +88,14 @@ def test_written_by_rows_is_written_whole(
 
 
 @pytest.mark.parametrize("error", [RunError("broken tile"), KeyboardInterrupt()])
-def test_what_the_work_raises_comes_through_and_leaves_nothing(
+def test_an_exception_of_the_rows_is_passed_on_and_nothing_is_written(
     tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> Iterator[Tensor]:
         yield picture()[:, :7]
         raise error
 
-    monkeypatch.setattr(writing, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
     with pytest.raises(type(error)):
         write_rows(tmp_path / "a.png", (3, 40, 33), broken())
     assert not list(tmp_path.iterdir())
@@ -105,12 +105,12 @@ def test_rows_are_written_in_the_memory_of_a_band(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Peak bytes that Python and NumPy hold, against the height: the slope is zero."""
-    monkeypatch.setattr(writing, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
     band, peaks = torch.zeros(3, 16, 512, dtype=torch.uint8), []
     for count in (4, 64):
         tracemalloc.start()
         write_rows(tmp_path / "a.png", (3, 16 * count, 512), (band for _ in range(count)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert band.nbytes < peaks[0]  # the band's filtered copy was seen
+    assert band.nbytes < peaks[0]  # the band's filtered copy is counted
     assert peaks[1] < 1.1 * peaks[0]

@@ -1,4 +1,4 @@
-"""Do tiles cover an image, each pixel once, and cost what the papers' tiles cost?"""
+"""Tiles partition an image, and have the overhead of the papers' tiles."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def starts_and_stops(box: Box, height: int, width: int) -> list[tuple[int, int, 
 
 @given(tilings, sides, sides)
 def test_every_pixel_is_in_exactly_one_core(tiling: Tiling, height: int, width: int) -> None:
-    seen = torch.zeros(height, width)
+    count = torch.zeros(height, width)
     for tile in tiling.tiles(height, width):
-        seen[tile.core.inside(Box(0, 0, height, width))] += 1
-    assert (seen == 1).all()
+        count[tile.core.slices_in(Box(0, 0, height, width))] += 1
+    assert (count == 1).all()
 
 
 @given(tilings, sides, sides)
-def test_a_tile_sees_its_margin_and_keeps_to_the_grid(tiling: Tiling, height: int, w: int) -> None:
+def test_outer_boxes_have_their_margin_on_the_grid(tiling: Tiling, height: int, w: int) -> None:
     for tile in tiling.tiles(height, w):
         core, outer = tile.core, tile.outer
         pairs = zip(
@@ -50,9 +50,9 @@ def test_a_tile_sees_its_margin_and_keeps_to_the_grid(tiling: Tiling, height: in
 @given(tilings, sides, sides)
 def test_full_tiles_are_equally_large(tiling: Tiling, height: int, width: int) -> None:
     tiles = Tiling(tiling.core, tiling.margin, full=True).tiles(height, width)
-    wanted = [c + 2 * m for c, m in zip(tiling.core, tiling.margin, strict=True)]
+    sizes = [c + 2 * m for c, m in zip(tiling.core, tiling.margin, strict=True)]
     assert {(t.outer.height, t.outer.width) for t in tiles} == {
-        (min(height, wanted[0]), min(width, wanted[1]))
+        (min(height, sizes[0]), min(width, sizes[1]))
     }
 
 
@@ -61,23 +61,23 @@ def test_a_core_may_be_cut_again(
     tiling: Tiling, height: int, width: int, data: st.DataObject
 ) -> None:
     tile = data.draw(st.sampled_from(tiling.tiles(height, width)))
-    smaller = tiling.halved()
+    smaller = tiling.with_half_cores()
     pieces = smaller.tiles(height, width, within=tile.core)
     assert sum(piece.core.area for piece in pieces) == tile.core.area
     assert all(piece.core.height <= smaller.core[0] for piece in pieces)
-    seen = torch.zeros(height, width)
+    count = torch.zeros(height, width)
     for piece in pieces:
-        seen[piece.core.inside(Box(0, 0, height, width))] += 1
-    assert (seen[tile.core.inside(Box(0, 0, height, width))] == 1).all()
+        count[piece.core.slices_in(Box(0, 0, height, width))] += 1
+    assert (count[tile.core.slices_in(Box(0, 0, height, width))] == 1).all()
 
 
 @given(tilings, sides, sides)
-def test_bands_are_rows_of_tiles(tiling: Tiling, height: int, width: int) -> None:
-    bands = tiling.bands(height, width)
-    assert [tile for band in bands for tile in band] == tiling.tiles(height, width)
-    for band in bands:
-        assert len({(tile.core.top, tile.core.bottom) for tile in band}) == 1
-        assert (band[0].core.left, band[-1].core.right) == (0, width)
+def test_tile_rows_are_all_tiles_in_order(tiling: Tiling, height: int, width: int) -> None:
+    rows = tiling.tile_rows(height, width)
+    assert [tile for row in rows for tile in row] == tiling.tiles(height, width)
+    for row in rows:
+        assert len({(tile.core.top, tile.core.bottom) for tile in row}) == 1
+        assert (row[0].core.left, row[-1].core.right) == (0, width)
 
 
 def inner(tiling: Tiling) -> Tile:
@@ -107,6 +107,6 @@ def test_an_image_smaller_than_a_tile_is_one_tile() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"core": (0, 4)}, {"margin": (0, -1)}, {"grid": 0}])
-def test_a_tiling_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+def test_an_invalid_tiling_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="wanted at least one pixel"):
         Tiling(**{"core": (4, 4), **wrong})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How is an image file read without being fooled by it?"""
+"""Read image files safely: decode only plain 8-bit images, and refuse all others in a sentence."""
 
 from __future__ import annotations
 
@@ -21,35 +21,38 @@ from thinlens.errors import UsageError
 log = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-"""The only decoders that untrusted bytes reach."""
+"""Pillow's decoders that may run on untrusted bytes; no other does."""
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+"""File name endings of `FORMATS`, in lower case."""
 
-MOST_PIXELS = 178_956_970
-"""Pillow's own limit, 2 GiB / 4 / 3: what it takes for a decompression bomb."""
+MAX_PIXELS = 178_956_970
+"""Pixels above which Pillow refuses an image as a decompression bomb: twice 1 GiB / 4 / 3."""
 
 PLAIN_MODE = {
     **dict.fromkeys(("1", "L", "LA"), "L"),
     **dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBX"), "RGB"),
 }
-"""Pillow's modes that hold at most 8 bits of grey or RGB, and what they become."""
+"""Pillow's modes of at most 8 bits of grey or RGB, and the mode to which they are converted."""
 
 _PNG_HEADER = 25
-"""Bytes up to and with the bit depth, which IHDR holds at a fixed place."""
+"""Bytes up to the bit depth, which is at a fixed offset of IHDR (PNG, third edition, 11.2.1)."""
 
 _TIFF_BITS_PER_SAMPLE = 258
+"""Tag of TIFF 6.0."""
 _ORIENTATION_TAG = 0x0112
-_SIDEWAYS = range(5, 9)
+"""Tag of EXIF."""
+_TRANSPOSED = range(5, 9)
 """EXIF orientations that swap width and height."""
 
 _open_lock = threading.Lock()
 
 
-def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MOST_PIXELS) -> Tensor:
+def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read an image as uint8 `[C, H, W]`, RGB or grey, the way a viewer would show it.
 
     `channels` 3 repeats grey three times, 1 turns RGB to grey (ITU-R 601 luma, MATLAB's
-    `rgb2gray`), None keeps what the file holds. EXIF rotation is applied, palettes become RGB.
+    `rgb2gray`), None keeps the file's own. EXIF rotation is applied, palettes become RGB.
     Refused, each with one sentence: more than 8 bits a channel, CMYK and other colours, alpha that
     is not opaque everywhere, several frames, more than `max_pixels` (before decoding), anything
     truncated or damaged. Every refusal is a `UsageError` that names the file.
@@ -66,21 +69,21 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read_image` would, without decoding a pixel."""
     with _opened(path) as image:
         width, height = image.size
-        # Pillow turns a TIFF itself, so that its size is the turned one.
-        turned = image.format == "TIFF"
-        sideways = not turned and image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
-        return (width, height) if sideways else (height, width)
+        # Pillow rotates a TIFF itself, so that its size is that after the rotation.
+        rotated = image.format == "TIFF"
+        transposed = not rotated and image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSED
+        return (width, height) if transposed else (height, width)
 
 
-def is_plain(path: Path, least: int, max_pixels: int = MOST_PIXELS) -> bool:
-    """Tell whether a file has `least` pixels and holds them as they are shown: any reader will do.
+def is_streamable(path: Path, min_pixels: int, max_pixels: int = MAX_PIXELS) -> bool:
+    """Return whether a file has at least `min_pixels` and can be decoded row by row.
 
-    That is a PNG or JPEG in RGB or grey, upright, without alpha and not interlaced. What
-    `read_image` refuses by its header is refused here.
+    That is a PNG or JPEG in RGB or grey, upright, without alpha and not interlaced. Raises the
+    `UsageError` of `read_image` where the header is refused.
     """
     with _opened(path, max_pixels) as image:
         return (
-            image.width * image.height >= least
+            image.width * image.height >= min_pixels
             and image.format in ("PNG", "JPEG")
             and image.mode in ("L", "RGB")
             and not image.has_transparency_data
@@ -100,35 +103,35 @@ def colour_profile(path: Path, channels: int) -> bytes | None:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """List what looks like an image below `folder`, sorted by relative path; hidden names are not.
+    """List files with an image suffix below `folder`, sorted by relative path, without hidden ones.
 
-    A folder that is missing or holds none is a `UsageError`.
+    A folder that is missing or has none is a `UsageError`.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: wanted one that holds images")
-    found = [
+    paths = [
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
     ]
-    if not found:
-        wanted = " ".join(sorted(SUFFIXES))
-        raise UsageError(f"{folder} holds no images: wanted files that end in {wanted}")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    if not paths:
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise UsageError(f"{folder} holds no images: wanted files that end in {suffixes}")
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: float = math.inf) -> Iterator[Image.Image]:
-    """Open an image and check all that its header tells; every failure is a `UsageError`."""
-    with warnings.catch_warnings(record=True) as told:
+    """Open an image and check its header; every failure is a `UsageError`."""
+    with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
         try:
             with path.open("rb") as file:
                 header = file.read(_PNG_HEADER)
                 image = _open_unlimited(file)
                 if image.format == "PNG":
-                    image.verify()  # Pillow checks pixel checksums only when asked to
+                    image.verify()  # otherwise Pillow does not check pixel checksums
                     image = _open_unlimited(file)
                 _check_header(image, header, path, max_pixels)
                 yield image
@@ -142,12 +145,12 @@ def _opened(path: Path, max_pixels: float = math.inf) -> Iterator[Image.Image]:
         except Exception as error:
             # Damaged files make Pillow raise nearly any type (struct.error, SyntaxError, ...).
             raise UsageError(f"cannot read {path}: it is damaged ({error})") from error
-    for warning in told:
+    for warning in messages:
         log.warning("%s: %s", path, warning.message)
 
 
 def _open_unlimited(file: BinaryIO) -> Image.Image:
-    """Open without Pillow's pixel limit, whose place `max_pixels` takes; no pixel is decoded."""
+    """Open without Pillow's pixel limit, which `max_pixels` replaces; no pixel is decoded."""
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -160,7 +163,7 @@ def _check_header(image: Image.Image, header: bytes, path: Path, max_pixels: flo
     width, height = image.size
     if width * height > max_pixels:
         raise UsageError(f"{path} has {width}x{height} pixels: wanted at most {max_pixels}")
-    # A phone's MPO keeps previews behind the picture; other files' frames are all meant.
+    # A phone's MPO has previews after the first frame; frames of other files are images.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise UsageError(f"{path} holds {frames} frames: wanted a single image")
@@ -175,7 +178,7 @@ def _check_header(image: Image.Image, header: bytes, path: Path, max_pixels: flo
 
 
 def _bits_per_channel(image: Image.Image, header: bytes) -> int:
-    """Read the bit depth off the file: Pillow opens 16-bit RGB as if it were 8-bit."""
+    """Return the bit depth in the header: Pillow opens 16-bit RGB as if it were 8-bit."""
     if image.format == "PNG":
         return header[-1]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -184,7 +187,7 @@ def _bits_per_channel(image: Image.Image, header: bytes) -> int:
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:
-    """Decode to mode L or RGB; alpha may go only if it hides nothing."""
+    """Decode to mode L or RGB; alpha is dropped only if it is opaque everywhere."""
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if alpha is not None and alpha.getextrema() != (255, 255):
         raise UsageError(f"{path} is transparent in places: wanted an image without alpha")

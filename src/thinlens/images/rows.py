@@ -1,7 +1,7 @@
-"""How is an image read a few rows at a time?
+"""Row readers: an image from top to bottom, a few rows at a time.
 
-Pillow decodes whole images, so that one takes up to 7 bytes a pixel while it is opened. With the
-extra `large` (pyvips, which streams) only the rows at hand are held.
+Pillow decodes whole images and needs up to 7 bytes a pixel meanwhile. With the extra `large`
+(pyvips, which streams) only the rows in use are in memory.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.reading import MOST_PIXELS, is_plain, read_image
+from thinlens.images.reading import MAX_PIXELS, is_streamable, read_image
 
-STREAM_FROM = 4_000_000
-"""Pixels from which an image is streamed if pyvips is there."""
+MIN_STREAMED_PIXELS = 4_000_000
+"""Pixels from which an image is streamed if pyvips is installed."""
 
 
-class Rows(Protocol):
+class RowReader(Protocol):
     """An image that is read from top to bottom."""
 
     @property
@@ -32,12 +32,12 @@ class Rows(Protocol):
         """Return `[C, bottom - top, W]`; neither bound may be less than at the last call."""
         ...
 
-    def again(self) -> Rows:
-        """Return the same image, to be read from its top once more."""
+    def reopen(self) -> RowReader:
+        """Return a reader of the same image that begins at its top."""
         ...
 
 
-class WholeRows:
+class InMemoryRowReader:
     """The rows of an image that is in memory."""
 
     def __init__(self, image: Tensor) -> None:
@@ -51,12 +51,12 @@ class WholeRows:
     def rows(self, top: int, bottom: int) -> Tensor:
         return self._image[:, top:bottom]
 
-    def again(self) -> Rows:
+    def reopen(self) -> RowReader:
         return self
 
 
-class StreamedRows:
-    """The rows of a file, uint8, decoded when they are wanted and forgotten afterwards."""
+class StreamingRowReader:
+    """The rows of a file, uint8, decoded on demand and released after use."""
 
     def __init__(self, path: Path, channels: int | None) -> None:
         self._path, self._channels, self._vips = path, channels, _vips()
@@ -69,7 +69,7 @@ class StreamedRows:
             raise UsageError(f"cannot read {path}: {_reason(error)}") from error
         self._shape = (image.bands, image.height, image.width)
         self._top = 0
-        self._held = torch.empty(image.bands, 0, image.width, dtype=torch.uint8)
+        self._buffer = torch.empty(image.bands, 0, image.width, dtype=torch.uint8)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,35 +77,38 @@ class StreamedRows:
 
     def rows(self, top: int, bottom: int) -> Tensor:
         channels, _, width = self._shape
-        first = self._top + self._held.shape[1]
-        parts = [self._held[:, top - self._top :]]
+        first = self._top + self._buffer.shape[1]
+        blocks = [self._buffer[:, top - self._top :]]
         if bottom > first:
             try:
-                fresh = self._region.fetch(0, first, width, bottom - first)
+                content = self._region.fetch(0, first, width, bottom - first)
             except self._vips.Error as error:
                 raise UsageError(f"cannot read {self._path}: {_reason(error)}") from error
-            pixels = torch.frombuffer(bytearray(fresh), dtype=torch.uint8)
-            parts.append(pixels.view(bottom - first, width, channels).permute(2, 0, 1))
-        self._held, self._top = torch.cat(parts, dim=1), top
-        return self._held[:, : bottom - top]
+            pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            blocks.append(pixels.view(bottom - first, width, channels).permute(2, 0, 1))
+        self._buffer, self._top = torch.cat(blocks, dim=1), top
+        return self._buffer[:, : bottom - top]
 
-    def again(self) -> Rows:
-        return StreamedRows(self._path, self._channels)
+    def reopen(self) -> RowReader:
+        return StreamingRowReader(self._path, self._channels)
 
 
-def open_rows(path: Path, *, channels: int | None = 3, max_pixels: int = MOST_PIXELS) -> Rows:
-    """Open an image as `read_image` reads it: by rows if it is large, plain and pyvips is there."""
-    large = find_spec("pyvips") is not None and is_plain(path, STREAM_FROM, max_pixels)
+def open_rows(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> RowReader:
+    """Open an image as `read_image` reads it; by rows if it is large and pyvips is installed.
+
+    Only files that are stored as they are shown (`is_streamable`) are read by rows.
+    """
+    large = find_spec("pyvips") is not None and is_streamable(path, MIN_STREAMED_PIXELS, max_pixels)
     if large and channels != 1:
-        return StreamedRows(path, channels)
-    return WholeRows(read_image(path, channels=channels, max_pixels=max_pixels))
+        return StreamingRowReader(path, channels)
+    return InMemoryRowReader(read_image(path, channels=channels, max_pixels=max_pixels))
 
 
 def _vips() -> Any:
     try:
         import pyvips
     except (ImportError, OSError) as error:
-        raise UsageError("reading by rows wants pyvips: pip install 'thinlens[large]'") from error
+        raise UsageError("reading by rows needs pyvips: pip install 'thinlens[large]'") from error
     return pyvips
 
 

@@ -1,4 +1,4 @@
-"""Are the borders between tiles visible in an image?"""
+"""Seam ratio: how visible the borders between tiles are in an image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from thinlens.images.tiles import Tile
 def seam_ratio(image: Tensor, tiles: Sequence[Tile], scale: int = 1) -> float:
     """Return how much steeper an image `[C, H, W]` is across tile borders than elsewhere.
 
-    The jump at a place is how far the gradient there is from the mean of the gradients on both
-    sides; the mean jump across borders is divided by the mean jump elsewhere. 1 means that
-    borders are like all other places, NaN that there is none. `scale` enlarges the tiles.
+    The jump at a position is the distance of its gradient from the mean of the gradients on both
+    sides; the mean jump across borders is divided by the mean jump elsewhere. It is 1 where borders
+    are like all other positions, NaN where there is no border. `scale` enlarges the tiles.
+
+    >>> from thinlens.images.tiles import Tiling
+    >>> image = torch.zeros(1, 8, 8)
+    >>> image[:, :, 4:] = 1  # a step at the border of the second tile
+    >>> seam_ratio(image, Tiling((8, 4)).tiles(8, 8))
+    9.0
     """
     rows = {tile.core.top * scale for tile in tiles} - {0}
     columns = {tile.core.left * scale for tile in tiles} - {0}

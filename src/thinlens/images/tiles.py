@@ -1,7 +1,7 @@
-"""How is an image cut into tiles?
+"""Tile geometry: cut images into cores, which partition it, with margins around them.
 
-Pure geometry, in pixels of the input: a tile is a core, which it alone gives to the result, and
-around it a margin, which its network sees too.
+All sizes are in pixels of the input. The network's input is the core and its margin; only the core
+of its output is used.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ class Box:
         """Pixels."""
         return self.height * self.width
 
-    def inside(self, outer: Box, scale: int = 1) -> tuple[slice, slice]:
-        """Return the slices that cut this box out of an image of `outer`, enlarged by `scale`."""
+    def slices_in(self, outer: Box, scale: int = 1) -> tuple[slice, slice]:
+        """Return the slices that cut this box out of an image of `outer`, enlarged by `scale`.
+
+        >>> Box(2, 3, 6, 9).slices_in(Box(2, 0, 8, 9), scale=2)
+        (slice(0, 8, None), slice(6, 18, None))
+        """
         top, left = self.top - outer.top, self.left - outer.left
         rows = slice(top * scale, (top + self.height) * scale)
         return rows, slice(left * scale, (left + self.width) * scale)
@@ -50,7 +54,7 @@ class Tile:
 
     core: Box
     outer: Box
-    """The core and its margin: what goes through a network, and what its cost is counted by."""
+    """The core and its margin: the input of the network, by which its cost is counted."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ class Tiling:
     """A way to cut any image. Sizes are (height, width)."""
 
     core: tuple[int, int]
-    """Of every tile but the last of a row or column, which may be smaller."""
+    """Size of every core but the last of a row or column, which may be smaller."""
     margin: tuple[int, int] = (0, 0)
-    """On every side, clipped at the image's border."""
+    """Pixels on every side, clipped at the image's border."""
     grid: int = 1
-    """Tiles begin, and end unless at the border, at multiples of it: strided networks then see
-    the samples that they would see in the whole image. The margin grows to reach the next one."""
+    """Tiles begin, and end unless at the border, at multiples of it: strided networks then sample
+    the pixels that they sample in the whole image. The margin is rounded up accordingly."""
     full: bool = False
     """Whether tiles at a border are shifted inwards instead of clipped, so that all are equally
     large (to within the grid) and fit into one batch."""
@@ -76,55 +80,64 @@ class Tiling:
             )
 
     def tiles(self, height: int, width: int, within: Box | None = None) -> list[Tile]:
-        """Cut an image, or the cores that make up the part `within` of it, row by row.
+        """Cut an image, or its region `within`, row by row; every pixel is in exactly one core.
 
-        Every pixel is in exactly one core.
+        >>> [tile.core.width for tile in Tiling((48, 48)).tiles(48, 100)]
+        [48, 48, 4]
         """
-        part = within or Box(0, 0, height, width)
-        rows = list(self._axis(0, height, (part.top, part.bottom)))
-        columns = list(self._axis(1, width, (part.left, part.right)))
+        region = within or Box(0, 0, height, width)
+        rows = list(self._axis(0, height, (region.top, region.bottom)))
+        columns = list(self._axis(1, width, (region.left, region.right)))
         return [
             Tile(Box(y0, x0, y1, x1), Box(top, left, bottom, right))
             for (y0, y1), (top, bottom) in rows
             for (x0, x1), (left, right) in columns
         ]
 
-    def bands(self, height: int, width: int) -> list[list[Tile]]:
+    def tile_rows(self, height: int, width: int) -> list[list[Tile]]:
         """Cut an image into rows of tiles."""
         tiles = self.tiles(height, width)
         across = sum(tile.core.top == 0 for tile in tiles)
         return [tiles[start : start + across] for start in range(0, len(tiles), across)]
 
-    def halved(self) -> Tiling:
+    def with_half_cores(self) -> Tiling:
         """Return the tiling with cores of half the side."""
         height, width = ((side + 1) // 2 for side in self.core)
         return replace(self, core=(height, width))
 
-    def evenly(self, height: int, width: int) -> Tiling:
-        """Return the tiling whose cores are as few for an image of this size, and nearly alike."""
+    def balanced(self, height: int, width: int) -> Tiling:
+        """Return the tiling with as few cores for an image of this size, all of nearly equal size.
+
+        >>> Tiling((48, 48)).balanced(48, 100).core
+        (48, 34)
+        """
         sizes = zip((height, width), self.core, strict=True)
         rows, columns = (ceil(length / ceil(length / side)) for length, side in sizes)
         return replace(self, core=(rows, columns))
 
     def _axis(
-        self, axis: int, length: int, part: tuple[int, int]
+        self, axis: int, length: int, region: tuple[int, int]
     ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Yield (core, outer) along one axis, each as (start, stop)."""
         core, margin, grid = self.core[axis], self.margin[axis], self.grid
         side = round_up(core, grid) + 2 * round_up(margin, grid)
-        for start in range(*part, core):
-            stop = min(start + core, part[1])
-            first = max(0, _down(start - margin, grid))
+        for start in range(*region, core):
+            stop = min(start + core, region[1])
+            first = max(0, round_down(start - margin, grid))
             last = min(length, round_up(stop + margin, grid))
             if self.full and last - first < side:
-                # What the border takes from one side of a tile, its other side gets back.
-                first = min(first, max(0, _down(length - side, grid)))
+                # A margin clipped on one side is added on the other.
+                first = min(first, max(0, round_down(length - side, grid)))
                 last = max(last, min(length, first + side))
             yield (start, stop), (first, last)
 
 
 def overhead(tiles: list[Tile]) -> float:
-    """Return the pixels that networks see over the pixels that there are, at least 1."""
+    """Return the pixels of all outer boxes over those of all cores, at least 1.
+
+    >>> round(overhead([Tile(Box(1, 1, 49, 49), Box(0, 0, 50, 50))]), 4)
+    1.0851
+    """
     return sum(tile.outer.area for tile in tiles) / sum(tile.core.area for tile in tiles)
 
 
@@ -133,10 +146,15 @@ SLS_TILINGS = {"sr": Tiling((48, 48), (1, 1)), "deblur": Tiling((240, 256), (3, 
 low resolution, and 246x266 with overlap 3 and 5, which cut 720x1280 into 3x5."""
 
 
-def _down(value: int, grid: int) -> int:
-    return value // grid * grid
-
-
 def round_up(value: int, grid: int) -> int:
-    """Return the smallest multiple of `grid` that is not below `value`."""
+    """Return the smallest multiple of `grid` that is not below `value`.
+
+    >>> round_up(7, 6), round_down(7, 6)
+    (12, 6)
+    """
     return -(-value // grid) * grid
+
+
+def round_down(value: int, grid: int) -> int:
+    """Return the largest multiple of `grid` that is not above `value`."""
+    return value // grid * grid

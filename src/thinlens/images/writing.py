@@ -1,4 +1,4 @@
-"""How does an image reach the disk?"""
+"""Write PNG files atomically, whole or row by row."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from thinlens.files import atomic_write
 
-WHOLE_UP_TO = 4_000_000
-"""Pixels of an image that Pillow encodes, which holds it twice but packs it better."""
+MAX_IN_MEMORY_PIXELS = 4_000_000
+"""Pixels up to which Pillow encodes an image: it needs twice its memory but compresses better."""
 
 FILTERED_ROWS = 64
-"""Rows that are filtered and packed at once; what that takes is several times as large as they."""
+"""Rows that are filtered and compressed at once, with several copies in memory."""
 
 _UP = 2
 """The PNG filter that stores each value less the one above it (PNG, third edition, 9.2)."""
@@ -41,10 +41,10 @@ def write_rows(
 ) -> None:
     """Write uint8 `bands` `[C, rows, W]` of an image of `shape`, as `write_png` does.
 
-    Of a large image only the band at hand is in memory. What `bands` raises comes through, and
-    nothing is written then.
+    Of a large image only one band is in memory. An exception of `bands` is passed on, and nothing
+    is written then.
     """
-    if shape[1] * shape[2] <= WHOLE_UP_TO:
+    if shape[1] * shape[2] <= MAX_IN_MEMORY_PIXELS:
         image = torch.empty(shape, dtype=torch.uint8)
         top = 0
         for band in bands:
@@ -59,22 +59,22 @@ def write_rows(
 def _encode(
     file: BinaryIO, shape: tuple[int, int, int], bands: Iterable[Tensor], profile: bytes | None
 ) -> None:
-    """Write a PNG as its rows come in; neither Pillow nor pyvips takes rows that are made late."""
+    """Write a PNG row by row, which neither Pillow nor pyvips can do from an iterable of rows."""
     channels, height, width = shape
     file.write(b"\x89PNG\r\n\x1a\n")
     colours = 2 if channels == 3 else 0
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colours, 0, 0, 0))
     if profile is not None:
         _chunk(file, b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    packer = zlib.compressobj()
+    compressor = zlib.compressobj()
     above = np.zeros((1, width * channels), np.uint8)
-    for rows in (part for band in bands for part in torch.split(band, FILTERED_ROWS, dim=1)):
+    for rows in (block for band in bands for block in torch.split(band, FILTERED_ROWS, dim=1)):
         values = rows.permute(1, 2, 0).reshape(rows.shape[1], -1).cpu().numpy()
         lines = np.full((len(values), 1 + values.shape[1]), _UP, np.uint8)
         lines[:, 1:] = values - np.concatenate([above, values[:-1]])
         above = values[-1:].copy()
-        _chunk(file, b"IDAT", packer.compress(lines.tobytes()))
-    _chunk(file, b"IDAT", packer.flush())
+        _chunk(file, b"IDAT", compressor.compress(lines.tobytes()))
+    _chunk(file, b"IDAT", compressor.flush())
     _chunk(file, b"IEND", b"")
 
 

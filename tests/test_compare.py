@@ -1,8 +1,9 @@
-"""Does `compare` fill its table, go on after a kill, and refuse what a recipe misspells?"""
+"""Comparisons: complete tables, resumption after a kill, and refusal of wrong recipes."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -18,12 +19,13 @@ import torch
 from cli_cases import contents, images, run, sr_checkpoint
 from thinlens.api import described
 from thinlens.errors import RunError, UsageError
-from thinlens.experiments.comparison import Cell, cells, read_comparison
-from thinlens.experiments.comparison_rows import _axes, pictures
-from thinlens.experiments.networks import uniform
+from thinlens.experiments import compare
+from thinlens.experiments.networks import uniform_patterns
+from thinlens.experiments.plan import read_plan
+from thinlens.experiments.result_plots import draw_routed, flops_axes
 from thinlens.experiments.runs import paper_gmacs
 from thinlens.models import create
-from thinlens.sparsity.summary import price
+from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 
 RECIPE = """
@@ -56,29 +58,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
+def test_a_killed_comparison_resumes_and_lists_unreachable_budgets(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import thinlens.experiments.runs as module
 
-    prune, begun = module.prune, []
+    prune, started = module.prune, []
 
     def killed_at_the_third(*words: object, **options: object) -> object:
-        begun.append(options["method"])
-        if len(begun) == 3:
+        started.append(options["method"])
+        if len(started) == 3:
             raise KeyboardInterrupt
         return prune(*words, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "prune", killed_at_the_third)
     assert run("compare", "small.toml", "--out", "out", "--json").status == 130
-    made = {k: v for k, v in contents(place / "out").items() if "filter" not in k}
+    finished = {k: v for k, v in contents(place / "out").items() if "filter" not in k}
     ran = run("compare", "small.toml", "--out", "out", "--json")
     assert ran.status == 0, ran.err
-    # Two of six were made before, one was begun; what is out of reach is asked again.
-    assert begun[:3] == ["one-shot", "sr-ste", "filter"]
-    assert begun[3:] == ["filter", "one-shot", "sr-ste", "filter"]
+    # Two of six were finished before, one was started; unreachable budgets are tried again.
+    assert started[:3] == ["one-shot", "sr-ste", "filter"]
+    assert started[3:] == ["filter", "one-shot", "sr-ste", "filter"]
     after = contents(place / "out")
-    assert all(after[name] == content for name, content in made.items() if "table" not in name)
+    assert all(after[name] == content for name, content in finished.items() if "table" not in name)
     rows = {(r["method"], r["budget"]): r for r in ran.json["rows"]}
     assert (ran.json["done"], ran.json["failed"]) == (7, 0)
     for method in ("one-shot", "sr-ste", "filter"):
@@ -90,13 +92,15 @@ def test_a_killed_comparison_goes_on_and_says_what_was_out_of_reach(
     assert [int(r["macs"]) for r in table if r["macs"]] == [
         r["macs"] for r in ran.json["rows"] if not r["error"]
     ]
-    told = (place / "out" / "table.md").read_text()
-    assert "lowest reachable" in told
-    assert told.count("% of all macs |") == 1  # the filter row: no part of prunable multiply-adds
+    markdown = (place / "out" / "table.md").read_text()
+    assert "lowest reachable" in markdown
+    assert (
+        markdown.count("% of all macs |") == 1
+    )  # the filter row: no part of prunable multiply-adds
     assert not list((place / "out").rglob("*paper-1-of-40*/*"))
 
 
-def test_a_comparison_is_drawn_and_timed_if_asked(place: Path) -> None:
+def test_a_comparison_is_drawn_and_timed(place: Path) -> None:
     content = RECIPE.replace('"sr-ste:paper", "filter"', '"sls"').replace('"1/40"', '"1/3"')
     (place / "small.toml").write_text(content)
     ran = run("compare", "small.toml", "--out", "out", "--rounds", 1, "--threads", 1, "--json")
@@ -104,8 +108,8 @@ def test_a_comparison_is_drawn_and_timed_if_asked(place: Path) -> None:
     assert all(row["ms"] > 0 for row in ran.json["rows"])
     assert "| ms |" in (place / "out" / "table.md").read_text()
     drawn = {str(p.relative_to(place / "out")) for p in (place / "out").rglob("*.png")}
-    cell = "sr/sls-1-of-3-m4-seed0"
-    assert drawn >= {"trade-off-sr-twice.png", "images-sr-twice.png", f"{cell}/search.png"}
+    folder = "sr/sls-1-of-3-m4-seed0"
+    assert drawn >= {"trade-off-sr-twice.png", "images-sr-twice.png", f"{folder}/search.png"}
     assert "drawn" in run("compare", "small.toml", "--out", "out").out
 
 
@@ -147,8 +151,8 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
     assert any(row["method"] == "filter" for row in ran.json["rows"])
 
 
-def test_cells_made_in_two_processes_are_those_made_in_one(place: Path) -> None:
-    """Failures and budgets out of reach included; `sls:code` finds no time for its search."""
+def test_two_processes_give_the_runs_of_one(place: Path) -> None:
+    """Failures and unreachable budgets included; `sls:code` has too few steps for its search."""
     (place / "small.toml").write_text(RECIPE.replace("sr-ste:paper", "sls:code"))
     alone = run("compare", "small.toml", "--out", "alone", "--json")
     both = run("compare", "small.toml", "--out", "both", "--jobs", 2, "--json")
@@ -183,11 +187,11 @@ def test_a_signal_ends_all_processes_with_their_states_saved(place: Path) -> Non
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         try:
-            _, told = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 143
-    assert b"interrupted; what was finished is kept" in told
+    assert b"interrupted; what was finished is kept" in errors
     assert len(list((place / "out").rglob("training.pt"))) == 2
 
 
@@ -221,7 +225,7 @@ def test_a_bad_recipe_is_refused_before_any_work(
     assert not (place / "out").exists()
 
 
-@pytest.mark.parametrize("table", ["task", "judging"])
+@pytest.mark.parametrize("table", ["task", "evaluation", "judging"])
 def test_options_of_another_task_are_refused(table: str, place: Path) -> None:
     (place / "small.toml").write_text(
         RECIPE.replace("[crops]", f"[{table}]\nsigmas = [3.0]\n[crops]")
@@ -231,7 +235,7 @@ def test_options_of_another_task_are_refused(table: str, place: Path) -> None:
     assert "task sr has no option 'sigmas'" in ran.json["error"]
 
 
-def test_a_set_of_no_known_folder_is_left_out_and_named(place: Path) -> None:
+def test_a_set_without_a_folder_is_skipped_and_named(place: Path) -> None:
     recipe = RECIPE.replace("[tests]", '[tests]\nSet5 = "$UNSET/Set5"')
     (place / "small.toml").write_text(recipe.replace(', "sr-ste:paper", "filter"', ""))
     ran = run("compare", "small.toml", "--out", "out", "--json")
@@ -243,10 +247,10 @@ def test_a_set_of_no_known_folder_is_left_out_and_named(place: Path) -> None:
 
 def test_m_multiplies_only_what_has_groups(place: Path) -> None:
     (place / "small.toml").write_text(RECIPE.replace("m = [4]", "m = [4, 8]\nseeds = [0, 1]"))
-    listed = cells(read_comparison(place / "small.toml"))
+    listed = all_runs(read_plan(place / "small.toml"))
     count = {name: sum(c.method == name for c in listed) for name in ("one-shot", "filter")}
     assert count == {"one-shot": 8, "filter": 4}
-    assert listed[0] == Cell("sr", "dense")
+    assert listed[0] == Run("sr", "dense")
     assert len({c.folder for c in listed}) == len(listed)
 
 
@@ -260,28 +264,28 @@ def test_m_multiplies_only_what_has_groups(place: Path) -> None:
 )
 def test_paper_gmacs_are_the_printed_ones(model: str, n: int, printed: float) -> None:
     module = create(model)
-    priced = price(module, uniform(module, 3, n, 32), (3, 180, 320))
+    priced = summarize(module, uniform_patterns(module, 3, n, 32), (3, 180, 320))
     assert paper_gmacs(model, priced) == pytest.approx(printed, abs=0.011)
 
 
 def test_the_smoke_recipe_is_readable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = Path(__file__).parents[1] / "recipes" / "smoke.toml"
     monkeypatch.delenv("THINLENS_DATA", raising=False)
-    assert len(cells(read_comparison(recipe))) == 11
-    assert read_comparison(recipe).left_out == ("Set5",)
+    assert len(all_runs(read_plan(recipe))) == 11
+    assert read_plan(recipe).skipped_tests == ("Set5",)
     monkeypatch.setenv("THINLENS_DATA", str(tmp_path))
     (tmp_path / "sr_test" / "Set5" / "x4").mkdir(parents=True)
-    assert list(read_comparison(recipe).tests) == ["Set5"]
+    assert list(read_plan(recipe).tests) == ["Set5"]
 
 
-FMP_CELLS = {
+FMP_RUNS = {
     **dict.fromkeys(("edsr-x4", "edsr-x4-short"), 9),
     **dict.fromkeys(("esrb-x2", "esrb-x3", "esrb-x4", "esrb-x4-short"), 2),
     "versus-short": 6,
 }
 
 
-@pytest.mark.parametrize("name", FMP_CELLS)
+@pytest.mark.parametrize("name", FMP_RUNS)
 def test_the_recipes_of_fmp_are_readable(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -291,13 +295,13 @@ def test_the_recipes_of_fmp_are_readable(
         for scale in (2, 3, 4):
             (tmp_path / "sr_test" / test / f"x{scale}").mkdir(parents=True)
     folder = Path(__file__).parents[1] / "recipes" / "fmp"
-    assert sorted(path.stem for path in folder.iterdir()) == sorted(FMP_CELLS)
-    plan = read_comparison(folder / f"{name}.toml")
-    assert len(cells(plan)) == len({cell.folder for cell in cells(plan)}) == FMP_CELLS[name]
-    assert not plan.left_out
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(FMP_RUNS)
+    plan = read_plan(folder / f"{name}.toml")
+    assert len(all_runs(plan)) == len({run.folder for run in all_runs(plan)}) == FMP_RUNS[name]
+    assert not plan.skipped_tests
 
 
-FRESH = """
+UNTRAINED = """
 networks = ["small"]
 methods = ["channels", "filter"]
 budgets = ["1/2"]
@@ -329,8 +333,10 @@ batch_size = 2
 """
 
 
-def test_a_fresh_network_is_trained_first_and_variants_say_who_removed_what(place: Path) -> None:
-    (place / "small.toml").write_text(FRESH)
+def test_an_untrained_network_is_trained_first_and_variants_record_removed_fractions(
+    place: Path,
+) -> None:
+    (place / "small.toml").write_text(UNTRAINED)
     ran = run("compare", "small.toml", "--out", "out", "--json")
     assert ran.status == 0, ran.err
     dense, channels, filtered = ran.json["rows"]
@@ -341,12 +347,12 @@ def test_a_fresh_network_is_trained_first_and_variants_say_who_removed_what(plac
     table = list(csv.DictReader((place / "out" / "table.csv").read_text().splitlines()))
     assert float(table[1]["macs_channels"]) == channels["parts"]["macs"]["channels"]
     assert [row["variant"] for row in table] == ["", "channels", ""]
-    told = (place / "out" / "table.md").read_text()
-    assert "by channels (macs / params)" in told
+    markdown = (place / "out" / "table.md").read_text()
+    assert "by channels (macs / params)" in markdown
     before = contents(place / "out")
     assert run("compare", "small.toml", "--out", "out").status == 0
     assert contents(place / "out") == before
-    (place / "small.toml").write_text(FRESH.replace("blocks = 1", "blocks = 2"))
+    (place / "small.toml").write_text(UNTRAINED.replace("blocks = 1", "blocks = 2"))
     assert "made by another recipe" in run("compare", "small.toml", "--out", "out").err
 
 
@@ -390,7 +396,7 @@ batch_size = 2
 
 
 @pytest.mark.slow
-def test_networks_that_route_are_compared_by_noise_level_and_flops(place: Path) -> None:
+def test_routed_networks_are_compared_by_noise_level_and_flops(place: Path) -> None:
     images(place / "grey", count=2, height=24, width=24)
     (place / "small.toml").write_text(ROUTED)
     ran = run("compare", "small.toml", "--out", "out", "--json")
@@ -408,23 +414,23 @@ def test_networks_that_route_are_compared_by_noise_level_and_flops(place: Path) 
     assert [row["router"] for row in table[:4]] == ["", "", "oracle", "random"]
     assert float(table[0]["two_flops"]) == dense["flops"]
     assert float(table[1]["two_flops"]) == score["mean_flops"]
-    told = (place / "out" / "table.md").read_text()
+    markdown = (place / "out" / "table.md").read_text()
     for words in ("two, sigma 15", "two, GFLOPs", "ours, oracle router"):
-        assert words in told
+        assert words in markdown
     pytest.importorskip("matplotlib")
     assert (place / "out" / "shares.png").is_file()
     before = contents(place / "out")
     again = run("compare", "small.toml", "--out", "out", "--json")
     assert again.json["rows"] == ran.json["rows"]
-    cells_of = [name for name in before if "png" not in name]
-    assert {k: contents(place / "out")[k] for k in cells_of} == {k: before[k] for k in cells_of}
+    files = [name for name in before if "png" not in name]
+    assert {k: contents(place / "out")[k] for k in files} == {k: before[k] for k in files}
 
 
 def routed_row(network: str, method: str, psnr: float, flops: float) -> dict[str, object]:
     score = {"psnr": psnr, "ssim": 0.9}
     score |= {} if method == "dense" else {"mean_flops": flops, "shares": [0.5, 0.5]}  # type: ignore[dict-item]
     row = {"flops": flops, "scores": {"Set12": score}, "error": None}
-    return {**asdict(Cell(network, method)), **row}
+    return {**asdict(Run(network, method)), **row}
 
 
 def test_widths_are_drawn_by_their_flops(tmp_path: Path) -> None:
@@ -434,20 +440,20 @@ def test_widths_are_drawn_by_their_flops(tmp_path: Path) -> None:
         for width in (16, 32, 64)
         for method, part in (("dense", 1.0), ("classpruning", 0.58))
     ]
-    (axis,) = _axes(rows)
+    (axis,) = flops_axes(rows)
     assert list(axis.static) == ["dncnn-16", "dncnn-32", "dncnn-64"]
     assert axis.static["dncnn-64"] == pytest.approx((81.92, 29))
     assert [cost for cost, _ in axis.curves["classpruning"]] == pytest.approx(
         [0.58 * cost for cost, _ in axis.static.values()]
     )
-    assert pictures(tmp_path, rows) == [f"{tmp_path}: flops.png"]
+    assert draw_routed(tmp_path, rows) == [f"{tmp_path}: flops.png"]
     assert (tmp_path / "flops.png").is_file()
-    assert pictures(tmp_path, rows[:2]) == []
-    assert pictures(tmp_path, [row for row in rows if row["method"] == "dense"]) == []
+    assert draw_routed(tmp_path, rows[:2]) == []
+    assert draw_routed(tmp_path, [row for row in rows if row["method"] == "dense"]) == []
 
 
-def test_a_network_that_is_not_trained_is_not_judged(place: Path) -> None:
-    (place / "small.toml").write_text(FRESH.replace("blocks = 1", "blocks = 1\nsteps = 0"))
+def test_an_untrained_network_is_not_evaluated(place: Path) -> None:
+    (place / "small.toml").write_text(UNTRAINED.replace("blocks = 1", "blocks = 1\nsteps = 0"))
     ran = run("compare", "small.toml", "--out", "out", "--json")
     assert ran.status == 0, ran.err
     assert [len(row["scores"]) for row in ran.json["rows"]] == [0, 1, 1]
@@ -465,17 +471,17 @@ def test_a_network_that_is_not_trained_is_not_judged(place: Path) -> None:
         ('"channel"', '"channels"', "criterion 'channels'"),
     ],
 )
-def test_a_bad_fresh_network_or_variant_is_refused(
+def test_a_wrong_network_or_variant_is_refused(
     old: str, new: str, fragment: str, place: Path
 ) -> None:
-    (place / "small.toml").write_text(FRESH.replace(old, new))
+    (place / "small.toml").write_text(UNTRAINED.replace(old, new))
     ran = run("compare", "small.toml", "--out", "out", "--json")
     assert ran.status == 2
     assert fragment in ran.json["error"]
     assert not (place / "out").exists()
 
 
-def test_a_damaged_cell_is_named(place: Path) -> None:
+def test_a_damaged_result_is_named(place: Path) -> None:
     folder = place / "out" / "sr" / "dense"
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text("{}")
@@ -486,33 +492,67 @@ def test_a_damaged_cell_is_named(place: Path) -> None:
 
 def test_a_missing_recipe_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="cannot read the recipe"):
-        read_comparison(Path("nowhere.toml"))
+        read_plan(Path("nowhere.toml"))
 
 
 TASKS_OF_PAIRS = ("derain", "deblur", "dehaze")
-CLASSPRUNING_CELLS = {
+CLASSPRUNING_RUNS = {
     **{"denoise": 18, "denoise-ablations-short": 19, "denoise-short": 4},
     **{"widths": 10, "widths-short": 6, "sidd": 3},
     **dict.fromkeys((f"{task}{length}" for task in TASKS_OF_PAIRS for length in ("", "-short")), 3),
 }
 
 
-@pytest.mark.parametrize("name", CLASSPRUNING_CELLS)
+@pytest.mark.parametrize("name", CLASSPRUNING_RUNS)
 def test_the_recipes_of_classpruning_are_readable(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = Path(__file__).parents[1] / "recipes" / "classpruning"
-    assert sorted(path.stem for path in folder.iterdir()) == sorted(CLASSPRUNING_CELLS)
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(CLASSPRUNING_RUNS)
     text = (folder / f"{name}.toml").read_text()
     for variable in re.findall(r'"\$(\w+)', text):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for path in re.findall(r'"(\$[^"]+)"', text):
         Path(os.path.expandvars(path)).mkdir(parents=True, exist_ok=True)
-    plan = read_comparison(folder / f"{name}.toml")
-    planned = cells(plan)
-    assert len(planned) == len({cell.folder for cell in planned}) == CLASSPRUNING_CELLS[name]
-    assert not plan.left_out
+    plan = read_plan(folder / f"{name}.toml")
+    planned = all_runs(plan)
+    assert len(planned) == len({run.folder for run in planned}) == CLASSPRUNING_RUNS[name]
+    assert not plan.skipped_tests
     with torch.device("meta"):
-        tasks = [fresh.built(0)[1] for fresh in plan.fresh.values()]
-    for task in tasks:  # it knows what is asked of it
-        make_task(**{**described(task), **plan.task, **plan.judging})
+        tasks = [network.build(0)[1] for network in plan.untrained.values()]
+    for task in tasks:  # its options exist
+        make_task(**{**described(task), **plan.task, **plan.evaluation_options})
+
+
+def test_a_comparison_runs_from_python_as_from_the_command_line(place: Path) -> None:
+    (place / "small.toml").write_text(RECIPE.replace('"sr-ste:paper", ', ""))
+    result = compare("small.toml", "out")
+    ran = run("compare", "small.toml", "--out", "out", "--json")
+    assert list(result.rows) == ran.json["rows"]
+    assert (result.failures, result.skipped_tests) == ((), ())
+    assert result.table.markdown() == (place / "out" / "table.md").read_text()
+
+
+def test_a_comparison_of_91f6d5f_resumes(place: Path) -> None:
+    """The identity of its runs holds the old names of options; nothing is pruned again."""
+    recipe = UNTRAINED.replace("least = 2", "least = 2\ntaught = 0.0")
+    (place / "small.toml").write_text(recipe)
+    assert run("compare", "small.toml", "--out", "out").status == 0
+    path = place / "out" / "small" / "channels-60%-seed0" / "cell.json"
+    record = json.loads(path.read_text())
+    options = json.loads(record["made_by"]["cell"]["options"])
+    assert {"min_channels", "distill_weight"} < set(options)
+    old = {"criterion": "channel", "least": 2, "taught": 0.0}
+    record["made_by"]["cell"]["options"] = json.dumps(old, sort_keys=True)
+    path.write_text(json.dumps(record))
+    before = contents(place / "out")
+    assert run("compare", "small.toml", "--out", "out").status == 0
+    assert contents(place / "out") == before
+    record["made_by"]["cell"]["options"] = json.dumps({**old, "taught": 0.5}, sort_keys=True)
+    path.write_text(json.dumps(record))
+    assert "made by another recipe" in run("compare", "small.toml", "--out", "out").err
+
+
+def test_two_names_of_one_table_are_refused(place: Path) -> None:
+    (place / "small.toml").write_text(RECIPE + "\n[judging]\n[evaluation]\n")
+    assert "unknown second table" in run("compare", "small.toml", "--out", "out").err

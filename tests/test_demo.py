@@ -1,4 +1,4 @@
-"""Does the demo walk the whole line and show it?"""
+"""The demo: pruned networks, restored photographs, a report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cli_cases import run, sr_checkpoint
 from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.experiments import photographs
-from thinlens.experiments.demo_rows import VARIANTS
+from thinlens.experiments.demo_networks import VARIANTS
 from thinlens.tasks import make_task
 from thinlens.training.settings import Settings
 
 
-def test_no_scene_both_calibrates_and_judges() -> None:
-    assert not set(photographs.TO_CALIBRATE) & set(photographs.TO_TEST)
+def test_calibration_and_test_scenes_are_disjoint() -> None:
+    assert not set(photographs.CALIBRATION_FILES) & set(photographs.TEST_FILES)
 
 
 def test_without_scikit_image_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photographs, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"--data DIR.*thinlens\[demo\]"):
-        photographs.photographs(photographs.TO_TEST)
+        photographs.skimage_photographs(photographs.TEST_FILES)
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_the_demo_on_scikit_images_photographs(
     sr = sr_checkpoint(tmp_path / "sr", scale=4, width=32, attention_width=16)
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
     short = Settings(steps=12, learning_rate=1e-3, warmup=2)
-    monkeypatch.setattr("thinlens.experiments.demo_rows.SEARCH", short)
+    monkeypatch.setattr("thinlens.experiments.demo_networks.SEARCH", short)
     monkeypatch.setattr(photographs, "TO_TEST", ("chelsea.png",))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     out = tmp_path / "out"
@@ -59,7 +59,7 @@ def test_the_demo_on_scikit_images_photographs(
         assert later["macs"] < earlier["macs"]
     page = (out / "report.html").read_text()
     links = re.findall('src="([^"]*)"', page)
-    assert len(links) == 1 + 2 + 1  # side by side, N of two searches, their courses
+    assert len(links) == 1 + 2 + 1  # side by side, N of two searches, their histories
     for link in links:
         with Image.open(out / link) as picture:
             assert picture.format == "PNG"
@@ -71,8 +71,8 @@ def test_the_demo_on_scikit_images_photographs(
 
 @pytest.mark.needs_data
 @pytest.mark.slow
-def test_standard_sets_are_found_and_disjoint_from_calibration(data: Path) -> None:
-    sources = photographs.standard_sources(make_task("sr", scale=4), data)
+def test_standard_sets_have_their_folders(data: Path) -> None:
+    sources = photographs.benchmark_sources(make_task("sr", scale=4), data)
     assert list(sources.tests) == ["Set5", "Set14"]
-    assert len(sources.crops.inputs) == photographs.MOST_TO_CALIBRATE
+    assert len(sources.crops.inputs) == photographs.MAX_CALIBRATION_IMAGES
     assert all((folder / "LR").is_dir() for folder in sources.tests.values())

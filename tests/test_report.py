@@ -1,4 +1,4 @@
-"""Do tables, pictures and pages show what they were given, and nothing else?"""
+"""Reports: tables, figures and pages hold exactly their content."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from PIL import Image
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.report.comparison import MARGIN, Panel, detail, side_by_side
+from thinlens.report.layer_plots import draw_layers
 from thinlens.report.page import Picture, Section, write_page
-from thinlens.report.plots import layers_picture
-from thinlens.report.search import course_picture, rank_correlation
-from thinlens.report.tables import Table, count, giga
-from thinlens.sparsity.pattern import from_ranks
+from thinlens.report.search_plots import draw_searches, rank_correlation
+from thinlens.report.side_by_side import MARGIN, Panel, draw_side_by_side, most_detailed_square
+from thinlens.report.tables import Table, format_giga, format_integer
+from thinlens.sparsity.pattern import pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
-from thinlens.sparsity.summary import Price, price
+from thinlens.sparsity.summary import CostSummary, summarize
 
 cells = st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=6)
 
@@ -35,11 +35,11 @@ def test_every_cell_of_a_table_is_in_its_markdown(rows: list[list[str]]) -> None
     lines = Table(columns, rows).markdown().splitlines()
     assert len(lines) == 2 + len(rows)
     for row, line in zip(rows, lines[2:], strict=True):
-        found = re.split(r"(?<!\\)\|", line)[1:-1]
-        assert [cell.strip() for cell in found] == [c.replace("|", "\\|").strip() for c in row]
+        columns = re.split(r"(?<!\\)\|", line)[1:-1]
+        assert [cell.strip() for cell in columns] == [c.replace("|", "\\|").strip() for c in row]
 
 
-def test_columns_of_numbers_lean_right() -> None:
+def test_columns_of_numbers_are_aligned_right() -> None:
     table = Table(("name", "bytes"), [("a", "1,234"), ("b", "-")], "Sizes")
     assert table.markdown() == "**Sizes**\n\n| name | bytes |\n| --- | ---: |\n" + (
         "| a | 1,234 |\n| b | - |\n"
@@ -61,13 +61,15 @@ def test_a_row_too_short_is_refused() -> None:
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert (count(826800), giga(39_860_085_120)) == ("826,800", "39.86")
+    assert (format_integer(826800), format_giga(39_860_085_120)) == ("826,800", "39.86")
 
 
 def test_a_comparison_holds_the_panels_pixels(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     images = [torch.rand(3, 20, 30, generator=generator), torch.rand(1, 20, 30)]
-    side_by_side(tmp_path / "a.png", [Panel("one\n1 dB", images[0]), Panel("two", images[1])], 2)
+    draw_side_by_side(
+        tmp_path / "a.png", [Panel("one\n1 dB", images[0]), Panel("two", images[1])], 2
+    )
     with Image.open(tmp_path / "a.png") as picture:
         sheet = np.asarray(picture)
     for index, image in enumerate(images):
@@ -80,21 +82,21 @@ def test_a_comparison_holds_the_panels_pixels(tmp_path: Path) -> None:
 def test_panels_of_two_sizes_are_refused(tmp_path: Path) -> None:
     panels = [Panel("a", torch.zeros(3, 4, 4)), Panel("b", torch.zeros(3, 4, 5))]
     with pytest.raises(UsageError, match="one size"):
-        side_by_side(tmp_path / "a.png", panels)
+        draw_side_by_side(tmp_path / "a.png", panels)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_detail_is_where_the_texture_is() -> None:
     image = torch.zeros(3, 64, 96)
     image[:, 32:48:2, 64:80] = 1.0
-    top, left = detail(image, 16)
+    top, left = most_detailed_square(image, 16)
     assert abs(top - 32) <= 2
     assert abs(left - 64) <= 2
 
 
 def test_links_of_a_page_are_relative_and_exist(tmp_path: Path) -> None:
     picture = tmp_path / "pictures" / "a picture.png"
-    side_by_side(picture, [Panel("a", torch.zeros(3, 8, 8))])
+    draw_side_by_side(picture, [Panel("a", torch.zeros(3, 8, 8))])
     sections = [Section("What < more", ("text & more",), pictures=[Picture(picture, "one")])]
     write_page(tmp_path / "report.html", "Title", sections)
     page = (tmp_path / "report.html").read_text()
@@ -108,13 +110,13 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 3, 3))
 
 
-def test_a_price_counts_only_what_lives() -> None:
+def test_a_cost_summary_counts_only_kept_weights() -> None:
     module = small()
     layer = module[1]
     assert isinstance(layer, nn.Conv2d)
-    pattern = from_ranks(magnitude_ranks(layer.weight, layer, 4), 1, 4)
-    dense = price(module, {}, (3, 16, 16), m=4)
-    thin = price(module, {"1": pattern}, (3, 16, 16))
+    pattern = pattern_from_ranks(magnitude_ranks(layer.weight, layer, 4), 1, 4)
+    dense = summarize(module, {}, (3, 16, 16), m=4)
+    thin = summarize(module, {"1": pattern}, (3, 16, 16))
     removed = int((~pattern.mask).sum())
     assert dense.total.params - thin.total.params == removed
     assert dense.total.macs - thin.total.macs == removed * 12 * 12
@@ -128,52 +130,57 @@ def test_a_price_counts_only_what_lives() -> None:
 def test_the_layer_picture_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     thin = searched([1, 3])
-    layers_picture(tmp_path / "layers.png", thin, "title")
+    draw_layers(tmp_path / "layers.png", thin, "title")
     with Image.open(tmp_path / "layers.png") as picture:
         assert picture.format == "PNG"
     with pytest.raises(UsageError, match="nothing to draw"):
-        layers_picture(tmp_path / "none.png", price(small(), {}, (3, 16, 16), m=4), "title")
+        draw_layers(tmp_path / "none.png", summarize(small(), {}, (3, 16, 16), m=4), "title")
 
 
 def test_without_matplotlib_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install 'thinlens\[plots\]'"):
-        layers_picture(tmp_path / "layers.png", searched([1, 3]), "title")
+        draw_layers(tmp_path / "layers.png", searched([1, 3]), "title")
 
 
-def searched(n: Sequence[int], widths: Sequence[int] = ()) -> Price:
-    """Price a chain of 3x3 convolutions that keep `n` of 4; the last feeds a pixel shuffle."""
+def searched(n: Sequence[int], widths: Sequence[int] = ()) -> CostSummary:
+    """Return the costs of a chain of 3x3 convolutions that keep `n` of 4; the last feeds a pixel shuffle."""
     widths = widths or [4 * (index + 1) for index in range(len(n))]
     sizes = [*widths, 12]
     chain = [nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(sizes)]
     module = nn.Sequential(nn.Conv2d(3, widths[0], 3), *chain, nn.PixelShuffle(2))
     patterns = {
-        str(i): from_ranks(magnitude_ranks(layer.weight, layer, 4), keep, 4)
+        str(i): pattern_from_ranks(magnitude_ranks(layer.weight, layer, 4), keep, 4)
         for i, (layer, keep) in enumerate(zip(chain, n, strict=True), start=1)
     }
-    return price(module, patterns, (3, 32, 32), m=4)
+    return summarize(module, patterns, (3, 32, 32), m=4)
 
 
-def test_layers_before_a_pixel_shuffle_are_known() -> None:
-    assert [layer.enlarges for layer in searched([1, 1, 1]).layers] == [False, False, False, True]
+def test_layers_before_a_pixel_shuffle_are_marked() -> None:
+    assert [layer.before_pixel_shuffle for layer in searched([1, 1, 1]).layers] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.randoms())
 def test_the_rank_correlation_is_scipys(n: list[int], random: Random) -> None:
-    """Ties included: widths repeat. The last layer is left out where it is said so."""
+    """Equal ranks included: widths repeat. Without `enlarging` the last layer does not count."""
     stats = pytest.importorskip("scipy.stats")
     thin = searched(n, [random.choice([4, 8, 12]) for _ in n])
     for enlarging in (True, False):
-        layers = thin.patterned if enlarging else thin.patterned[:-1]
+        layers = thin.pruned_layers if enlarging else thin.pruned_layers[:-1]
         macs, kept = [x.macs for x in layers], [thin.n[x.name] for x in layers]
-        found = rank_correlation(thin, enlarging=enlarging)
+        correlation = rank_correlation(thin, enlarging=enlarging)
         if len(layers) < 3 or len(set(macs)) == 1 or len(set(kept)) == 1:
-            assert found is None
+            assert correlation is None
         else:
-            assert found == pytest.approx(stats.spearmanr(macs, kept).statistic)
+            assert correlation == pytest.approx(stats.spearmanr(macs, kept).statistic)
 
 
-def test_the_course_of_searches_is_a_png(tmp_path: Path) -> None:
+def test_the_history_of_searches_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     history = [
         {"step": i, "cost": 1 / i, "lambda": 0.1 * i, "task_loss": 1.0 / i, "flips": 5 - i}
@@ -181,10 +188,10 @@ def test_the_course_of_searches_is_a_png(tmp_path: Path) -> None:
     ]
     runs = {"annealed": {"history": history, "frozen_step": 3}}
     runs["constant"] = {"history": history[:2], "frozen_step": None}
-    course_picture(tmp_path / "course.png", runs, "title")
-    with Image.open(tmp_path / "course.png") as picture:
+    draw_searches(tmp_path / "search.png", runs, "title")
+    with Image.open(tmp_path / "search.png") as picture:
         assert picture.format == "PNG"
     for bad in ({}, {"one-shot": {"history": []}}):
         with pytest.raises(UsageError, match="wanted records of sls"):
-            course_picture(tmp_path / "none.png", bad, "title")
+            draw_searches(tmp_path / "none.png", bad, "title")
     assert not (tmp_path / "none.png").exists()

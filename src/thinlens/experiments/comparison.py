@@ -1,172 +1,146 @@
-"""What does a comparison's recipe say, and which cells does it ask for?"""
+"""Comparison of pruning methods at equal training steps, in one resumable folder."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinlens.cli.prune import LEARNING_RATE
-from thinlens.errors import UsageError
-from thinlens.experiments.recipe import CROP_KEYS, check_keys, check_types, read_toml
-from thinlens.experiments.untrained import Fresh, read_fresh
-from thinlens.methods import METHODS
-from thinlens.methods.classpruning.routed_training import Dynamic
-from thinlens.sparsity.budget import Budget
-from thinlens.training.settings import Settings
-
-DENSE = "dense"
-"""The method of the row that nothing was done to."""
-
-LISTS = {"networks": str, "methods": str, "budgets": str, "m": int, "seeds": int}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison's recipe says."""
-
-    networks: tuple[str, ...]
-    """Dense checkpoints: folders, or shipped names; or names of `fresh`."""
-    methods: tuple[str, ...]
-    """Names of `METHODS`, with a preset after a colon if one is wanted (`sls:paper`); or names of
-    `variants`."""
-    budgets: tuple[str, ...]
-    m: tuple[int, ...] = (32,)
-    seeds: tuple[int, ...] = (0,)
-    data: str | None = None
-    """Images to calibrate and train on; None: the photographs inside scikit-image."""
-    tests: Mapping[str, str] = field(default_factory=dict)
-    """Test folders by the name of the set. Both may name environment variables: $DATA/Set5."""
-    left_out: tuple[str, ...] = ()
-    """The sets whose folders name a variable that is not set."""
-    training: Settings = field(default_factory=Settings)
-    """The same for all methods that train; `seed` is set by `seeds`."""
-    crops: Mapping[str, Any] = field(default_factory=dict)
-    fresh: Mapping[str, Fresh] = field(default_factory=dict)
-    """Networks that are trained first."""
-    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Methods with settings of their own: `method`, `preset` or `budget` if wished, and the
-    method's fields."""
-    task: Mapping[str, Any] = field(default_factory=dict)
-    """Options of every network's task in training and tests, such as `sigmas`, at each of which
-    tests are judged."""
-    judging: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task in tests alone, such as `crop_target`."""
+from thinlens.api import load_checkpoint
+from thinlens.bench.cases import Ours, reference
+from thinlens.bench.inputs import smooth_image
+from thinlens.bench.interleaved import Entrant, compete
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.native import native
+from thinlens.errors import RunError, UsageError
+from thinlens.experiments.networks import HD_SIZE, input_shape
+from thinlens.experiments.plan import DENSE, ComparisonPlan, Run, all_runs, read_plan
+from thinlens.experiments.result_plots import draw_comparison, draw_routed
+from thinlens.experiments.result_table import as_csv, as_table
+from thinlens.experiments.run_processes import Outcome, execute_in_processes
+from thinlens.experiments.runs import RunExecutor
+from thinlens.files import atomic_write
+from thinlens.progress import Progress, no_progress, progress_bar
+from thinlens.report.tables import Table
+from thinlens.tasks import make_task
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One pruned network of a comparison."""
+class ComparisonResult:
+    """The results of all runs of a comparison."""
 
-    network: str
-    method: str
-    preset: str | None = None
-    budget: str = "1"
-    m: int | None = None
-    seed: int = 0
-    variant: str | None = None
-    """What the recipe calls a method with settings of its own."""
-    options: str = ""
-    """These settings, as JSON."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lives below the comparison's folder."""
-        network = Path(self.network.strip("/").replace("/", "_"))
-        if self.method == DENSE:
-            return network / DENSE
-        budget = self.budget.replace("/", "-of-")
-        words = [self.variant or self.method, None if self.variant else self.preset, budget]
-        words += [f"m{self.m}" if self.m else None, f"seed{self.seed}"]
-        return network / "-".join(word for word in words if word)
+    out: Path
+    """The folder of the runs, table.csv, table.md and the figures."""
+    rows: tuple[dict[str, Any], ...]
+    """One for each run in the order of the plan, as `thinlens compare --json` prints them."""
+    failures: tuple[str, ...]
+    """Runs that ended with an error of the machine, such as a full disk, as FOLDER: REASON."""
+    skipped_tests: tuple[str, ...]
+    """Test sets whose folders name an environment variable that is not set."""
+    figures: tuple[str, ...]
+    """One sentence for each figure."""
 
     @property
-    def label(self) -> str:
-        """What its method is called."""
-        return self.variant or (f"{self.method} ({self.preset})" if self.preset else self.method)
-
-    def source(self, out: Path) -> str:
-        """Return where its network is, given the comparison's folder: below that, or for a dense
-        one that was not trained there the checkpoint that the recipe names."""
-        folder = out / self.folder
-        made = self.method != DENSE or (folder / "config.json").is_file()
-        return str(folder) if made else self.network
+    def table(self) -> Table:
+        """The rows as a table for terminals, Markdown and HTML."""
+        return as_table(self.rows)
 
 
-def read_comparison(path: Path) -> Comparison:
-    """Read a recipe; unknown keys, values of a wrong kind and missing folders are refused."""
-    content = read_toml(path)
-    check_keys(path, "key", content, {f.name for f in fields(Comparison)})
-    given: dict[str, Any] = {}
-    for key, kind in LISTS.items():
-        values = content.get(key, [32] if key == "m" else [0] if key == "seeds" else [])
-        if not isinstance(values, list) or not values or any(type(x) is not kind for x in values):
-            raise UsageError(f"{path}: {key} = {values!r}: wanted a list of {kind.__name__}")
-        given[key] = tuple(values)
-    names = ("tests", "training", "crops", "fresh", "variants", "task", "judging")
-    tables = {name: content.get(name, {}) for name in names}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: {name} must be a table, [{name}]")
-    types = {f.name: type(f.default) for f in fields(Settings) if f.name != "seed"}
-    known: dict[str, dict[str, type]] = {
-        "training": types,
-        "crops": dict.fromkeys(CROP_KEYS, int),
-        "tests": dict.fromkeys(tables["tests"], str),
-    }
-    for name, types_of in known.items():
-        check_keys(path, f"key of [{name}]", tables[name], types_of)
-        check_types(path, tables[name], types_of)
-    check_types(path, {"data": content.get("data", "")}, {"data": str})
-    training = Settings(**{"steps": 0, "learning_rate": LEARNING_RATE, **tables["training"]})
-    reachable = {k: v for k, v in tables["tests"].items() if "$" not in os.path.expandvars(v)}
-    found = Comparison(
-        **given,
-        data=_expanded(path, content["data"]) if "data" in content else None,
-        tests={name: _expanded(path, folder) for name, folder in reachable.items()},
-        left_out=tuple(name for name in tables["tests"] if name not in reachable),
-        training=training,
-        crops=tables["crops"],
-        fresh={name: read_fresh(path, name, table) for name, table in tables["fresh"].items()},
-        variants=tables["variants"],
-        task=tables["task"],
-        judging=tables["judging"],
+def compare(
+    recipe: str | Path,
+    out: str | Path | None = None,
+    *,
+    jobs: int = 1,
+    rounds: int = 0,
+    threads: int = 2,
+    progress: bool = False,
+) -> ComparisonResult:
+    """Prune networks by several methods at equal steps, evaluate all, and write one table.
+
+    `recipe` is a TOML file like recipes/smoke.toml; `out` is by default runs/NAME for NAME.toml.
+    The same call resumes an interrupted comparison. `jobs` runs are executed at a time, each in a
+    process. With `rounds` all networks are then timed interleaved in the native engine on
+    `threads` threads (column ms). `progress` shows bars on a terminal's stderr.
+
+    Raises `UsageError` for a wrong recipe, or a folder of another one.
+    """
+    recipe = Path(recipe)
+    plan = read_plan(recipe)
+    folder = Path(out) if out is not None else Path("runs") / recipe.stem
+    runs = all_runs(plan)
+    rows: dict[Run, dict[str, Any]] = {}
+    failures: list[str] = []
+    for run, outcome in _execute(plan, folder, runs, jobs, progress):
+        if isinstance(outcome, RunError):
+            failures.append(f"{run.folder}: {outcome}")
+        else:
+            rows[run] = outcome
+        rows = {run: rows[run] for run in runs if run in rows}  # in the order of the plan
+        _write_tables(folder, list(rows.values()))
+    if rounds:
+        timed = [run for run, row in rows.items() if not row["error"]]
+        with _bar("timing all networks", progress) as report:
+            for run, ms in measure_runs(timed, folder, threads, rounds, report).items():
+                rows[run]["ms"] = ms
+        _write_tables(folder, list(rows.values()))
+    figures = draw_comparison(plan, rows, folder) + draw_routed(folder, list(rows.values()))
+    return ComparisonResult(
+        folder, tuple(rows.values()), tuple(failures), plan.skipped_tests, tuple(figures)
     )
-    cells(found)  # refuses unknown methods, presets and budgets before hours of work
-    return found
 
 
-def _expanded(path: Path, folder: str) -> str:
-    found = os.path.expandvars(folder)
-    if not Path(found).is_dir():
-        raise UsageError(f"{path}: {found} is missing: wanted a folder of images or of pairs")
-    return found
+def _execute(
+    plan: ComparisonPlan, out: Path, runs: Sequence[Run], jobs: int, progress: bool
+) -> Iterator[tuple[Run, Outcome]]:
+    """Execute the runs, here or in processes, and yield each with its row or its error."""
+    if jobs > 1:
+        with _bar(f"{jobs} runs at once", progress) as report:
+            outcomes = execute_in_processes(plan, out, runs, jobs)
+            for done, pair in enumerate(outcomes, start=1):
+                report(done, len(runs), {})
+                yield pair
+        return
+    for number, run in enumerate(runs, start=1):
+        with _bar(f"run {number} of {len(runs)}: {run.folder}", progress) as report:
+            try:
+                yield run, RunExecutor(plan, out, report).execute(run)
+            except RunError as problem:
+                yield run, problem
 
 
-def cells(plan: Comparison) -> list[Cell]:
-    """List the cells in the order in which they are made, the dense ones first in a network."""
-    found: dict[Cell, None] = {}
-    for network in plan.networks:
-        found[Cell(network, DENSE)] = None
-        for budget, word, m, seed in product(plan.budgets, plan.methods, plan.m, plan.seeds):
-            variant = dict(plan.variants.get(word, {}))
-            method, _, preset = str(variant.pop("method", word)).partition(":")
-            budget = str(variant.pop("budget", budget))  # noqa: PLW2901 - a variant's own
-            if method not in METHODS:
-                raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
-            settings = {f.name for f in fields(METHODS[method])} - {"budget", "example"}
-            if unknown := sorted(variant.keys() - settings):
-                raise UsageError(
-                    f"{method} has no option {unknown[0]!r}: wanted {sorted(settings)}"
-                )
-            given = {"budget": Budget.of(budget), "example": (1, 1, 1, 1), **variant}
-            METHODS[method].preset(preset or None, **given)
-            own = (word, json.dumps(variant, sort_keys=True)) if word in plan.variants else ()
-            has_groups = "m" in settings and not issubclass(METHODS[method], Dynamic)
-            grouped = m if has_groups else None
-            found[Cell(network, method, preset or None, budget, grouped, seed, *own)] = None
-    return list(found)
+def _bar(label: str, progress: bool) -> AbstractContextManager[Progress]:
+    return progress_bar(label) if progress else nullcontext(no_progress)
+
+
+def _write_tables(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    for name, text in (("table.csv", as_csv(rows)), ("table.md", as_table(rows).markdown())):
+        with atomic_write(out / name) as file:
+            file.write(text.encode())
+
+
+def measure_runs(
+    runs: Sequence[Run], out: Path, threads: int, rounds: int, progress: Progress
+) -> Mapping[Run, float]:
+    """Return the median milliseconds of each network on an HD image, measured interleaved.
+
+    Networks that the engine does not support are omitted. Raises `UsageError` where the engine was
+    not built.
+    """
+    if native() is None:
+        raise UsageError("--rounds: the native engine was not built")
+    cases: dict[Run, Entrant] = {}
+    for run in runs:
+        checkpoint = load_checkpoint(run.source(out))
+        shape = input_shape(make_task(**checkpoint.task), HD_SIZE)
+        image = smooth_image(shape[0], shape[1:])
+        try:
+            call = Ours(Compiled(checkpoint.module.eval(), threads), image).run
+            call()
+        except UsageError:
+            continue
+        expected = reference(checkpoint.module, image)
+        cases[run] = Entrant(str(run.folder), "fp32", run.method != DENSE, call, expected)
+    rows = compete(list(cases.values()), threads, rounds, report=progress)
+    return {run: row.ms for run, row in zip(cases, rows, strict=True)}

@@ -1,48 +1,51 @@
-"""How is a training recipe read, so that a misspelt key is an error and not a default?"""
+"""Training recipes in TOML, in which a misspelt key is an error and not a default."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from thinlens.errors import UsageError
-from thinlens.models import network
+from thinlens.models import model_entry
 from thinlens.training.settings import Settings
 
 CROP_KEYS = ("patch", "batch_size", "candidates")
 START_KEYS = {"checkpoint": str, "mean_of": list}
 
+FINE_TUNING_RATE = 1e-3
+"""Default learning rate after pruning: a third of the one that rfdn-x4 was trained with."""
+
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a recipe file says; a table that it leaves out has its defaults."""
+class TrainingRecipe:
+    """The content of a recipe file; absent tables have defaults."""
 
     training: Settings = field(default_factory=Settings)
     crops: Mapping[str, int] = field(default_factory=dict)
     """Settings of `tasks.crops.Crops`."""
     task: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the task, such as `sigma`; the task checks them."""
+    """Options of the task, such as `sigma`, which the task checks."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the network's config, such as `width`."""
     start: Mapping[str, Any] = field(default_factory=dict)
-    """`checkpoint`: the folder or shipped name whose weights training starts from; or `mean_of`: a
-    list of such, from the mean of whose weights it starts."""
+    """`checkpoint`, a folder or shipped name of initial weights, or `mean_of`, a list of such whose
+    mean weights are the initial ones."""
 
     @property
     def starts(self) -> list[str]:
-        """The checkpoints from the mean of whose weights training starts; empty: from nothing."""
+        """The checkpoints whose mean weights training starts from; empty: random weights."""
         return [str(x) for x in self.start.get("mean_of", [self.start.get("checkpoint")]) if x]
 
 
-def read_recipe(path: Path | None) -> Recipe:
-    """Read a recipe; None is the recipe of defaults. Unknown keys are a `UsageError`."""
+def read_recipe(path: Path | None) -> TrainingRecipe:
+    """Read a recipe, by default that of defaults. Unknown keys are a `UsageError`."""
     if path is None:
-        return Recipe()
+        return TrainingRecipe()
     content = read_toml(path)
-    check_keys(path, "table", content, {f.name for f in fields(Recipe)})
+    check_keys(path, "table", content, {f.name for f in fields(TrainingRecipe)})
     for name, table in content.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table, [{name}]")
@@ -58,13 +61,13 @@ def read_recipe(path: Path | None) -> Recipe:
         raise UsageError(f"{path}: [start] has checkpoint and mean_of: wanted one of them")
     check_types(path, training, types)
     check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
-    return Recipe(
+    return TrainingRecipe(
         Settings(**training), crops, content.get("task", {}), content.get("network", {}), start
     )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a recipe's tables; `UsageError` where that cannot be."""
+    """Read a TOML file; `UsageError` if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -73,24 +76,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {error}") from error
 
 
-def check_keys(path: Path, what: str, given: Mapping[str, Any], known: Any) -> None:
-    """Refuse the first key that is not among the known."""
-    for key in given:
-        if key not in known:
-            raise UsageError(f"{path}: unknown {what} {key!r}: wanted {', '.join(sorted(known))}")
+def check_keys(path: Path, what: str, table: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse the first key of `table` that is not in `names`."""
+    for key in table:
+        if key not in names:
+            raise UsageError(f"{path}: unknown {what} {key!r}: wanted {', '.join(sorted(names))}")
 
 
-def check_types(path: Path, given: Mapping[str, Any], types: Mapping[str, type]) -> None:
+def check_types(path: Path, table: Mapping[str, Any], types: Mapping[str, type]) -> None:
     """Refuse the first value that is not of its key's type."""
-    for key, value in given.items():
-        wanted = (int, float) if types[key] is float else (types[key],)
-        if type(value) not in wanted:
+    for key, value in table.items():
+        accepted = (int, float) if types[key] is float else (types[key],)
+        if type(value) not in accepted:
             raise UsageError(f"{path}: {key} = {value!r}: wanted {types[key].__name__}")
 
 
 def check_options(path: Path, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse what the network called `name` cannot be: unknown options, and sizes of no sense."""
-    entry = network(name)
+    """Refuse unknown or invalid config fields of the network called `name`."""
+    entry = model_entry(name)
     types = {f.name: type(getattr(entry.config, f.name)) for f in fields(entry.config)}
     check_types(path, {key: value for key, value in options.items() if key in types}, types)
-    entry.configured(**options)
+    entry.make_config(**options)

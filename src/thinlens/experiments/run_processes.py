@@ -1,4 +1,4 @@
-"""How are the cells of a comparison made in several processes at once?"""
+"""Parallel execution of a comparison's runs in a process pool."""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.errors import RunError
-from thinlens.experiments.comparison import DENSE, Cell, Comparison
-from thinlens.experiments.runs import CellMaker
+from thinlens.experiments.plan import DENSE, ComparisonPlan, Run
+from thinlens.experiments.runs import RunExecutor
 from thinlens.progress import no_progress
 from thinlens.signals import Interrupted
 
 Outcome = dict[str, Any] | RunError
-"""A cell's row, or why it has none."""
+"""A run's row, or the reason why there is none."""
 
 
-def made(
-    plan: Comparison, out: Path, planned: Sequence[Cell], jobs: int
-) -> Iterator[tuple[Cell, Outcome]]:
-    """Make cells in up to `jobs` processes, the dense networks first, and yield each as it is done.
+def execute_in_processes(
+    plan: ComparisonPlan, out: Path, runs: Sequence[Run], jobs: int
+) -> Iterator[tuple[Run, Outcome]]:
+    """Execute runs in up to `jobs` processes, the dense networks first; yield each as it finishes.
 
-    Raises the `UsageError` of a cell. Then, as after Ctrl-C or SIGTERM, the others save where they
-    are and end.
+    Raises the `UsageError` of a run. Then, as after Ctrl-C or SIGTERM, the others save their
+    training states and end.
     """
     context = get_context("spawn")  # a fork would share torch's threads and the GPU
-    with ProcessPoolExecutor(jobs, context, _begin, (plan, out, jobs)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start, (plan, out, jobs)) as pool:
         for of_dense in (True, False):
             waiting = {
-                pool.submit(_make, cell): cell
-                for cell in planned
-                if (cell.method == DENSE) == of_dense
+                pool.submit(_execute, run): run for run in runs if (run.method == DENSE) == of_dense
             }
             try:
                 for done in as_completed(waiting):
@@ -58,30 +56,30 @@ def _outcome(done: Future[dict[str, Any]]) -> Outcome:
         return problem
 
 
-_maker: CellMaker
-"""A process reads the images once, for all the cells that it makes."""
+_executor: RunExecutor
+"""The executor of a pool's process, which reads the images once for all its runs."""
 
 
-def _begin(plan: Comparison, out: Path, jobs: int) -> None:
+def _start(plan: ComparisonPlan, out: Path, jobs: int) -> None:
     import torch
 
-    global _maker  # noqa: PLW0603 - what a process of a pool keeps between two tasks
-    os.setsid()  # Ctrl-C comes to the first process alone, which then ends the others
+    global _executor  # noqa: PLW0603 - what a process of a pool keeps between two tasks
+    os.setsid()  # Ctrl-C reaches the first process alone, which then ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    _maker = CellMaker(plan, out, no_progress)
+    _executor = RunExecutor(plan, out, no_progress)
 
 
 def _end_with_parent() -> None:
-    """Leave when the process that asks for cells was killed, instead of waiting for ever."""
+    """End when the parent process was killed, instead of waiting forever."""
     parent = parent_process()
     if parent:
         parent.join()
         os._exit(1)
 
 
-def _make(cell: Cell) -> dict[str, Any]:
+def _execute(run: Run) -> dict[str, Any]:
     try:
-        return _maker.row(cell)
-    except Interrupted as told:
-        os._exit(told.exit_status)  # a process that lived on would take the next cell
+        return _executor.execute(run)
+    except Interrupted as signal:
+        os._exit(signal.exit_status)  # otherwise the process would start the next run

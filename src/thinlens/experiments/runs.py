@@ -1,4 +1,4 @@
-"""How is a cell of a comparison made, once and never again?"""
+"""Execution of a comparison's runs: prune, save, evaluate, each once and resumable."""
 
 from __future__ import annotations
 
@@ -8,180 +8,194 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from thinlens.api import described, load, prune, save
+from thinlens.api import described, load_checkpoint, prune, save
 from thinlens.checkpoints.format import Checkpoint
-from thinlens.cli.info import DEFAULT_SIZES
 from thinlens.errors import UsageError
-from thinlens.experiments.comparison import DENSE, Cell, Comparison
-from thinlens.experiments.evaluation import flops, judged
-from thinlens.experiments.networks import input_shape
-from thinlens.experiments.photographs import calibration
-from thinlens.experiments.search_pictures import draw_search
-from thinlens.experiments.values import size
+from thinlens.experiments.evaluation import evaluate_checkpoint, image_flops
+from thinlens.experiments.networks import HD_SIZE, input_shape
+from thinlens.experiments.photographs import skimage_calibration
+from thinlens.experiments.plan import DENSE, ComparisonPlan, Run
 from thinlens.files import write_json
+from thinlens.methods.option_aliases import rename_options
 from thinlens.progress import Progress
-from thinlens.sparsity.summary import Price, price
+from thinlens.report.search_plots import draw_search
+from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.crops import Crops
 from thinlens.tasks.folders import training_crops
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 
-CELL_FILE = "cell.json"
+RUN_FILE = "cell.json"
+"""The file of a run's folder that holds its identity and its result."""
 
 
-class CellMaker:
-    """Makes the cells of a comparison in a folder; what is there already is left as it is."""
+class RunExecutor:
+    """Execute runs in a comparison's folder; runs that are finished there are only read."""
 
-    def __init__(self, plan: Comparison, out: Path, report: Progress) -> None:
-        self._plan, self._out, self._report = plan, out, report
+    def __init__(self, plan: ComparisonPlan, out: Path, progress: Progress) -> None:
+        self._plan, self._out, self._progress = plan, out, progress
         self._crops: dict[str, Crops] = {}
 
-    def row(self, cell: Cell) -> dict[str, Any]:
-        """Make a cell, or read it, and return its row. One whose budget is out of reach says so.
+    def execute(self, run: Run) -> dict[str, Any]:
+        """Execute a run, or read it, and return its row; an unreachable budget is its `error`.
 
-        Raises `UsageError` where the folder holds the same cell made by another recipe.
+        Raises `UsageError` where the folder holds the same run of another recipe.
         """
-        folder = self._out / cell.folder
-        identity = self._identity(cell)
-        found = _read(folder / CELL_FILE)
-        if found and found["made_by"] != identity:
+        folder = self._out / run.folder
+        identity = self.identity(run)
+        record = _read_record(folder / RUN_FILE)
+        if record and renamed_identity(record["made_by"]) != identity:
             raise UsageError(
                 f"{folder} was made by another recipe: choose another --out, or delete it"
             )
-        dense = self._dense(cell.network)
-        if not found:
+        dense = self._dense(run.network)
+        if not record:
             try:
-                thin = dense if cell.method == DENSE else self._pruned(cell, dense, folder)
+                thin = dense if run.method == DENSE else self._prune(run, dense, folder)
             except UsageError as problem:
-                return {**asdict(cell), "error": str(problem)}
-            found = {"made_by": identity, **_described(cell, dense, thin), "scores": {}}
-            write_json(folder / CELL_FILE, found)
-        tests = {} if self._untrained(cell) else self._plan.tests
-        missing = tests.keys() - found["scores"].keys()
+                return {**asdict(run), "error": str(problem)}
+            record = {"made_by": identity, **_costs(run, dense, thin), "scores": {}}
+            write_json(folder / RUN_FILE, record)
+        tests = {} if self._is_untrained(run) else self._plan.tests
+        missing = tests.keys() - record["scores"].keys()
         if missing:
-            network = dense if cell.method == DENSE else load(folder)
-            task = make_task(**{**network.task, **self._plan.task, **self._plan.judging})
+            network = dense if run.method == DENSE else load_checkpoint(folder)
+            task = make_task(**{**network.task, **self._plan.task, **self._plan.evaluation_options})
             for name in sorted(missing):
-                found["scores"][name] = judged(network, task, self._plan.tests[name])
-                write_json(folder / CELL_FILE, found)
-        scores = {name: found["scores"][name] for name in tests}
-        row = {key: value for key, value in found.items() if key != "made_by"}
-        return {**asdict(cell), **row, "scores": scores, "error": None}
+                record["scores"][name] = evaluate_checkpoint(network, task, self._plan.tests[name])
+                write_json(folder / RUN_FILE, record)
+        scores = {name: record["scores"][name] for name in tests}
+        row = {key: value for key, value in record.items() if key != "made_by"}
+        return {**asdict(run), **row, "scores": scores, "error": None}
 
-    def _identity(self, cell: Cell) -> dict[str, Any]:
-        settings = asdict(replace(self._plan.training, seed=cell.seed))
-        data = self._plan.data or "scikit-image"
-        own: dict[str, Any] = {"training": settings, "crops": dict(self._plan.crops), "data": data}
-        fresh = self._plan.fresh.get(cell.network)
-        if fresh:
-            own["fresh"] = asdict(fresh)
-        # what older recipes did not have is left out where it says nothing
-        named = {k: v for k, v in asdict(cell).items() if v or k not in ("variant", "options")}
-        tables = {"task": dict(self._plan.task), "judging": dict(self._plan.judging)}
-        told = {"cell": named, **{key: table for key, table in tables.items() if table}}
-        return told if cell.method == DENSE and not fresh else {**told, **own}
+    def identity(self, run: Run) -> dict[str, Any]:
+        """Return all settings of the recipe on which the run's result depends.
 
-    def _untrained(self, cell: Cell) -> bool:
-        """Tell whether a cell's network was never trained, so that there is nothing to judge."""
-        fresh = self._plan.fresh.get(cell.network)
-        return cell.method == DENSE and fresh is not None and fresh.steps == 0
+        It is stored, so its keys are those of earlier versions; empty tables are omitted.
+        """
+        fields = {k: v for k, v in asdict(run).items() if v or k not in ("variant", "options")}
+        tables = {"task": self._plan.task, "judging": self._plan.evaluation_options}
+        identity: dict[str, Any] = {"cell": fields, **{key: dict(x) for key, x in tables.items() if x}}
+        untrained = self._plan.untrained.get(run.network)
+        if run.method == DENSE and untrained is None:
+            return identity
+        identity["training"] = asdict(replace(self._plan.training, seed=run.seed))
+        identity["crops"] = dict(self._plan.crops)
+        identity["data"] = self._plan.data or "scikit-image"
+        return identity if untrained is None else {**identity, "fresh": asdict(untrained)}
+
+    def _is_untrained(self, run: Run) -> bool:
+        """Return whether the run's network has random weights, which are not evaluated."""
+        untrained = self._plan.untrained.get(run.network)
+        return run.method == DENSE and untrained is not None and untrained.steps == 0
 
     def _dense(self, name: str) -> Checkpoint:
-        """Load a dense network; one that the recipe describes is trained before, once."""
-        fresh = self._plan.fresh.get(name)
-        if fresh is None:
-            return load(name)
-        folder, seed = self._out / Cell(name, DENSE).folder, self._plan.seeds[0]
+        """Load a dense network; one of the recipe's tables [fresh.NAME] is trained before, once."""
+        untrained = self._plan.untrained.get(name)
+        if untrained is None:
+            return load_checkpoint(name)
+        folder, seed = self._out / Run(name, DENSE).folder, self._plan.seeds[0]
         if not (folder / "config.json").is_file():
-            module, task = fresh.built(seed)
-            task = self._task(described(task))
-            settings = fresh.lasting(replace(self._plan.training, seed=seed))
-            trainer = Trainer(settings, folder, self._report)
-            fresh.train(module, task, trainer, self._data(name, task))
-        return load(folder)
+            module, default_task = untrained.build(seed)
+            task = self._task(described(default_task))
+            settings = untrained.settings(replace(self._plan.training, seed=seed))
+            trainer = Trainer(settings, folder, self._progress)
+            untrained.train(module, task, trainer, self._data(name, task))
+        return load_checkpoint(folder)
 
-    def _pruned(self, cell: Cell, dense: Checkpoint, folder: Path) -> Checkpoint:
+    def _prune(self, run: Run, dense: Checkpoint, folder: Path) -> Checkpoint:
         task = self._task(dense.task)
-        settings = replace(self._plan.training, seed=cell.seed)
-        options: dict[str, Any] = {} if cell.m is None else {"m": cell.m}
-        options |= json.loads(cell.options or "{}")
+        settings = replace(self._plan.training, seed=run.seed)
+        options: dict[str, Any] = {} if run.m is None else {"m": run.m}
         thin = prune(
             dense.module,
-            budget=cell.budget,
-            method=cell.method,
-            preset=cell.preset,
-            data=self._data(cell.network, task),
-            size=_shape(task)[1:],
-            trainer=Trainer(settings, folder, self._report),
-            **options,
+            budget=run.budget,
+            method=run.method,
+            preset=run.preset,
+            data=self._data(run.network, task),
+            size=_counted_shape(task)[1:],
+            trainer=Trainer(settings, folder, self._progress),
+            **options | run.method_options,
         )
         save(folder, thin, model=dense.model, task=task)
-        made, title = load(folder), f"{cell.method} {cell.budget}, {settings.steps} steps"
-        priced = price(made.module, made.patterns, _shape(task))
-        draw_search(folder, cell.method, priced, thin.record, title)
-        return made
+        checkpoint = load_checkpoint(folder)
+        summary = summarize(checkpoint.module, checkpoint.patterns, _counted_shape(task))
+        title = f"{run.method} {run.budget}, {settings.steps} steps"
+        draw_search(folder, run.method, summary, thin.record, title)
+        return checkpoint
 
-    def _task(self, own: Mapping[str, Any]) -> Task:
-        return make_task(**{**own, **self._plan.task})
+    def _task(self, task: Mapping[str, Any]) -> Task:
+        return make_task(**{**task, **self._plan.task})
 
     def _data(self, network: str, task: Task) -> Crops:
-        """Read the images once for every network."""
+        """Return the training crops of a network, which are read once."""
         if network not in self._crops:
             if self._plan.data is None:
-                crops = replace(calibration(task), **self._plan.crops)
+                crops = replace(skimage_calibration(task), **self._plan.crops)
             else:
                 crops = training_crops(task, Path(self._plan.data), **self._plan.crops)
             self._crops[network] = crops
         return self._crops[network]
 
 
-def _shape(task: Task) -> tuple[int, int, int]:
-    return input_shape(task, size(DEFAULT_SIZES["sls"]))
+def renamed_identity(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored identity with the method's options under their present names."""
+    fields = dict(stored.get("cell", {}))
+    if fields.get("options"):
+        options = rename_options(json.loads(fields["options"]))
+        fields["options"] = json.dumps(options, sort_keys=True)
+    return {**stored, "cell": fields}
 
 
-def _described(cell: Cell, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any]:
-    """Return what a row says beside its scores."""
-    shape = _shape(make_task(**dense.task))
-    priced = price(thin.module, thin.patterns, shape)
+def _counted_shape(task: Task) -> tuple[int, int, int]:
+    return input_shape(task, HD_SIZE)
+
+
+def _costs(run: Run, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any]:
+    """Return the columns of a row that are no scores."""
+    shape = _counted_shape(make_task(**dense.task))
+    summary = summarize(thin.module, thin.patterns, shape)
     return {
         "budget_base": thin.provenance.get("budget_base"),
-        "achieved": thin.provenance.get("achieved") if cell.method != DENSE else 1.0,
-        "macs": priced.total.macs,
-        "paper_gmacs": paper_gmacs(dense.model, priced),
-        "params": priced.total.params,
-        "flops": flops(thin),
+        "achieved": thin.provenance.get("achieved") if run.method != DENSE else 1.0,
+        "macs": summary.total.macs,
+        "paper_gmacs": paper_gmacs(dense.model, summary),
+        "params": summary.total.params,
+        "flops": image_flops(thin),
         "bytes": thin.bytes,
-        "seconds": thin.provenance.get("seconds") if cell.method != DENSE else 0.0,
+        "seconds": thin.provenance.get("seconds") if run.method != DENSE else 0.0,
         "parts": thin.provenance.get("parts"),
     }
 
 
-BIASES_SCALED = {"carn": 32, "rfdn": 32}
-"""The networks, and M, for which SLS's tables scale the additions of biases as well."""
+SCALED_BIAS_M = {"carn": 32, "rfdn": 32}
+"""The networks, and M, for which SLS's tables also scale the additions of biases by N / M."""
 
 
-def paper_gmacs(model: str, priced: Price) -> float:
-    """Count as SLS's tables do: a layer at N:M costs N / M of its multiply-adds, in some networks
-    of its bias additions too."""
-    macs = float(priced.total.macs)
-    for layer in priced.layers:
-        n = priced.n.get(layer.name)
-        if n is not None and layer.m is not None and layer.m == BIASES_SCALED.get(model):
+def paper_gmacs(model: str, summary: CostSummary) -> float:
+    """Return GMACs by the convention of SLS's tables.
+
+    A layer at N:M costs N / M of its multiply-adds, in some networks also of its bias additions.
+    """
+    macs = float(summary.total.macs)
+    for layer in summary.layers:
+        n = summary.n.get(layer.name)
+        if n is not None and layer.m is not None and layer.m == SCALED_BIAS_M.get(model):
             macs -= layer.bias_adds * (1 - n / layer.m)
-        # single weights that are 0 cost as much as others there
-        dead = layer.weights - priced.kept.get(layer.name, layer.weights)
-        macs += dead * (layer.macs // layer.weights)
+        # single weights that are 0 cost as much as others in the paper
+        pruned = layer.weights - summary.kept.get(layer.name, layer.weights)
+        macs += pruned * (layer.macs // layer.weights)
     return macs / 1e9
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
-        if isinstance(found["made_by"], dict) and isinstance(found["scores"], dict):
-            return dict(found)
+        record = json.loads(path.read_text())
+        if isinstance(record["made_by"], dict) and isinstance(record["scores"], dict):
+            return dict(record)
     except (ValueError, KeyError, TypeError):
         pass
-    raise UsageError(f"{path} is damaged: delete it, and its cell is made again")
+    raise UsageError(f"{path} is damaged: delete it, and the run starts again")

@@ -1,4 +1,4 @@
-"""How do tables and pictures become one HTML page that needs nothing but the files beside it?"""
+"""HTML pages of tables and pictures, which are linked relative to the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ figcaption { color: #4a5568; }
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file and what it shows."""
+    """A picture file and its caption."""
 
     path: Path
     caption: str
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in the order of the fields."""
+    """A heading and its content, in the order of the fields."""
 
     heading: str
     paragraphs: Sequence[str] = ()

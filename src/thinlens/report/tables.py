@@ -1,4 +1,4 @@
-"""How do numbers become tables for a terminal, for Markdown and for HTML?"""
+"""Tables of text for terminals, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headings; columns whose entries are all numbers lean right."""
+    """Rows of text under headings; columns of numbers are aligned right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -26,23 +26,23 @@ class Table:
                 raise ValueError(f"a row of {len(row)} cells under {len(self.columns)} headings")
 
     def rich(self) -> rich.table.Table:
-        """Return the table for a terminal."""
+        """Return the table as a `rich` renderable."""
         import rich.box
         import rich.table
         from rich.text import Text
 
         table = rich.table.Table(title=self.title or None, box=rich.box.SIMPLE_HEAD)
         for index, column in enumerate(self.columns):
-            lean: JustifyMethod = "right" if self._numeric(index) else "left"
-            table.add_column(Text(column), justify=lean, overflow="fold")
+            justify: JustifyMethod = "right" if self._numeric(index) else "left"
+            table.add_column(Text(column), justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
         return table
 
     def markdown(self) -> str:
         """Return the table as Markdown, its title in bold above."""
-        lean = ["---:" if self._numeric(i) else "---" for i in range(len(self.columns))]
-        lines = [list(self.columns), lean, *self.rows]
+        alignment = ["---:" if self._numeric(i) else "---" for i in range(len(self.columns))]
+        lines = [list(self.columns), alignment, *self.rows]
         body = "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in r) + " |" for r in lines)
         return f"**{self.title}**\n\n{body}\n" if self.title else f"{body}\n"
 
@@ -69,13 +69,13 @@ class Table:
         return bool(cells) and all(_is_number(cell) for cell in cells)
 
 
-def count(number: int) -> str:
-    """Write a whole number in groups of three digits."""
+def format_integer(number: int) -> str:
+    """Format an integer in groups of three digits: 826,800."""
     return f"{number:,}"
 
 
-def giga(macs: int) -> str:
-    """Write multiply-adds in billions."""
+def format_giga(macs: int) -> str:
+    """Format multiply-adds in billions: 39.86."""
     return f"{macs / 1e9:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""How are several restorations of one image laid side by side?"""
+"""Contact sheets: several restorations of one image in one row, with labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from thinlens.files import atomic_write
 from thinlens.images.pixels import to_uint8
 
 MARGIN, LABEL_HEIGHT, LABEL_SIZE = 8, 40, 14
-"""Pixels around a panel, of the two lines of text under it, and of a letter."""
+"""Pixels around a panel, height of the two lines of text below it, and font size."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a comparison."""
+    """One labelled image of a row."""
 
     label: str
     """At most two lines."""
@@ -28,8 +28,8 @@ class Panel:
     """[C, H, W] in [0, 1]; all panels have one size."""
 
 
-def side_by_side(path: Path, panels: Sequence[Panel], zoom: int = 1) -> None:
-    """Write the panels in one row with their labels as a PNG, each pixel `zoom` times as large."""
+def draw_side_by_side(path: Path, panels: Sequence[Panel], zoom: int = 1) -> None:
+    """Write the panels in one row with their labels as a PNG; pixels are enlarged `zoom` times."""
     shapes = {tuple(panel.image.shape[-2:]) for panel in panels}
     if len(shapes) != 1:
         raise UsageError(f"panels of a comparison must have one size, not {sorted(shapes)}")
@@ -50,13 +50,13 @@ def side_by_side(path: Path, panels: Sequence[Panel], zoom: int = 1) -> None:
         sheet.save(file, format="PNG")
 
 
-def detail(image: Tensor, side: int) -> tuple[int, int]:
-    """Return (top, left) of the square of `side` pixels in `[C, H, W]` with the most detail."""
+def most_detailed_square(image: Tensor, side: int) -> tuple[int, int]:
+    """Return (top, left) of the square of `side` pixels with the largest gradients."""
     grey = image.mean(0)
-    change = torch.zeros_like(grey)
-    change[1:] += (grey[1:] - grey[:-1]).abs()
-    change[:, 1:] += (grey[:, 1:] - grey[:, :-1]).abs()
-    sums = torch.nn.functional.avg_pool2d(change[None], side, stride=max(1, side // 8))[0]
+    gradient = torch.zeros_like(grey)
+    gradient[1:] += (grey[1:] - grey[:-1]).abs()
+    gradient[:, 1:] += (grey[:, 1:] - grey[:, :-1]).abs()
+    sums = torch.nn.functional.avg_pool2d(gradient[None], side, stride=max(1, side // 8))[0]
     row, column = divmod(int(sums.argmax()), sums.shape[1])
     return row * max(1, side // 8), column * max(1, side // 8)
 

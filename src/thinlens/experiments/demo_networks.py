@@ -1,4 +1,4 @@
-"""Which networks does the demo compare, and how good is each?"""
+"""Networks of the demo: dense, and pruned by three methods, with metrics and latencies."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from torch import Tensor, nn
 from thinlens.api import prune, save
 from thinlens.bench.interleaved import Entrant, compete
 from thinlens.checkpoints.format import Checkpoint
-from thinlens.cli.info import DEFAULT_SIZES
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
-from thinlens.experiments.networks import input_shape
-from thinlens.experiments.photographs import Sources
-from thinlens.experiments.values import size
-from thinlens.images.resize import enlarge
+from thinlens.experiments.networks import HD_SIZE, input_shape
+from thinlens.experiments.photographs import ImageSources
+from thinlens.images.resize import bicubic_upsample
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.summary import Price, price
+from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
@@ -39,45 +37,46 @@ VARIANTS = (
     ("least-squares", "1/8"),
     ("sls", "1/8"),
 )
-"""Methods and budgets that are compared."""
+"""(method, budget) of the pruned networks."""
 
 SEARCH = Settings(steps=100, learning_rate=1e-3, warmup=10)
-"""How `sls` trains here, on one calibration crop a step: enough to find N, too little to train."""
+"""Training of `sls` on one calibration crop a step: enough to find N, too short to train."""
 
-TIMED = (90, 160)
-"""Height and width of the input that is timed: a quarter of the one that is priced, for haste."""
+TIMED_SIZE = (90, 160)
+"""Height and width of the timed input: half of those for which costs are counted, to save time."""
 
 TIMED_ROUNDS = 7
+"""Timed runs of each network, of which the median is reported."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One network of the comparison; bicubic enlargement is none and has no price."""
+class DemoRow:
+    """One network of the demo, or bicubic enlargement, which has no costs."""
 
     method: str
     """bicubic, dense or the name of a method."""
     budget: str
-    """The part that was to be kept; empty for what is not pruned."""
+    """The fraction to keep; empty for what is not pruned."""
     run: Callable[[Tensor], Tensor]
-    """What restores a batch of images."""
-    price: Price | None = None
+    """Restores a batch of images `[B, C, h, w]`."""
+    costs: CostSummary | None = None
     bytes: int | None = None
     seconds: float | None = None
-    """What pruning took."""
+    """Duration of pruning."""
     ms: float | None = None
-    """What one input of `TIMED` takes in the native engine; None where it was not built."""
+    """Milliseconds for one input of `TIMED_SIZE` in the native engine; None without it."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
-    """By test set."""
+    """Metrics by test set."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """What the method remembers of its run."""
+    """The method's record of its run."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as `demo --json` prints it."""
-        total = self.price.total if self.price else None
+        total = self.costs.total if self.costs else None
         return {
             "method": self.method,
-            "budget": float(Budget.of(self.budget).kept) if self.budget else None,
-            "achieved": self.price.budget if self.price else None,
+            "budget": float(Budget.parse(self.budget).kept) if self.budget else None,
+            "achieved": self.costs.budget if self.costs else None,
             "macs": total.macs if total else None,
             "params": total.params if total else None,
             "bytes": self.bytes,
@@ -90,17 +89,17 @@ class Row:
         }
 
 
-def make_rows(
-    dense: Checkpoint, task: Task, sources: Sources, folder: Path, report: Progress
-) -> list[Row]:
-    """Prune `dense` by every method at every budget, save each below `folder`, judge them all."""
-    shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
+def prune_variants(
+    dense: Checkpoint, task: Task, sources: ImageSources, folder: Path, report: Progress
+) -> list[DemoRow]:
+    """Prune `dense` by all `VARIANTS`, save them below `folder`, and evaluate all networks."""
+    shape = input_shape(task, HD_SIZE)
     unpruned = [
-        Row("bicubic", "", lambda image: enlarge(image, task.scale)),
-        Row("dense", "", dense.module, price(dense.module, {}, shape), dense.bytes),
+        DemoRow("bicubic", "", lambda image: bicubic_upsample(image, task.scale)),
+        DemoRow("dense", "", dense.module, summarize(dense.module, {}, shape), dense.bytes),
     ]
 
-    def pruned(method: str, budget: str) -> Row:
+    def pruned(method: str, budget: str) -> DemoRow:
         thin = prune(
             dense.module,
             budget=budget,
@@ -109,14 +108,14 @@ def make_rows(
             size=shape[1:],
             trainer=Trainer(SEARCH) if method == "sls" else None,
         )
-        place = folder / f"{method}-{budget.replace('/', '-of-')}"
-        packed = save(place, thin, model=dense.model, task=task)
-        priced = price(thin.module, thin.patterns, shape)
+        path = folder / f"{method}-{budget.replace('/', '-of-')}"
+        packed = save(path, thin, model=dense.model, task=task)
+        summary = summarize(thin.module, thin.patterns, shape)
         seconds = thin.record["seconds"]
-        return Row(method, budget, thin.module, priced, packed, seconds, record=thin.record)
+        return DemoRow(method, budget, thin.module, summary, packed, seconds, record=thin.record)
 
     total = len(unpruned) + len(VARIANTS)
-    rows: list[Row] = []
+    rows: list[DemoRow] = []
     for row in itertools.chain(unpruned, itertools.starmap(pruned, VARIANTS)):
         for name, pairs in sources.tests.items():
             row.scores[name] = evaluate(row.run, task, pairs)
@@ -125,18 +124,21 @@ def make_rows(
     return rows
 
 
-def timed(rows: Sequence[Row], channels: int) -> tuple[list[Row], float | None]:
-    """Return the rows with their milliseconds, and torch's for the dense network, in turns."""
+def measure_latency(rows: Sequence[DemoRow], channels: int) -> tuple[list[DemoRow], float | None]:
+    """Return the rows with their milliseconds, and those of torch for the dense network.
+
+    All are measured interleaved.
+    """
     networks = [(row, row.run) for row in rows if isinstance(row.run, nn.Module)]
     if native() is None or not networks:
         return list(rows), None
     threads = torch.get_num_threads()
-    image = torch.rand(1, channels, *TIMED, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, channels, *TIMED_SIZE, generator=torch.Generator().manual_seed(0))
     dense = torch.inference_mode()(networks[0][1])
     runs: list[Callable[[], Tensor]] = [partial(dense, image)]
     runs += [partial(Compiled(network, threads), image) for _, network in networks]
     expected = runs[0]()
     entrants = [Entrant(str(i), "fp32", False, run, expected) for i, run in enumerate(runs)]
-    peer, *ours = compete(entrants, threads, TIMED_ROUNDS)
-    found = {id(row): result.ms for (row, _), result in zip(networks, ours, strict=True)}
-    return [replace(row, ms=found.get(id(row))) for row in rows], peer.ms
+    torch_row, *native_rows = compete(entrants, threads, TIMED_ROUNDS)
+    latencies = {id(row): result.ms for (row, _), result in zip(networks, native_rows, strict=True)}
+    return [replace(row, ms=latencies.get(id(row))) for row in rows], torch_row.ms

@@ -1,4 +1,4 @@
-"""Is a bundle learnt, judged, kept whole, and refused where it does not fit together?"""
+"""Bundles: training, evaluation, the folder format, and refusal of what is inconsistent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cli_cases import contents, denoising_checkpoint, images, run, sr_checkpoint
-from thinlens.adaptive.adapt import AdaptOptions, adapt, means_of, choose_tiling
-from thinlens.adaptive.bundle import Bundle, is_bundle, load_bundle, save_bundle
+from thinlens.adaptive.adapt import AdaptOptions, adapt, choose_tiling
+from thinlens.adaptive.bundle import Bundle
+from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
 from thinlens.adaptive.candidates import Candidate
-from thinlens.adaptive.estimator import EstimatorObjective, LearnedEstimator, evaluate_estimator, train_estimator, spearman
-from thinlens.adaptive.laplacian import LaplacianTable, log_laplacian_energy, fit_laplacian
+from thinlens.adaptive.estimator import (
+    EstimatorObjective,
+    LearnedEstimator,
+    evaluate_estimator,
+    spearman,
+    train_estimator,
+)
+from thinlens.adaptive.laplacian import LaplacianTable, fit_laplacian, log_laplacian_energy
 from thinlens.adaptive.tile_errors import ErrorMeasurement, TileErrors, measure_tile_errors
 from thinlens.api import load
 from thinlens.errors import UsageError
@@ -63,7 +70,7 @@ def copy(tmp_path: Path) -> Path:
 # --- Estimators -----------------------------------------------------------------------------------
 
 
-def lessons(count: int = 96, side: int = 12) -> TileErrors:
+def samples(count: int = 96, side: int = 12) -> TileErrors:
     """Noise of several strengths, whose error grows with the strength."""
     generator = torch.Generator().manual_seed(0)
     strength = torch.rand(count, 1, 1, 1, generator=generator)
@@ -72,23 +79,25 @@ def lessons(count: int = 96, side: int = 12) -> TileErrors:
     return TileErrors(tiles, torch.cat([level - 3, 2 * level - 3], dim=1), batch_size=16)
 
 
-def test_an_estimator_learns_which_tiles_are_hard() -> None:
-    found = lessons()
-    # a table that knows nothing but the means
+def test_an_estimator_is_trained_to_rank_tiles() -> None:
+    found = samples()
+    # a table of the means alone
     blind = LaplacianTable([0.0], [found.errors.mean(0).tolist()])
     settings = Settings(steps=60, warmup=5, optimizer="adam", learning_rate=2e-3)
-    untaught = train_estimator(found, blind, Trainer(replace(settings, steps=0)))
+    untrained = train_estimator(found, blind, Trainer(replace(settings, steps=0)))
     module = train_estimator(found, blind, Trainer(settings))
-    before, after = (evaluate_estimator(LearnedEstimator(x, blind), found) for x in (untaught, module))
-    assert before == evaluate_estimator(blind, found)  # it begins at what the table tells
+    before, after = (
+        evaluate_estimator(LearnedEstimator(x, blind), found) for x in (untrained, module)
+    )
+    assert before == evaluate_estimator(blind, found)  # it begins at the table
     assert min(after.rank_correlation) > 0.9
     assert max(after.error) < max(before.error) / 2
     assert len(after.gain_correlation) == 1
     assert [len(points) for points in after.calibration] == [10, 10]
 
 
-def test_the_same_seed_teaches_the_same() -> None:
-    found, settings = lessons(), Settings(steps=2, optimizer="adam")
+def test_the_same_seed_trains_the_same_weights() -> None:
+    found, settings = samples(), Settings(steps=2, optimizer="adam")
     table = fit_laplacian(found)
     one, other = (train_estimator(found, table, Trainer(settings)).state_dict() for _ in range(2))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -107,12 +116,12 @@ def test_the_loss_weighs_gains_and_is_zero_at_the_truth() -> None:
 
 
 def test_the_laplacian_is_a_table_of_detail() -> None:
-    found = lessons(400)
+    found = samples(400)
     table = fit_laplacian(found)
     assert table.knots == sorted(table.knots)
-    judged = evaluate_estimator(table, found)
-    assert min(judged.rank_correlation) > 0.9
-    np.testing.assert_allclose(judged.bias, [0, 0], atol=0.02)
+    metrics = evaluate_estimator(table, found)
+    assert min(metrics.rank_correlation) > 0.9
+    np.testing.assert_allclose(metrics.bias, [0, 0], atol=0.02)
     assert table.macs((10, 20)) == 1800
 
 
@@ -125,30 +134,32 @@ def test_a_slope_has_no_detail(level: float, slope: float) -> None:
     assert LaplacianTable([-5.0], [[1.0, 2.0]])(tile.float()).tolist() == [[1.0, 2.0]]
 
 
-def test_ranks_correlate_as_spearman_says() -> None:
+def test_spearman_is_the_correlation_of_ranks() -> None:
     x = np.array([1.0, 2.0, 3.0, 4.0])
     assert spearman(x, x**3) == pytest.approx(1)
     assert spearman(x, -np.exp(x)) == pytest.approx(-1)
     assert spearman(x, np.ones(4)) == 0
 
 
-def test_windows_of_held_out_images_teach_nothing() -> None:
-    means = means_of(bundle(), plain)
+def test_windows_of_held_out_images_are_not_training_samples() -> None:
+    context = bundle().context(plain)
     tiling, task = Tiling((16, 16), (2, 2), full=True), make_task("sr", scale=2)
-    measuring = ErrorMeasurement(means.candidates, task, tiling)
-    learnt, judged, used = measure_tile_errors(measuring, folder() / "clean")
+    measurement = ErrorMeasurement(context.candidates, task, tiling)
+    training, held_out, count = measure_tile_errors(measurement, folder() / "clean")
     # 36x32 input pixels hold 2x2 windows of 20x20 that reach the end
-    assert (len(learnt.tiles), len(judged.tiles), used) == (2 * 4, 4, 3)
-    assert learnt.tiles.shape[1:] == (3, 20, 20)
-    assert learnt.errors.shape == (8, 3)
-    assert (learnt.errors[:, 2] < learnt.errors[:, :2].min(1).values).all()  # bicubic is best here
-    large = measure_tile_errors(replace(measuring, tiling=Tiling((64, 16), (2, 2))), folder() / "clean")[
-        0
-    ]
+    assert (len(training.tiles), len(held_out.tiles), count) == (2 * 4, 4, 3)
+    assert training.tiles.shape[1:] == (3, 20, 20)
+    assert training.errors.shape == (8, 3)
+    assert (
+        training.errors[:, 2] < training.errors[:, :2].min(1).values
+    ).all()  # bicubic is best here
+    large = measure_tile_errors(
+        replace(measurement, tiling=Tiling((64, 16), (2, 2))), folder() / "clean"
+    )[0]
     assert large.tiles.shape == (4, 3, 32, 20)  # as high as the images, which are lower than tiles
     with pytest.raises(UsageError, match="has 0 images of at least 41x41 input pixels: wanted 2"):
         tiling = Tiling((8, 8), (20, 20))
-        measure_tile_errors(replace(measuring, tiling=tiling), folder() / "clean")
+        measure_tile_errors(replace(measurement, tiling=tiling), folder() / "clean")
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
@@ -159,15 +170,15 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
         return F.interpolate(tiles, scale_factor=2)
 
     only = Candidate("only", shade, lambda size: 1)
-    tiling, notes = Tiling((16, 16), (2, 2), full=True), tmp_path / "errors.jsonl"
-    measuring = ErrorMeasurement([only], make_task("sr", scale=2), tiling)
-    whole = measure_tile_errors(measuring, folder() / "clean", notes)[0]
+    tiling, log = Tiling((16, 16), (2, 2), full=True), tmp_path / "errors.jsonl"
+    measurement = ErrorMeasurement([only], make_task("sr", scale=2), tiling)
+    whole = measure_tile_errors(measurement, folder() / "clean", log)[0]
     assert len(calls) == 3
-    notes.write_text(notes.read_text()[:-30])  # killed in the last line
-    again = measure_tile_errors(measuring, folder() / "clean", notes)[0]
+    log.write_text(log.read_text()[:-30])  # killed in the last line
+    again = measure_tile_errors(measurement, folder() / "clean", log)[0]
     assert len(calls) == 4
     assert torch.equal(whole.errors, again.errors)
-    measure_tile_errors(replace(measuring, seed=1), folder() / "clean", notes)
+    measure_tile_errors(replace(measurement, seed=1), folder() / "clean", log)
     assert len(calls) == 7  # another measurement begins anew
 
 
@@ -176,19 +187,19 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
 
 def test_a_bundle_comes_back_as_it_was() -> None:
     found = bundle()
-    assert list(found.checkpoints) == ["wide", "thin"]  # the dearest first
+    assert list(found.checkpoints) == ["wide", "thin"]  # the most expensive first
     assert found.tiling == Tiling((16, 16), (2, 2), 1, full=True)
     assert found.task == make_task("sr", scale=2)
     for name, checkpoint in found.checkpoints.items():
         original = load(folder() / name).module.state_dict()
         assert all(torch.equal(original[k], v) for k, v in checkpoint.module.state_dict().items())
-    assert set(found.judged) == {"learned", "laplacian"}
+    assert set(found.metrics) == {"learned", "laplacian"}
     assert is_bundle(folder() / "bundle")
     assert not is_bundle(folder() / "thin")
-    assert [c.name for c in means_of(found, plain).candidates] == ["wide", "thin", "bicubic"]
+    assert [c.name for c in found.context(plain).candidates] == ["wide", "thin", "bicubic"]
 
 
-def test_saving_again_leaves_nothing_of_the_bundle_before(copy: Path) -> None:
+def test_saving_again_removes_the_previous_bundle(copy: Path) -> None:
     found = load_bundle(copy)
     only = {"wide": found.checkpoints["wide"]}
     laplacian = LaplacianTable([0.0], [[1.0, 2.0]])
@@ -203,7 +214,7 @@ def test_saving_again_leaves_nothing_of_the_bundle_before(copy: Path) -> None:
     assert len(list((copy / "estimator").iterdir())) == 1
 
 
-def test_a_save_that_fails_leaves_the_bundle_before(
+def test_a_save_that_fails_keeps_the_previous_bundle(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = load_bundle(copy)
@@ -212,7 +223,7 @@ def test_a_save_that_fails_leaves_the_bundle_before(
     def full(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("thinlens.adaptive.bundle.write_json", full)
+    monkeypatch.setattr("thinlens.adaptive.bundle_format.write_json", full)
     with pytest.raises(OSError, match="No space"):
         save_bundle(copy, replace(found, use="laplacian"))
     assert json.loads((copy / "bundle.json").read_text()) == mark
@@ -352,7 +363,7 @@ def test_an_image_whose_budget_is_out_of_reach_is_listed(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_a_budget_in_milliseconds_is_one_of_measured_times(tmp_path: Path) -> None:
+def test_a_budget_in_milliseconds_uses_measured_latencies(tmp_path: Path) -> None:
     """Once measured, times are remembered: the same call again has nothing to do."""
     place = folder()
     restore = ("restore", place / "clean", "--model", place / "bundle", "--out", tmp_path)
@@ -401,7 +412,7 @@ def test_the_command_line_adapts_restores_and_sweeps(tmp_path: Path) -> None:
         costs = [point["gmacs"] for point in points]
         assert costs == sorted(costs, reverse=True)
         assert points[-1]["shares"] == [0, 0, 1]
-    # what the sweep says of a beta is what an evaluation finds
+    # a point of the sweep equals an evaluation at its beta
     timed = ran.json["timed"][0]
     one = run("evaluate", out, "--data", place / "clean", "--beta", timed["beta"], "--json").json
     assert one["psnr"] == pytest.approx(timed["psnr"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""Is a set of images judged whole, alike every time, and by a printed protocol?"""
+"""Evaluation covers the whole set, is reproducible, and reports its protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.images.resize import enlarge
+from thinlens.images.resize import bicubic_upsample
 from thinlens.images.writing import write_png
 from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
@@ -65,13 +65,13 @@ def test_a_perfect_image_is_null_in_json(tmp_path: Path) -> None:
 
 def test_progress_counts_images(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
-    told: list[tuple[int, int, list[str]]] = []
+    calls: list[tuple[int, int, list[str]]] = []
 
     def note(done: int, total: int, values: Mapping[str, float]) -> None:
-        told.append((done, total, list(values)))
+        calls.append((done, total, list(values)))
 
     evaluate(nn.Identity(), GREY, tmp_path, progress=note)
-    assert told == [(1, 2, ["psnr"]), (2, 2, ["psnr"])]
+    assert calls == [(1, 2, ["psnr"]), (2, 2, ["psnr"])]
 
 
 def test_one_bad_image_spoils_the_set(tmp_path: Path) -> None:
@@ -87,20 +87,20 @@ def test_a_tiny_image_is_named(tmp_path: Path) -> None:
         evaluate(nn.Identity(), GREY, tmp_path)
 
 
-def test_synthetic_blur_is_called_so_and_real_blur_is_not(tmp_path: Path) -> None:
+def test_synthetic_blur_is_labelled_and_real_blur_is_not(tmp_path: Path) -> None:
     fill(tmp_path / "clean", "a")
     fill(tmp_path / "pairs" / "blur", "a")
     fill(tmp_path / "pairs" / "sharp", "a")
     deblur = make_task("deblur")
-    made = evaluate(nn.Identity(), deblur, tmp_path / "clean").as_json()
-    assert made["protocol"]["input"] == "synthetic motion blur"
-    assert made["psnr"] is not None
-    given = evaluate(nn.Identity(), deblur, tmp_path / "pairs").as_json()
-    assert list(given["protocol"]) == ["channel", "crop", "rounding", "range"]
-    assert given["psnr"] is None
+    synthetic = evaluate(nn.Identity(), deblur, tmp_path / "clean").as_json()
+    assert synthetic["protocol"]["input"] == "synthetic motion blur"
+    assert synthetic["psnr"] is not None
+    pairs = evaluate(nn.Identity(), deblur, tmp_path / "pairs").as_json()
+    assert list(pairs["protocol"]) == ["channel", "crop", "rounding", "range"]
+    assert pairs["psnr"] is None
 
 
-def test_lpips_says_what_it_misses_where_its_papers_print_it(
+def test_missing_lpips_is_explained_where_papers_report_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, "a")
@@ -140,7 +140,7 @@ def test_lpips_sees_rgb_from_minus_1_to_1(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.needs_data
 def test_bicubic_has_its_known_figure_on_set5(data: Path) -> None:
     def bicubic(image: Tensor) -> Tensor:
-        return enlarge(image, 4)
+        return bicubic_upsample(image, 4)
 
     result = evaluate(bicubic, make_task("sr", scale=4), data / "sr_test" / "Set5")
     # 28.42 dB and 0.8104 in the tables of EDSR, CARN and RFDN.

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from thinlens.adaptive.bundle_format import load_bundle
 from torch import nn
 
 from cli_cases import run
+from thinlens.adaptive.bundle_format import load_bundle
 from thinlens.models import MODELS
 from thinlens.models.fingerprint import fingerprint, settings_text
 from thinlens.models.legacy_fingerprint import LEGACY_CLASSES, fingerprints

@@ -1,6 +1,6 @@
-"""Do published weights reach their published figures through our whole line?
+"""Published weights reach their published PSNR through the whole pipeline.
 
-What is checked at once: adopting foreign weights, the networks, reading, degrading, rounding, and
+Checked at once: importing pretrained weights, the networks, reading, degrading, rounding, and
 the protocols of PSNR.
 """
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.needs_data, pytest.mark.slow]
 def published(name: str, file: Path) -> nn.Module:
     network = create(name).eval()
     state = torch.load(file, weights_only=True, map_location="cpu")
-    network.load_state_dict(MODELS[name].adopt(state))
+    network.load_state_dict(MODELS[name].convert_state(state))
     return network
 
 

@@ -1,4 +1,4 @@
-"""Is a folder restored whole, once, and in spite of everything?"""
+"""Restoration of a folder: each image once, results whole, failures listed, resumable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.writing import write_png
 from thinlens.restoration import memory
 from thinlens.restoration.folder import RestoreResult, restore_folder, result_names
-from thinlens.restoration.whole import restore_image
+from thinlens.restoration.tiled import restore_image
 from thinlens.signals import Interrupted
 from thinlens.tasks import make_task
 
@@ -79,7 +79,7 @@ def test_colours_go_through_a_grey_network_channel_by_channel() -> None:
     torch.testing.assert_close(restore_image(Invert(), image, channels=1), 1 - image)
 
 
-def test_a_module_is_left_in_its_own_mode() -> None:
+def test_the_mode_of_a_module_is_restored() -> None:
     module = nn.Sequential(nn.Dropout(0.9), nn.Dropout(0.9).eval())
     image = torch.rand(1, 4, 4)
     assert torch.equal(restore_image(module, image), image)
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused_with_a_sentence(monkeypatch: pytest.Monkey
         restore_image(Twice(), torch.rand(3, 400, 300))
 
 
-def test_the_estimate_is_what_is_alive_at_once() -> None:
+def test_the_estimate_is_the_peak_of_the_activations() -> None:
     two = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 1, 1))
     image = torch.Size((1, 1, 320, 320))
     # The widest moment holds 8 + 2 channels of float32.
@@ -148,7 +148,7 @@ def test_names_stay_short_where_they_can() -> None:
     assert outputs == {"x/a.jpg": "x/a.png", "b.jpg": "b.jpg.png", "b.png": "b.png.png"}
 
 
-def test_a_folder_is_restored_and_remembered(tmp_path: Path) -> None:
+def test_a_folder_is_restored_and_recorded(tmp_path: Path) -> None:
     images = fill(tmp_path / "in", "a.png", "deep/b.png")
     outcome = restore_folder(Twice(), SR, tmp_path / "in", tmp_path / "out")
     assert (outcome.done, outcome.skipped, outcome.failures) == (2, 0, {})
@@ -250,7 +250,7 @@ def test_where_nothing_can_be_written_the_work_stops(tmp_path: Path) -> None:
         restore_folder(Twice(), SR, tmp_path / "in", tmp_path / "out")
 
 
-def test_colours_and_profiles_survive_a_grey_network(tmp_path: Path) -> None:
+def test_colours_and_profiles_pass_through_a_grey_network(tmp_path: Path) -> None:
     image = fill(tmp_path / "in", "a.png")["a.png"]
     profile = bytes(16) + b"RGB " + bytes(108)
     write_png(tmp_path / "in" / "a.png", image, profile)
@@ -310,6 +310,6 @@ def test_killed_and_started_again_every_image_is_done_once(tmp_path: Path) -> No
         assert torch.equal(read_image(out / name), expected)
 
 
-def test_the_outcome_counts_failures() -> None:
+def test_the_result_counts_failures() -> None:
     outcome = RestoreResult(1, 2, {"a": "b"}, 0.12345)
     assert outcome.as_json() == {"done": 1, "failed": 1, "skipped": 2, "seconds": 0.123}

@@ -1,4 +1,4 @@
-"""Do tiles give the whole image, in the memory of a tile, whatever happens on the way?"""
+"""Tiled inference equals the whole image, in the memory of one tile, also when memory runs out."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from cli_cases import images, run, sr_checkpoint
 from native_engine import built
 from thinlens import engine
 from thinlens.errors import RunError, UsageError
-from thinlens.images.joining import Joiner
 from thinlens.images.pixels import to_uint8
-from thinlens.images.rows import WholeRows
+from thinlens.images.rows import InMemoryRowReader
 from thinlens.images.seams import seam_ratio
+from thinlens.images.stitching import TileStitcher
 from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create
 from thinlens.restoration import tiled
 from thinlens.restoration.folder import RestoreOptions, restore_folder
 from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
-from thinlens.restoration.tiled import Tiler
-from thinlens.restoration.whole import restore_image
+from thinlens.restoration.tiled import Tiler, restore_image
 from thinlens.tasks import make_task
 
 
@@ -41,14 +40,14 @@ def tiny(name: str) -> nn.Module:
 
 
 @functools.cache
-def reach(name: str) -> ReceptiveField:
+def receptive_field(name: str) -> ReceptiveField:
     return measure_receptive_field(tiny(name), MODELS[name].channels)
 
 
 def tiler(name: str, tile: int, network: Callable[[Tensor], Tensor] | None = None) -> Tiler:
-    """A tiler that need not measure anew."""
+    """A tiler whose receptive field is measured once for all tests."""
     made = Tiler(network or tiny(name), MODELS[name].channels, tile=tile)
-    made.__dict__["reach"] = reach(name)
+    made.__dict__["receptive_field"] = receptive_field(name)
     return made
 
 
@@ -58,7 +57,7 @@ def whole_of(network: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
 
 
 def joined(made: Tiler, image: Tensor) -> Tensor:
-    return torch.cat(list(made.bands(WholeRows(image), torch.Tensor.contiguous)), dim=1)
+    return torch.cat(list(made.bands(InMemoryRowReader(image), torch.Tensor.contiguous)), dim=1)
 
 
 def smooth(channels: int, height: int, width: int) -> Tensor:
@@ -70,13 +69,13 @@ def smooth(channels: int, height: int, width: int) -> Tensor:
 # --- Tiles equal the whole ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n, net in MODELS.items() if net.answers == "image"])
+@pytest.mark.parametrize("name", [n for n, net in MODELS.items() if net.output_kind == "image"])
 def test_tiles_equal_the_whole_image(name: str) -> None:
-    found = reach(name)
-    if not found.exact:
-        assert "may differ" in found.sentence()
+    field = receptive_field(name)
+    if not field.exact:
+        assert "may differ" in field.sentence()
         return
-    side = found.margin + 13
+    side = field.margin + 13
     for height, width in [(2 * side + 7, 3 * side + 5), (side, 5), (1, 2 * side + 1)]:
         image = smooth(MODELS[name].channels, height, width)
         whole, tiles = whole_of(tiny(name), image), joined(tiler(name, side), image)
@@ -87,9 +86,9 @@ def test_tiles_equal_the_whole_image(name: str) -> None:
 
 
 def test_the_networks_that_tiles_must_fit_are_exact() -> None:
-    """A network that newly drops out of the promise above must not do so in silence."""
+    """The test above accepts inexact networks; these must stay exact."""
     for name in ("edsr", "carn", "rfdn", "rfdn-aim", "dncnn-17", "dncnn-20", "dncnn-20-rgb"):
-        assert reach(name).exact, reach(name)
+        assert receptive_field(name).exact, receptive_field(name)
 
 
 @built
@@ -105,7 +104,7 @@ def test_an_image_that_is_no_larger_than_a_tile_goes_through_whole() -> None:
     image, made = smooth(3, 9, 20), Tiler(tiny("edsr"), 3, tile=20)
     assert torch.equal(joined(made, image), whole_of(tiny("edsr"), image))
     assert made.used is None
-    assert "reach" not in made.__dict__  # nothing had to be measured
+    assert "receptive_field" not in made.__dict__  # nothing had to be measured
 
 
 def test_colours_go_through_a_grey_network_in_tiles() -> None:
@@ -121,9 +120,9 @@ def test_colours_go_through_a_grey_network_in_tiles() -> None:
 def test_the_radius_is_that_of_the_kernels(kernels: tuple[int, ...]) -> None:
     layers = [nn.Conv2d(1, 1, kernel, padding=kernel // 2) for kernel in kernels]
     with torch.no_grad():
-        layers[0].weight.zero_()  # a weight of zero may come alive: it counts
-    found = measure_receptive_field(nn.Sequential(*layers), 1)
-    assert (found.radius, found.grid, found.exact) == (sum(k // 2 for k in kernels), 1, True)
+        layers[0].weight.zero_()  # zero weights count
+    field = measure_receptive_field(nn.Sequential(*layers), 1)
+    assert (field.radius, field.grid, field.exact) == (sum(k // 2 for k in kernels), 1, True)
 
 
 class Strided(nn.Module):
@@ -147,8 +146,8 @@ class Strided(nn.Module):
 @pytest.mark.parametrize("stride", [2, 3, 8])
 def test_tiles_of_a_strided_network_begin_on_its_grid(stride: int) -> None:
     network = Strided(stride)
-    found = measure_receptive_field(network, 1)
-    assert (found.grid, found.radius, found.exact) == (stride, stride, True)
+    field = measure_receptive_field(network, 1)
+    assert (field.grid, field.radius, field.exact) == (stride, stride, True)
     image = smooth(1, 61, 47)
     tiles = restore_image(network, image, tile=17)
     torch.testing.assert_close(tiles, whole_of(network, image), rtol=0, atol=1e-6)
@@ -161,11 +160,13 @@ class Balanced(nn.Module):
         return x - x.mean((2, 3), keepdim=True) + 0.5
 
 
-def test_a_network_that_sees_the_whole_image_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    found = measure_receptive_field(Balanced(), 1)
-    assert found.radius is None
-    assert not found.exact
-    assert 0 < found.error < 1
+def test_a_network_that_depends_on_the_whole_image_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    field = measure_receptive_field(Balanced(), 1)
+    assert field.radius is None
+    assert not field.exact
+    assert 0 < field.error < 1
     restore_image(Balanced(), smooth(1, 70, 70), tile=40)
     assert "looks at the whole image: tiles with a margin of 32 may differ" in caplog.text
 
@@ -174,21 +175,23 @@ def test_a_network_that_sees_the_whole_image_says_so(caplog: pytest.LogCaptureFi
 
 
 def test_compute_memory_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peak bytes of the network's outputs alive, against the area: the fitted slope is zero."""
+    """Peak bytes of the activations against the area: the fitted slope is zero."""
     from torch.nn.modules.module import register_module_forward_hook
 
-    from thinlens.restoration.memory import _LiveBytes
+    from thinlens.restoration.memory import _ActivationBytes
 
     sides, peaks = (96, 128, 192, 256), []
     for side in sides:
-        live = _LiveBytes()
-        hook = register_module_forward_hook(live.note)
+        activations = _ActivationBytes()
+        hook = register_module_forward_hook(activations.add)
         try:
-            for _ in tiler("dncnn-17", 32).bands(WholeRows(smooth(1, side, side)), to_uint8):
+            for _ in tiler("dncnn-17", 32).bands(
+                InMemoryRowReader(smooth(1, side, side)), to_uint8
+            ):
                 pass
         finally:
             hook.remove()
-        peaks.append(live.peak)
+        peaks.append(activations.peak)
     slope = np.polyfit([side**2 for side in sides], peaks, 1)[0]
     assert abs(slope) < 1e-6  # bytes a pixel; the whole image would take 64
     assert peaks[0] == peaks[-1]
@@ -204,7 +207,7 @@ def test_large_images_are_cut_as_memory_allows(monkeypatch: pytest.MonkeyPatch) 
     tiles = joined(made, image)
     assert made.used is not None
     assert made.used % memory.STEP == 0
-    assert (made.used + 2 * reach("dncnn-17").margin) ** 2 <= 300 * 310 / 4
+    assert (made.used + 2 * receptive_field("dncnn-17").margin) ** 2 <= 300 * 310 / 4
     torch.testing.assert_close(tiles, whole_of(tiny("dncnn-17"), image), rtol=0, atol=1e-6)
     monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * needed)
     joined(made, image)
@@ -255,14 +258,14 @@ def test_halving_goes_on_until_it_fits_and_is_remembered() -> None:
     assert made.used == 16
 
 
-def test_where_no_tile_fits_one_sentence_says_so() -> None:
+def test_where_no_tile_fits_the_error_is_one_sentence() -> None:
     network = Full(tiny("dncnn-17"), MemoryError(), most=9)
     with pytest.raises(RunError, match="does not fit into memory, and smaller tiles would be all"):
         joined(tiler("dncnn-17", 100, network), smooth(1, 64, 64))
     assert min(max(call) for call in network.calls) >= tiled.SMALLEST_TILE
 
 
-# --- Fading and seams -----------------------------------------------------------------------------
+# --- Blending and seams ---------------------------------------------------------------------------
 
 
 class Identity(nn.Module):
@@ -271,40 +274,40 @@ class Identity(nn.Module):
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(3, 20), st.integers(0, 6))
-def test_fading_changes_nothing_where_tiles_agree(
+def test_blending_changes_nothing_where_tiles_agree(
     height: int, width: int, tile: int, blend: int
 ) -> None:
     image = smooth(3, height, width)
     made = Tiler(Identity(), 3, tile=tile, blend=blend)
-    made.__dict__["reach"] = ReceptiveField(0, 0, 1, 0.0)
+    made.__dict__["receptive_field"] = ReceptiveField(0, 0, 1, 0.0)
     torch.testing.assert_close(joined(made, image), image, rtol=0, atol=1e-6)
 
 
-def test_a_folder_is_restored_with_fading_tiles(tmp_path: Path) -> None:
+def test_a_folder_is_restored_with_blended_tiles(tmp_path: Path) -> None:
     source = images(tmp_path / "in", 1, 64, 56)
     task = make_task("denoise", channels=3)
-    handling = RestoreOptions(tile=24, blend=30)  # wider than a band is high
-    outcome = restore_folder(Identity(), task, source, tmp_path / "out", options=handling)
+    options = RestoreOptions(tile=24, blend=30)  # wider than a band is high
+    outcome = restore_folder(Identity(), task, source, tmp_path / "out", options=options)
     assert outcome.failures == {}
     one, other = (_pixels(folder / "image0.png") for folder in (source, tmp_path / "out"))
     assert (one == other).all()
 
 
-def test_fading_hides_what_the_metric_sees() -> None:
+def test_blending_lowers_the_seam_ratio() -> None:
     """Two networks in turns, one a little brighter: the worst that routing does."""
     tiling, image = Tiling((16, 16), (4, 4)), smooth(1, 64, 64)
     tiles = tiling.tiles(64, 64)
     ratios = {}
     for blend in (0, 4):
-        joiner = Joiner(64, 64, blend)
+        stitcher = TileStitcher(64, 64, blend)
         rows = []
-        for band in tiling.bands(64, 64):
-            joiner.open(band[0].core.bottom, image, 1)
+        for band in tiling.tile_rows(64, 64):
+            stitcher.extend(band[0].core.bottom, image, 1)
             for tile in band:
                 shift = 0.2 * ((tile.core.left + tile.core.top) // 16 % 2)
                 box = tile.outer
-                joiner.add(tile, image[:, box.top : box.bottom, box.left : box.right] + shift, 1)
-            rows.append(joiner.take(band[0].core.bottom, 1))
+                stitcher.add(tile, image[:, box.top : box.bottom, box.left : box.right] + shift, 1)
+            rows.append(stitcher.pop_finished(band[0].core.bottom, 1))
         ratios[blend] = seam_ratio(torch.cat(rows, dim=1), tiles)
     assert ratios[0] > 2
     assert ratios[4] < 1.2

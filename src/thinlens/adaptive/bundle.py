@@ -1,48 +1,35 @@
-"""How does a folder hold several networks and what chooses between them?
-
-BUNDLE/candidates/FINGERPRINT and BUNDLE/estimator/FINGERPRINT are checkpoints. bundle.json names
-them, by fingerprints of what is in them, and is written last: until then the bundle is the one it
-was before, or none. What it no longer names is removed afterwards.
-"""
+"""Bundles: candidates, estimators and a tiling, from which a tile router is made."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from thinlens.adaptive.candidates import common_task
-from thinlens.adaptive.estimator import NAME as ESTIMATOR
-from thinlens.adaptive.estimator import EstimatorMetrics
+from thinlens.adaptive.candidates import EngineFactory, Macs, collect_candidates, count_macs
+from thinlens.adaptive.context import RouterContext
+from thinlens.adaptive.cost_model import latency_model
+from thinlens.adaptive.estimator import (
+    ESTIMATOR_MODEL,
+    Estimator,
+    EstimatorMetrics,
+    LearnedEstimator,
+)
 from thinlens.adaptive.laplacian import LaplacianTable
-from thinlens.checkpoints.format import Checkpoint, save
-from thinlens.checkpoints.format import load as load_checkpoint
-from thinlens.checkpoints.manifest import shown
+from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.router import TileRouter
+from thinlens.adaptive.tile_errors import outer_size
+from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
-from thinlens.files import sweep_leftovers, write_json
 from thinlens.images.tiles import Tiling
-from thinlens.models.fingerprint import fingerprint
-from thinlens.models.legacy_fingerprint import fingerprints
+from thinlens.models.fingerprint import settings_text
+from thinlens.models.legacy_fingerprint import fingerprints, old_repr
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
-BUNDLE_FILE = "bundle.json"
-FORMAT = 1
-"""The version of the folder's format. Every released one loads forever."""
-
-LARGEST_FILE = 2 * 2**20
-"""Bytes of bundle.json that are read at most."""
-
-CANDIDATES, ESTIMATORS = "candidates", "estimator"
-"""The folders of a bundle."""
-
 USES = ("learned", "laplacian")
-"""What may estimate errors."""
+"""The kinds of estimators."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,150 +37,75 @@ class Bundle:
     """What `adapt` makes and `restore` runs."""
 
     checkpoints: dict[str, Checkpoint]
-    """The candidates by name, the dearest first, without the free one."""
+    """The candidates by name, the most expensive first, without the fallback."""
     tiling: Tiling
     """How images are cut; margins are what candidates see around a core."""
     exact: bool
     """Whether the margin is all that the candidates need, so that tiles equal the whole image."""
     estimator: nn.Module
-    """What corrects `laplacian`; trained on these candidates, the free one last."""
+    """The correction of `laplacian`, trained for these candidates, the fallback last."""
     laplacian: LaplacianTable
-    """What a tile's detail alone tells."""
+    """Estimates errors from a tile's Laplacian energy."""
     use: str
-    """Which of both chooses: learned or laplacian."""
-    judged: dict[str, EstimatorMetrics]
-    """How well both knew held-out tiles."""
+    """The estimator that routes by default: learned or laplacian."""
+    metrics: dict[str, EstimatorMetrics]
+    """Of both estimators, on held-out tiles."""
     provenance: dict[str, Any]
 
     @property
     def task(self) -> Task:
-        """What the candidates restore."""
+        """The task of the candidates."""
         return make_task(**next(iter(self.checkpoints.values())).task)
 
+    def restorer(
+        self,
+        run: EngineFactory,
+        options: RoutingOptions | None = None,
+        *,
+        blend: int = 0,
+        engine: str = "",
+    ) -> TileRouter:
+        """Return a `Restorer` that selects a candidate for every tile.
 
-def is_bundle(path: str | Path) -> bool:
-    """Tell whether a word of the command line means a bundle."""
-    return (Path(path) / BUNDLE_FILE).is_file()
+        `run` makes the engine of a module; `engine` is its name, under which latencies are cached
+        where `options.price` is ms.
+        """
+        options = options or RoutingOptions()
+        timed_by = engine if options.price == "ms" else None
+        return TileRouter(self.context(run, timed_by=timed_by), options, blend)
 
+    def context(
+        self, run: EngineFactory, use: str | None = None, timed_by: str | None = None
+    ) -> RouterContext:
+        """Return the candidates and the estimator `use`, by default the bundle's, ready to run.
 
-def save_bundle(folder: Path, bundle: Bundle) -> int:
-    """Write a bundle and return its bytes; the folder changes whole or not at all."""
-    sweep_leftovers(folder)
-    known = [_save(folder / CANDIDATES, c) for c in bundle.checkpoints.values()]
-    first = next(iter(bundle.checkpoints.values()))
-    taught_by = {"candidates": known}
-    judge = Checkpoint(bundle.estimator, {}, {}, ESTIMATOR, first.task, taught_by, 0)
-    estimator = _save(folder / ESTIMATORS, judge)
-    content = {
-        "format": FORMAT,
-        "candidates": [
-            {"name": name, "fingerprint": mark}
-            for name, mark in zip(bundle.checkpoints, known, strict=True)
-        ],
-        "estimator": estimator,
-        "use": bundle.use,
-        "tiling": {**asdict(bundle.tiling), "exact": bundle.exact},
-        "laplacian": asdict(bundle.laplacian),
-        "judged": {use: asdict(judged) for use, judged in bundle.judged.items()},
-        "provenance": bundle.provenance,
-    }
-    write_json(folder / BUNDLE_FILE, content)
-    _sweep(folder / CANDIDATES, known)
-    _sweep(folder / ESTIMATORS, [estimator])
-    return sum(path.stat().st_size for path in folder.glob("*/*/*") if path.is_file())
-
-
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle; what is damaged, missing or of other networks is a `UsageError`."""
-    path = folder / BUNDLE_FILE
-    try:
-        content = _content(path)
-        checkpoints = {
-            entry["name"]: _load(folder / CANDIDATES, entry["fingerprint"], entry["name"])
-            for entry in content["candidates"]
-        }
-        task = common_task(checkpoints)
-        estimator = _load(folder / ESTIMATORS, content["estimator"], "the estimator")
-        _check_estimator(estimator, [entry["fingerprint"] for entry in content["candidates"]], task)
-        tiling = dict(content["tiling"])
-        exact = tiling.pop("exact")
-        core, margin = (tuple(tiling.pop(key)) for key in ("core", "margin"))
-        if content["use"] not in USES:
-            raise UsageError(f"it uses {shown(content['use'])}: wanted {' or '.join(USES)}")
-        laplacian = LaplacianTable(**content["laplacian"])
-        if len(laplacian.values[0]) != len(checkpoints) + 1:
-            raise UsageError("its table of the Laplacian is for another number of candidates")
-        return Bundle(
-            checkpoints,
-            Tiling(core, margin, **tiling),
-            exact,
-            estimator.module,
-            laplacian,
-            content["use"],
-            {use: EstimatorMetrics(**judged) for use, judged in content["judged"].items()},
-            content["provenance"],
+        `timed_by` names the engine that `run` makes: tiles then cost its milliseconds.
+        """
+        kind, task, size = use or self.use, self.task, outer_size(self.tiling)
+        candidates = collect_candidates(self.checkpoints, run, size)
+        if [c.name for c in candidates][:-1] != list(self.checkpoints):
+            raise UsageError("the candidates of this bundle are not in the order of their costs")
+        estimator, macs = self._estimator(kind)
+        table = self.laplacian
+        tables = settings_text("laplacian", table), old_repr("Laplacian", table, "knots values")
+        identities = fingerprints(self.estimator)
+        names = tuple(f"{kind} {n} {t}" for n, t in zip(identities, tables, strict=True))
+        latency = None
+        if timed_by is not None:
+            key = f"{timed_by} {names[0]}"
+            latency = latency_model(candidates, estimator, size, task.channels, key)
+        return RouterContext(
+            candidates, estimator, macs, self.tiling, self.exact, task.channels, names, latency
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-        reason = error if isinstance(error, UsageError | OSError) else f"it is malformed ({error})"
-        raise UsageError(f"{path} cannot be used: {reason}") from error
 
+    def _estimator(self, kind: str) -> tuple[Estimator, Macs]:
+        """Return an estimator and its multiply-adds by the size of a tile."""
+        if kind != "learned":
+            return self.laplacian, self.laplacian.macs
+        checkpoint = Checkpoint(self.estimator, {}, {}, ESTIMATOR_MODEL, {}, {}, 0)
+        correction = count_macs(checkpoint, self.task)
 
-def _save(parent: Path, checkpoint: Checkpoint) -> str:
-    """Write a checkpoint to the folder that its fingerprint names."""
-    name = fingerprint(checkpoint.module)
-    save(
-        parent / name,
-        checkpoint.module,
-        model=checkpoint.model,
-        task=checkpoint.task,
-        patterns=checkpoint.patterns,
-        provenance=checkpoint.provenance,
-    )
-    return name
+        def macs(size: tuple[int, int]) -> int:
+            return correction(size) + self.laplacian.macs(size)
 
-
-def _load(parent: Path, expected: object, name: object) -> Checkpoint:
-    """Read a checkpoint and compare it with the fingerprint that it must have."""
-    digits = "0123456789abcdef"
-    if type(expected) is not str or not expected or set(expected) - set(digits):
-        raise UsageError(f"the fingerprint {shown(expected)} of {shown(name)} is none")
-    folder = parent / expected
-    if not folder.is_dir():
-        raise UsageError(f"{name} is missing: there is no folder {folder}")
-    checkpoint = load_checkpoint(folder)
-    identities = fingerprints(checkpoint.module)
-    if expected not in identities:
-        raise UsageError(f"{folder} holds another network than {name} was: {identities[0]}")
-    return checkpoint
-
-
-def _check_estimator(estimator: Checkpoint, candidates: list[str], task: Task) -> None:
-    if estimator.model != ESTIMATOR:
-        raise UsageError(f"its estimator is a {shown(estimator.model)}: wanted {ESTIMATOR}")
-    taught_by = estimator.provenance.get("candidates")
-    if taught_by != candidates:
-        raise UsageError("its estimator was trained on other candidates: wanted adapt run again")
-    config: Any = estimator.module.config
-    if (config.candidates, config.channels) != (len(candidates) + 1, task.channels):
-        raise UsageError("its estimator is for another number of candidates or colours")
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > LARGEST_FILE:
-        raise UsageError(f"it is larger than {LARGEST_FILE} bytes")
-    content = json.loads(path.read_bytes())
-    if type(content) is not dict:
-        raise UsageError("it is not a JSON object")
-    if content.get("format") != FORMAT:
-        raise UsageError(f"format {shown(content.get('format'))} is unknown: wanted {FORMAT}")
-    judged = {field.name for field in fields(EstimatorMetrics)}
-    if any(set(found) != judged for found in content["judged"].values()):
-        raise UsageError("what it says of its estimators is malformed")
-    return content
-
-
-def _sweep(parent: Path, wanted: list[str]) -> None:
-    """Remove the checkpoints of the bundle that was here before."""
-    for folder in parent.iterdir():
-        if folder.is_dir() and folder.name not in wanted:
-            shutil.rmtree(folder, ignore_errors=True)
+        return LearnedEstimator(self.estimator, self.laplacian), macs

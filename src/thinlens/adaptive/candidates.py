@@ -1,4 +1,4 @@
-"""Which networks may restore a tile, and what does each cost?"""
+"""The candidates of a bundle: networks that may restore a tile, and the cost of each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
-from thinlens.images.resize import enlarge
+from thinlens.images.resize import bicubic_upsample
 from thinlens.models import MODELS
 from thinlens.models.fingerprint import fingerprint
 from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.restoration.network import Network
-from thinlens.sparsity.summary import price
+from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
 Macs = Callable[[tuple[int, int]], int]
-"""Maps the (height, width) of a tile to the multiply-adds it costs."""
+"""Maps the (height, width) of a tile to its multiply-adds."""
 
 EngineFactory = Callable[[nn.Module], Network]
-"""What makes a module run: itself, or an engine."""
+"""Maps a module to what runs it: itself, or a compiled engine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Candidate:
     network: Network
     macs: Macs
     checkpoint: Checkpoint | None = None
-    """None for the one that costs nothing."""
+    """None for the fallback, which has no weights and costs nothing."""
 
     @property
     def identity(self) -> str:
@@ -44,30 +44,30 @@ class Candidate:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """Its identity and those that earlier versions gave it."""
+        """Its identity, then those of earlier versions."""
         return (self.name,) if self.checkpoint is None else fingerprints(self.checkpoint.module)
 
 
 def collect_candidates(
     checkpoints: Mapping[str, Checkpoint], run: EngineFactory, tile: tuple[int, int]
 ) -> list[Candidate]:
-    """Return the candidates by the cost of a `tile` (height, width), the dearest first.
+    """Return the candidates by their cost on a `tile` (height, width), the most expensive first.
 
-    The last one is free: bicubic interpolation for super-resolution, else the tile as it is.
+    The last one is the fallback: bicubic interpolation for super-resolution, else the identity.
     """
     task = common_task(checkpoints)
-    found = [
+    networks = [
         Candidate(name, run(checkpoint.module), count_macs(checkpoint, task), checkpoint)
         for name, checkpoint in checkpoints.items()
     ]
-    found.sort(key=lambda candidate: candidate.macs(tile), reverse=True)
-    return [*found, fallback(task)]
+    networks.sort(key=lambda candidate: candidate.macs(tile), reverse=True)
+    return [*networks, fallback(task)]
 
 
 def fallback(task: Task) -> Candidate:
-    """Return what restores a tile for nothing; MACs do not count bicubic's 16 taps."""
+    """Return the candidate without a network; the 16 taps of bicubic interpolation are no MACs."""
     if task.scale > 1:
-        return Candidate("bicubic", partial(enlarge, scale=task.scale), lambda size: 0)
+        return Candidate("bicubic", partial(bicubic_upsample, scale=task.scale), lambda size: 0)
     return Candidate("identity", unchanged, lambda size: 0)
 
 
@@ -77,44 +77,44 @@ def unchanged(tile: Tensor) -> Tensor:
 
 
 def common_task(checkpoints: Mapping[str, Checkpoint]) -> Task:
-    """Return the task of all candidates; raise `UsageError` where they do not go together."""
+    """Return the task of all candidates; raise `UsageError` where they are not of one task."""
     if not checkpoints:
         raise UsageError("wanted at least one checkpoint to choose from")
     first, *others = checkpoints
     for name, checkpoint in checkpoints.items():
-        if checkpoint.model not in MODELS or MODELS[checkpoint.model].answers != "image":
+        if checkpoint.model not in MODELS or MODELS[checkpoint.model].output_kind != "image":
             raise UsageError(f"{name} is a {checkpoint.model}: wanted networks that make images")
     for name in others:
         one, other = checkpoints[first].task, checkpoints[name].task
         if one != other:
             raise UsageError(
-                f"{name} is for {_said(other)} and {first} for {_said(one)}: "
+                f"{name} is for {_description(other)} and {first} for {_description(one)}: "
                 "wanted candidates of one task and scale"
             )
-    seen: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, checkpoint in checkpoints.items():
-        same = seen.setdefault(fingerprint(checkpoint.module), name)
+        same = names.setdefault(fingerprint(checkpoint.module), name)
         if same != name:
             raise UsageError(f"{name} and {same} are the same network: wanted each once")
     return make_task(**checkpoints[first].task)
 
 
 def count_macs(checkpoint: Checkpoint, task: Task) -> Macs:
-    """Return what a network costs by the size of its input, counted as SLS counts."""
+    """Return a network's multiply-adds as a function of the input's size, counted as in SLS."""
 
     @cache
     def macs(size: tuple[int, int]) -> int:
         shape = (task.channels, *size)
-        return price(checkpoint.module, checkpoint.patterns, shape).total.macs
+        return summarize(checkpoint.module, checkpoint.patterns, shape).total.macs
 
     return macs
 
 
 def candidate_names(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the candidates' names, the dearest first."""
+    """Return the candidates' names, the most expensive first."""
     return [candidate.name for candidate in candidates]
 
 
-def _said(task: Mapping[str, Any]) -> str:
-    own = ", ".join(f"{key} {value}" for key, value in task.items() if key != "name")
-    return f"{task['name']} ({own})"
+def _description(task: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key} {value}" for key, value in task.items() if key != "name")
+    return f"{task['name']} ({options})"

@@ -1,4 +1,4 @@
-"""What does a tile cost: in multiply-adds, or in milliseconds on this machine?"""
+"""The cost of a tile, in multiply-adds or in milliseconds measured on this machine."""
 
 from __future__ import annotations
 
@@ -12,48 +12,55 @@ import torch
 from thinlens.adaptive.candidates import Candidate, Macs
 from thinlens.adaptive.estimator import Estimator, estimate_errors
 from thinlens.adaptive.rule import Floats
-from thinlens.adaptive.tile_errors import TILE_BATCH, run_tiles
 from thinlens.engine.native import build
-from thinlens.engine.timings import Timings, cpu, folder, least_in_turns
+from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
+from thinlens.restoration.network import TILE_BATCH, run_tiles
 
-Size = tuple[int, int]
+TileSize = tuple[int, int]
 """(height, width) of a tile with its margin."""
 
 UNITS = {"macs": "multiply-adds", "ms": "milliseconds"}
 
-ROUNDS = 5
-"""Timed runs after one that warms up; the least counts."""
+TIMED_ROUNDS = 5
+"""Timed runs after one that warms up; the minimum counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """What candidates and the estimator cost on a tile, the dearest first."""
+    """The cost of every candidate and of the estimator as functions of a tile's size."""
 
     unit: str
-    candidates: Sequence[Callable[[Size], float]]
-    estimator: Callable[[Size], float]
+    """A key of `UNITS`."""
+    candidates: Sequence[Callable[[TileSize], float]]
+    """The most expensive first."""
+    estimator: Callable[[TileSize], float]
 
-    def of(self, sizes: Sequence[Size]) -> Floats:
-        """Return what every candidate costs on tiles of these sizes, `[T, n]`."""
-        return np.array([[price(size) for price in self.candidates] for size in sizes], np.float64)
+    def table(self, sizes: Sequence[TileSize]) -> Floats:
+        """Return the cost of every candidate on tiles of these sizes, `[T, n]`."""
+        return np.array([[cost(size) for cost in self.candidates] for size in sizes], np.float64)
 
 
 def macs_model(candidates: Sequence[Candidate], estimator: Macs) -> CostModel:
-    """Price tiles by their multiply-adds."""
+    """Return costs in multiply-adds."""
     return CostModel("macs", [candidate.macs for candidate in candidates], estimator)
 
 
 def latency_model(
-    candidates: Sequence[Candidate], estimator: Estimator, tile: Size, channels: int, mark: str
+    candidates: Sequence[Candidate],
+    estimator: Estimator,
+    tile: TileSize,
+    channels: int,
+    estimator_key: str,
 ) -> CostModel:
-    """Price tiles by milliseconds a pixel, measured on a batch of them and remembered on disk.
+    """Return costs in milliseconds, proportional to a tile's area; cached on disk.
 
-    `mark` names the estimator and the engine. A candidate that comes out dearer than the one
-    before it costs as much as that: candidates stand in the order of their costs.
+    They are measured on a batch of tiles. `estimator_key` names the engine and the estimator in the
+    cache. Costs never rise from one candidate to the next, cheaper one: a candidate costs at least
+    as much as those after it.
     """
     threads, choices = torch.get_num_threads(), range(len(candidates) + 1)
     names = " ".join(candidate.identity for candidate in candidates)
-    key = f"{cpu()} {build()} {threads} threads {tile} {mark} {names}"
+    key = f"{cpu_name()} {build()} {threads} threads {tile} {estimator_key} {names}"
     seconds = _timings().get(key, choices)
     if seconds is None:
         seconds = dict(enumerate(_measured(candidates, estimator, tile, channels)))
@@ -61,23 +68,23 @@ def latency_model(
     area = tile[0] * tile[1]
     per_pixel = [1000 * seconds[index] / area for index in choices]
     falling = np.maximum.accumulate(per_pixel[-2::-1])[::-1].tolist()
-    return CostModel("ms", [_by_area(price) for price in falling], _by_area(per_pixel[-1]))
+    return CostModel("ms", [_by_area(cost) for cost in falling], _by_area(per_pixel[-1]))
 
 
-def _by_area(price: float) -> Callable[[Size], float]:
-    return lambda size: price * size[0] * size[1]
+def _by_area(per_pixel: float) -> Callable[[TileSize], float]:
+    return lambda size: per_pixel * size[0] * size[1]
 
 
 def _measured(
-    candidates: Sequence[Candidate], estimator: Estimator, tile: Size, channels: int
+    candidates: Sequence[Candidate], estimator: Estimator, tile: TileSize, channels: int
 ) -> list[float]:
-    """Return the least seconds a tile of every candidate, then of the estimator, in turns."""
+    """Return the least seconds a tile of every candidate, then of the estimator."""
     stack = torch.rand(TILE_BATCH, channels, *tile, generator=torch.Generator().manual_seed(0))
     runs = [partial(run_tiles, candidate.network, stack) for candidate in candidates]
     runs.append(partial(estimate_errors, estimator, stack))
-    return [seconds / TILE_BATCH for seconds in least_in_turns(runs, ROUNDS)]
+    return [min(seconds) / TILE_BATCH for seconds in measure_interleaved(runs, TIMED_ROUNDS)]
 
 
 @cache
-def _timings() -> Timings:
-    return Timings(folder() / "tiles-1.json")
+def _timings() -> TimingCache:
+    return TimingCache(cache_folder() / "tiles-1.json")

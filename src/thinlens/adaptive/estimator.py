@@ -1,4 +1,4 @@
-"""How is it learnt what error each candidate will make on a tile, and how well is it known?"""
+"""Training and evaluation of the estimator of each candidate's error on a tile."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from thinlens.adaptive.laplacian import LaplacianTable
-from thinlens.adaptive.tile_errors import TILE_BATCH, TileErrors
+from thinlens.adaptive.tile_errors import TileErrors
 from thinlens.models import create
-from thinlens.report.search import places
-from thinlens.restoration.network import device_of, evaluating
+from thinlens.restoration.network import TILE_BATCH, device_of, evaluating
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Network, Plain
+from thinlens.training.objective import ForwardFunction, PlainObjective
 
-NAME = "mse-estimator"
+ESTIMATOR_MODEL = "mse-estimator"
 """Its key in `MODELS`."""
 
 Estimator = Callable[[Tensor], Tensor]
 """Maps tiles `[T, C, h, w]` to log10 of the MSE of every candidate, `[T, n]`."""
 
-SETTINGS = {"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine"}
+TRAINING = {"optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine"}
+"""Training settings other than steps and seed."""
 
-KNEE = 0.1
-"""Where the loss goes from squares to magnitudes, in decades; also what a gain that is missed by
-its spread weighs."""
+LOSS_KNEE = 0.1
+"""beta of the smooth L1 loss, in decades of error; also the weight of the loss of the gains."""
 
-LEAST_SPREAD = 1e-4
-"""Decades: finer differences between candidates are not learnt."""
+MIN_SPREAD = 1e-4
+"""Lower bound on the standard deviation of a gain, in decades."""
 
 BINS = 10
-"""Of the calibration: a tenth of the tiles each."""
+"""Bins of the calibration curve, of equal numbers of tiles."""
 
 
-class EstimatorObjective(Plain):
-    """Minimise the smooth L1 of log errors and of what each candidate gains on the next cheaper.
+class EstimatorObjective(PlainObjective):
+    """Minimise the smooth L1 of log errors and of the gains of each candidate over the next one.
 
-    Both rules choose by these gains. Those of thin networks on another are a hundredth of what
-    tiles differ by, so each is weighed by its `spread` `[n - 1]` over the tiles.
+    Routing depends on error *differences* between candidates, which are 100 times smaller than the
+    variation over tiles; so each difference is normalised by its standard deviation, `spread`
+    `[n - 1]`.
     """
 
     def __init__(self, module: nn.Module, spread: Tensor) -> None:
         super().__init__(module)
         self._spread = spread
 
-    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, network: ForwardFunction, batch: tuple[Tensor, Tensor]) -> Tensor:
         tiles, errors = batch
-        found = network(tiles)
-        loss: Tensor = nn.functional.smooth_l1_loss(found, errors, beta=KNEE)
+        estimates = network(tiles)
+        loss: Tensor = nn.functional.smooth_l1_loss(estimates, errors, beta=LOSS_KNEE)
         if errors.shape[1] > 1:
-            missed = (gains(found) - gains(errors)) / self._spread.to(errors)
-            loss = loss + KNEE * nn.functional.smooth_l1_loss(missed, torch.zeros_like(missed))
+            residual = (gains(estimates) - gains(errors)) / self._spread.to(errors)
+            zeros = torch.zeros_like(residual)
+            loss = loss + LOSS_KNEE * nn.functional.smooth_l1_loss(residual, zeros)
         return loss
 
 
 def gains(errors: Tensor) -> Tensor:
-    """Return how much larger the log error of the next cheaper candidate is, `[T, n - 1]`."""
+    """Return the log error of the next cheaper candidate less that of each, `[T, n - 1]`."""
     return errors[:, 1:] - errors[:, :-1]
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedEstimator:
-    """A network that corrects what a tile's detail tells of its errors."""
+    """A network that adds a correction to the estimates of the Laplacian table."""
 
     module: nn.Module
     laplacian: LaplacianTable
@@ -77,78 +78,92 @@ class LearnedEstimator:
         return corrections + self.laplacian(tiles).to(corrections)
 
 
-def train_estimator(lessons: TileErrors, laplacian: LaplacianTable, trainer: Trainer) -> nn.Module:
-    """Train the corrections of a table, from none on; a killed run goes on where it was."""
+def train_estimator(samples: TileErrors, laplacian: LaplacianTable, trainer: Trainer) -> nn.Module:
+    """Train the correction of a table, which is zero at first; an interrupted run is resumed."""
     settings = trainer.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        count, channels = lessons.errors.shape[1], lessons.tiles.shape[1]
-        module = create(NAME, candidates=count, channels=channels)
-    for name in ("judge.weight", "judge.bias"):
-        nn.init.zeros_(module.get_parameter(name))
-    # a turned tile has the same detail
-    missing = lessons.errors - estimate_errors(laplacian, lessons.tiles)
-    spread = gains(missing).std(0).clamp_min(LEAST_SPREAD)
-    trainer.fit(EstimatorObjective(module, spread), replace(lessons, errors=missing))
+        count, channels = samples.errors.shape[1], samples.tiles.shape[1]
+        module = create(ESTIMATOR_MODEL, candidates=count, channels=channels)
+    *_, head = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    # a flipped tile has the same energy
+    residual = samples.errors - estimate_errors(laplacian, samples.tiles)
+    spread = gains(residual).std(0).clamp_min(MIN_SPREAD)
+    trainer.fit(EstimatorObjective(module, spread), replace(samples, errors=residual))
     return module.eval()
 
 
 def estimate_errors(estimator: Estimator, tiles: Tensor) -> Tensor:
-    """Return an estimator's answers `[T, n]`, some tiles at a time."""
+    """Return log10 of the estimated errors of tiles, `[T, n]`, in batches."""
     with torch.inference_mode(), evaluating(estimator):
-        parts = [
-            estimator(some.to(device_of(estimator))).cpu() for some in torch.split(tiles, TILE_BATCH)
-        ]
-    return torch.cat(parts)
+        batches = torch.split(tiles, TILE_BATCH)
+        return torch.cat([estimator(batch.to(device_of(estimator))).cpu() for batch in batches])
 
 
 @dataclass(frozen=True)
 class EstimatorMetrics:
-    """How well an estimator knows the tiles of images that did not teach it."""
+    """Quality of an estimator on tiles of held-out images."""
 
     rank_correlation: list[float]
     """Spearman's, of estimated and true errors of every candidate."""
     gain_correlation: list[float]
-    """The same of the ratio of every candidate's error to the last one's, by which tiles are
-    routed; one fewer."""
+    """Spearman's of the ratio of every candidate's error to the last one's, on which routing
+    depends; one fewer."""
     bias: list[float]
     """Mean of estimated less true log10 errors of every candidate."""
     error: list[float]
     """Their root mean square."""
     calibration: list[list[list[float]]]
-    """Of every candidate: pairs of mean estimated and mean true log10 error, by tenths."""
+    """For every candidate pairs of mean estimated and mean true log10 error, by tenths."""
 
 
 def evaluate_estimator(estimator: Estimator, held_out: TileErrors) -> EstimatorMetrics:
     """Compare an estimator with the true errors of tiles."""
-    found = estimate_errors(estimator, held_out.tiles).double().numpy()
+    estimates = estimate_errors(estimator, held_out.tiles).double().numpy()
     true = held_out.errors.double().numpy()
-    gains = (x[:, :-1] - x[:, -1:] for x in (found, true))
+    ratios = (x[:, :-1] - x[:, -1:] for x in (estimates, true))
     return EstimatorMetrics(
-        rank_correlation=_correlations(found, true),
-        gain_correlation=_correlations(*gains),
-        bias=_rounded((found - true).mean(0)),
-        error=_rounded(np.sqrt(((found - true) ** 2).mean(0))),
-        calibration=[_calibration(x, y) for x, y in zip(found.T, true.T, strict=True)],
+        rank_correlation=_correlations(estimates, true),
+        gain_correlation=_correlations(*ratios),
+        bias=_rounded((estimates - true).mean(0)),
+        error=_rounded(np.sqrt(((estimates - true) ** 2).mean(0))),
+        calibration=[_calibration(x, y) for x, y in zip(estimates.T, true.T, strict=True)],
     )
 
 
 def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Return Spearman's rank correlation; 0 where one of them does not vary."""
-    first, second = places(x.tolist()), places(y.tolist())
+    """Return Spearman's rank correlation; 0 where `x` or `y` is constant.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
+    1.0
+    """
+    first, second = average_ranks(x.tolist()), average_ranks(y.tolist())
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _correlations(found: NDArray[Any], true: NDArray[Any]) -> list[float]:
-    return [round(spearman(x, y), 4) for x, y in zip(found.T, true.T, strict=True)]
+def average_ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the rank of every value, ascending from 0.5; ties share the mean of their ranks.
+
+    >>> average_ranks([3.0, 1.0, 3.0]).tolist()
+    [1.5, 0.0, 1.5]
+    """
+    _, inverse, counts = np.unique(np.array(values), return_inverse=True, return_counts=True)
+    means = np.cumsum(counts) - (counts + 1) / 2
+    return np.asarray(means[inverse], dtype=np.float64)
 
 
-def _calibration(found: NDArray[Any], true: NDArray[Any]) -> list[list[float]]:
-    order = np.argsort(found, kind="stable")
-    parts = [part for part in np.array_split(order, BINS) if len(part)]
-    return [_rounded([found[part].mean(), true[part].mean()]) for part in parts]
+def _correlations(estimates: NDArray[Any], true: NDArray[Any]) -> list[float]:
+    return [round(spearman(x, y), 4) for x, y in zip(estimates.T, true.T, strict=True)]
+
+
+def _calibration(estimates: NDArray[Any], true: NDArray[Any]) -> list[list[float]]:
+    order = np.argsort(estimates, kind="stable")
+    bins = [indices for indices in np.array_split(order, BINS) if len(indices)]
+    return [_rounded([estimates[indices].mean(), true[indices].mean()]) for indices in bins]
 
 
 def _rounded(values: Sequence[Any] | NDArray[Any]) -> list[float]:

@@ -1,7 +1,7 @@
-"""How far does a tile's detail alone tell what error each candidate will make?
+"""Laplacian-energy table: the baseline estimator of a tile's restoration error.
 
-The free rival of the learnt estimator: a table from the mean square of the tile's Laplacian to the
-mean log error of the tiles that have it.
+It needs no network: it maps the mean square of the tile's Laplacian to the mean log error of the
+training tiles with the same energy.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch import Tensor
 from thinlens.adaptive.tile_errors import TileErrors
 from thinlens.errors import UsageError
 
-MOST_KNOTS = 32
-LEAST_TILES = 8
-"""A knot is the mean of as many tiles at least."""
+MAX_KNOTS = 32
+MIN_TILES = 8
+"""Fewest tiles that a knot is the mean of."""
 
-LEAST_DETAIL = 1e-8
+MIN_ENERGY = 1e-8
 """Added to a mean square before its logarithm."""
 
 MACS_PER_PIXEL = 9
-"""Of a grey input pixel: three colours are averaged, five values summed, one squared."""
+"""Multiply-adds a grey input pixel: three colours averaged, five values summed, one squared."""
 
 
 @dataclass(frozen=True)
 class LaplacianTable:
-    """Estimates errors by interpolation in log10 of a tile's mean squared Laplacian."""
+    """Estimates errors by interpolation in log10 of a tile's Laplacian energy."""
 
     knots: list[float]
-    """Rising."""
+    """log10 of the energy, rising."""
     values: list[list[float]]
     """log10 of the MSE of every candidate, `[knots, n]`."""
 
@@ -47,29 +47,29 @@ class LaplacianTable:
         return torch.from_numpy(np.stack(columns, axis=1)).float()
 
     def macs(self, size: tuple[int, int]) -> int:
-        """Return what it costs on a tile of (height, width)."""
+        """Return its multiply-adds on a tile of (height, width)."""
         return MACS_PER_PIXEL * size[0] * size[1]
 
 
-def fit_laplacian(lessons: TileErrors) -> LaplacianTable:
-    """Make the table: tiles in the order of their detail, in parts of equal size."""
-    x, errors = log_laplacian_energy(lessons.tiles).numpy(), lessons.errors.double().numpy()
+def fit_laplacian(samples: TileErrors) -> LaplacianTable:
+    """Fit the table: tiles sorted by energy, in groups of equal size, one knot a group."""
+    x, errors = log_laplacian_energy(samples.tiles).numpy(), samples.errors.double().numpy()
     order = np.argsort(x, kind="stable")
-    count = max(1, min(MOST_KNOTS, len(order) // LEAST_TILES))
-    parts = np.array_split(order, count)
-    knots = [round(float(x[part].mean()), 6) for part in parts]
-    values = [[round(float(v), 6) for v in errors[part].mean(0)] for part in parts]
+    count = max(1, min(MAX_KNOTS, len(order) // MIN_TILES))
+    groups = np.array_split(order, count)
+    knots = [round(float(x[group].mean()), 6) for group in groups]
+    values = [[round(float(v), 6) for v in errors[group].mean(0)] for group in groups]
     return LaplacianTable(knots, values)
 
 
 def log_laplacian_energy(tiles: Tensor) -> Tensor:
     """Return log10 of the mean squared Laplacian of tiles' grey, `[T]` float64.
 
-    Inside the tile; one that is thinner than three pixels has none.
+    Border pixels are not counted; a tile thinner than three pixels has an energy of `MIN_ENERGY`.
     """
     grey = tiles.double().mean(1)
     if min(grey.shape[-2:]) < 3:
-        return torch.full((len(grey),), LEAST_DETAIL, dtype=torch.float64).log10()
+        return torch.full((len(grey),), MIN_ENERGY, dtype=torch.float64).log10()
     inner = grey[:, 1:-1, 1:-1]
     around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-    return ((around - 4 * inner).square().mean((1, 2)) + LEAST_DETAIL).log10()
+    return ((around - 4 * inner).square().mean((1, 2)) + MIN_ENERGY).log10()

@@ -1,14 +1,15 @@
-"""Which candidate restores which tile? (SLS, section 3.6)
+"""Routing rules: select a candidate for every tile by error and cost (SLS, equation 8).
 
-Candidates stand in the order of their costs, the dearest first. Both rules take, for every tile,
-the candidate with the least `loss + t price`: a line in t for each, of which the lower envelope
-wins. So the t at which a tile changes its candidate is known exactly, and so is the cost of an
-image at every t. Equal sums go to the cheaper candidate.
+Candidates are ordered by cost, the most expensive first. Both rules select, for every tile, the
+candidate with the least `loss + t price`: each is a line in t, and the lower envelope of the lines
+wins. So the breakpoints t at which a tile changes its candidate are exact, and so is the cost of an
+image at every t. Ties go to the cheaper candidate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,148 +19,157 @@ from thinlens.errors import UsageError
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+Rule = Literal["equation-8", "lagrange"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
 FLAT_MSE = 1 / (12 * 255**2)
-"""The MSE of rounding to 8 bits, for images in [0, 1]. A tile that the cheapest candidate restores
-better than that leaves nothing to gain."""
+"""The MSE of rounding to 8 bits, for images in [0, 1]. Where the cheapest candidate is better than
+that, no other improves the tile."""
 
 PAPER_BETAS = (0.0, 10.0)
-"""SLS draws beta uniformly from here (section S4)."""
+"""Range from which SLS draws beta uniformly (section S4)."""
+
+ROUNDING = 1e-9
+"""Relative difference of sums of costs in another order."""
 
 
 @dataclass(frozen=True, eq=False)
 class TileCosts:
-    """What every candidate offers for every tile, `[T, n]` each."""
+    """The loss, price and cost of every candidate for every tile, `[T, n]` each."""
 
     losses: Floats
     prices: Floats
+    """What the rule multiplies by t."""
     costs: Floats
-    """What the choice really costs, in the unit of budgets."""
+    """The cost in the unit of budgets."""
 
     @property
     def tiles(self) -> Indices:
-        """The number of every tile."""
+        """The index of every tile."""
         return np.arange(len(self.costs))
 
-    def spent(self, routes: Indices) -> float:
+    def total(self, routes: Indices) -> float:
         """Return the cost of all tiles together."""
         return float(self.costs[self.tiles, routes].sum())
 
 
 def equation_8(errors: ArrayLike, costs: ArrayLike) -> TileCosts:
-    """Weigh by equation 8, with t for its beta.
+    """Return the losses and prices of equation 8, in which t is beta.
 
-    `errors` f `[T, n]` are the estimated MSE, `costs` C `[T, n]` what each tile costs. Maximising
+    `errors` f `[T, n]` are the estimated MSE, `costs` C `[T, n]` the cost of each tile. Maximising
     `beta (C_1 - C_i) / C_1 + (f_n - f_i) / f_n` is minimising `f_i / f_n + beta C_i / C_1`.
+
+    >>> costs = equation_8([[0.5, 1.0]], [2.0, 1.0])
+    >>> select_candidates(costs, 0.5), select_candidates(costs, 1.5)
+    (array([0]), array([1]))
     """
     f, c = _checked(errors, costs)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         losses = f / f[:, -1:]
-    return TileCosts(_settled(losses, f), c / np.maximum(c[:, :1], np.finfo(float).tiny), c)
+    prices = c / np.maximum(c[:, :1], np.finfo(float).tiny)
+    return TileCosts(_with_forced_routes(losses, f), prices, c)
 
 
 def lagrangian(errors: ArrayLike, costs: ArrayLike, areas: ArrayLike) -> TileCosts:
-    """Weigh by `f_i area + t C_i`, with t for the Lagrange multiplier mu.
+    """Return the losses and prices of `f_i area + t C_i`, in which t is the Lagrange multiplier mu.
 
-    The error of an image is the sum of its tiles', for which this is the best choice at a total
-    cost, as far as the estimates hold. Equation 8 spends on easy tiles what it spends on hard ones.
+    The error of an image is the sum of its tiles', so this minimises it at a given total cost, as
+    far as the estimates are right. Equation 8 instead weighs relative errors, of all tiles alike.
     """
     f, c = _checked(errors, costs)
-    return TileCosts(_settled(f * np.asarray(areas, np.float64)[:, None], f), c, c)
+    losses = f * np.asarray(areas, np.float64)[:, None]
+    return TileCosts(_with_forced_routes(losses, f), c, c)
 
 
-RULES = ("equation-8", "lagrange")
-
-
-def select_candidates(offers: TileCosts, t: float) -> Indices:
+def select_candidates(costs: TileCosts, t: float) -> Indices:
     """Return every tile's candidate at `t`, which is 0 or more."""
     if not 0 <= t < np.inf:
         raise UsageError(f"beta {t}: wanted a number of 0 or more")
-    totals = offers.losses + t * offers.prices
+    totals = costs.losses + t * costs.prices
     routes: Indices = totals.shape[1] - 1 - totals[:, ::-1].argmin(axis=1)
     return routes
 
 
 @dataclass(frozen=True, eq=False)
 class Breakpoints:
-    """How the choice goes from t = 0 on; each step takes one tile to a cheaper candidate."""
+    """The selection as t rises from 0; each breakpoint moves one tile to a cheaper candidate."""
 
     start: Indices
     """Every tile's candidate at t = 0."""
     t: Floats
-    """Where each step is taken, rising."""
+    """t of each breakpoint, rising."""
     tile: Indices
     before: Indices
+    """The tile's candidate below t."""
     after: Indices
+    """The tile's candidate above t."""
 
 
-def breakpoints(offers: TileCosts) -> Breakpoints:
+def breakpoints(costs: TileCosts) -> Breakpoints:
     """Return the exact breakpoints of all tiles."""
-    start = select_candidates(offers, 0)
-    at, found = start.copy(), []
-    tiles, n = offers.tiles, offers.costs.shape[1]
+    start = select_candidates(costs, 0)
+    current, moves = start.copy(), []
+    tiles, n = costs.tiles, costs.costs.shape[1]
     for _ in range(n - 1):
-        loss, price = (x[tiles, at][:, None] for x in (offers.losses, offers.prices))
+        loss, price = (x[tiles, current][:, None] for x in (costs.losses, costs.prices))
         with np.errstate(invalid="ignore", divide="ignore"):
-            meets = (offers.losses - loss) / (price - offers.prices)
-        # only lines that fall more slowly win later
-        meets = np.where((offers.prices < price) & ~np.isnan(meets), meets, np.inf)
+            meets = (costs.losses - loss) / (price - costs.prices)
+        # only lines with a smaller slope win at larger t
+        meets = np.where((costs.prices < price) & ~np.isnan(meets), meets, np.inf)
         after = n - 1 - meets[:, ::-1].argmin(axis=1)
         t = meets[tiles, after]
         moving = np.isfinite(t)
-        found.append(np.stack([t, tiles, at, after])[:, moving])
-        at = np.where(moving, after, at)
-    t, tile, before, after = np.concatenate(found, axis=1) if found else np.empty((4, 0))
+        moves.append(np.stack([t, tiles, current, after])[:, moving])
+        current = np.where(moving, after, current)
+    t, tile, before, after = np.concatenate(moves, axis=1) if moves else np.empty((4, 0))
     order = np.lexsort((before, t))
     return Breakpoints(start, t[order], *(x[order].astype(np.int64) for x in (tile, before, after)))
 
 
-def select_within_budget(offers: TileCosts, budget: float, fixed: float = 0, unit: str = "multiply-adds") -> Indices:
-    """Return the candidates that cost `budget` at most, and as near to it as steps of tiles allow.
+def select_within_budget(
+    costs: TileCosts, budget: float, fixed: float = 0, unit: str = "multiply-adds"
+) -> Indices:
+    """Return the candidates at the smallest t whose total cost is at most `budget`.
 
-    `fixed` is what is spent whatever is chosen, on estimates, and is part of the budget.
-
-    t is found by bisection among the breakpoints; what is left then buys back the last steps that
-    still fit. Raises `UsageError` if even the cheapest candidates cost more.
+    `fixed` is the cost of the estimates, which is part of the budget. What remains of the budget
+    reverts the last breakpoints that fit into it. Raises `UsageError` if even the cheapest
+    candidates cost more.
     """
-    path = breakpoints(offers)
-    saved = offers.costs[path.tile, path.before] - offers.costs[path.tile, path.after]
-    after_steps = fixed + offers.spent(path.start) - np.concatenate([[0], np.cumsum(saved)])
-    # costs fall along the path: the first place that is cheap enough
-    taken = int(np.searchsorted(-after_steps, -budget * (1 + ROUNDING)))
-    if taken == len(after_steps):
+    path = breakpoints(costs)
+    savings = costs.costs[path.tile, path.before] - costs.costs[path.tile, path.after]
+    totals = fixed + costs.total(path.start) - np.concatenate([[0], np.cumsum(savings)])
+    # totals fall along the path: the first that is within the budget
+    count = int(np.searchsorted(-totals, -budget * (1 + ROUNDING)))
+    if count == len(totals):
         raise UsageError(
-            f"a budget of {budget:.3g} {unit}: this image takes {after_steps[-1]:.3g} at "
-            f"least and {after_steps[0]:.3g} where each tile goes to its best candidate"
+            f"a budget of {budget:.3g} {unit}: this image takes {totals[-1]:.3g} at "
+            f"least and {totals[0]:.3g} where each tile goes to its best candidate"
         )
     routes = path.start.copy()
-    for step in range(taken):
+    for step in range(count):
         routes[path.tile[step]] = path.after[step]
-    left, kept = budget - after_steps[taken], set()
-    for step in range(taken - 1, -1, -1):
+    remaining, fixed_tiles = budget - totals[count], set()
+    for step in range(count - 1, -1, -1):
         tile = path.tile[step]
-        if tile not in kept and saved[step] <= left:
+        if tile not in fixed_tiles and savings[step] <= remaining:
             routes[tile] = path.before[step]
-            left -= saved[step]
+            remaining -= savings[step]
         else:
-            kept.add(tile)
+            fixed_tiles.add(tile)
     return routes
-
-
-ROUNDING = 1e-9
-"""Sums of costs in another order differ by less, as a part of them."""
 
 
 def _checked(errors: ArrayLike, costs: ArrayLike) -> tuple[Floats, Floats]:
     f, c = np.asarray(errors, np.float64), np.asarray(costs, np.float64)
     c = np.broadcast_to(c, f.shape)
     if f.ndim != 2 or f.shape[1] < 1 or (np.diff(c, axis=1) > 0).any():
-        raise ValueError("wanted errors and costs [T, n], the dearest candidate first")
+        raise ValueError("wanted errors and costs [T, n], the most expensive candidate first")
     return f, c
 
 
-def _settled(losses: Floats, errors: Floats) -> Floats:
-    """Send flat tiles to the cheapest candidate and those with no finite estimate to the dearest,
-    whatever the price."""
+def _with_forced_routes(losses: Floats, errors: Floats) -> Floats:
+    """Force flat tiles to the cheapest candidate and tiles with no finite estimate to the most
+    expensive one, at every t."""
     losses = losses.copy()
     flat, unknown = errors[:, -1] < FLAT_MSE, ~np.isfinite(errors).all(axis=1)
     losses[flat | unknown] = np.inf

@@ -1,7 +1,7 @@
-"""How good and how dear is a bundle from beta 0 to the cheapest, beside each of its networks alone?
+"""Trade-off curves of a bundle, PSNR by cost over all of beta, beside each network alone.
 
-Every candidate restores every tile once. What any choice of routes gives is then known exactly,
-for the squared error of an image is the sum of its tiles'.
+Every candidate restores every tile once. The result of any selection is then known exactly, because
+the squared error of an image is the sum of its tiles'.
 """
 
 from __future__ import annotations
@@ -15,58 +15,70 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinlens.adaptive.estimator import Estimator, estimate_errors
+from thinlens.adaptive.context import RouterContext
 from thinlens.adaptive.cost_model import macs_model
-from thinlens.adaptive.router import HD_PIXELS, RouterContext
-from thinlens.adaptive.rule import Floats, TileCosts, Indices, select_candidates, equation_8, lagrangian, breakpoints
-from thinlens.adaptive.tile_errors import core_mse, run_tiles
+from thinlens.adaptive.estimator import Estimator, estimate_errors
+from thinlens.adaptive.router import HD_PIXELS
+from thinlens.adaptive.rule import (
+    Floats,
+    Indices,
+    TileCosts,
+    breakpoints,
+    equation_8,
+    lagrangian,
+    select_candidates,
+)
+from thinlens.adaptive.tile_errors import core_mse
 from thinlens.images.pixels import to_uint8
 from thinlens.images.tiles import Box, Tile
-from thinlens.restoration.whole import restore_image
+from thinlens.progress import Progress
+from thinlens.restoration.network import run_tiles
+from thinlens.restoration.tiled import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
-from thinlens.tasks.metrics import judged
-from thinlens.tasks.task import Judgement, Task
+from thinlens.tasks.metrics import metric_inputs
+from thinlens.tasks.task import MetricProtocol, Task
 
-POINTS = 40
-"""Of a curve: t at as many quantiles of the breakpoints of all tiles."""
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
+CURVE_POINTS = 40
+"""Points of a curve, at quantiles of the breakpoints t of all tiles."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One choice of t, on all images."""
+    """One value of t, on all images."""
 
     t: float
     psnr: float
-    """Mean of the images'."""
+    """Mean of the images' in dB."""
     gmacs: float
     """For a result of 1280x720; margins and the estimator are counted."""
     shares: list[float]
-    """Of the tiles that each candidate restored."""
+    """Fraction of the tiles that each candidate restored."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """What is known of one image."""
+    """The errors and costs of one image."""
 
     squares: Floats
-    """Sum of a core's squared errors, as the task judges, by every candidate `[T, n]`."""
+    """Sum of a core's squared errors by the task's protocol, by every candidate `[T, n]`."""
     whole: Floats
     """The same of the whole image by every candidate without tiles, `[n]`."""
     compared: int
-    """Values that are compared."""
+    """Number of values in the sums."""
     true: Floats
-    """MSE of every tile's core by every candidate `[T, n]`: what an oracle estimates."""
+    """MSE of every tile's core by every candidate `[T, n]`: the oracle's estimates."""
     estimates: dict[str, Floats]
+    """MSE `[T, n]` by estimator."""
     prices: Floats
-    """What the rules weigh, in the bundle's unit `[T, n]`."""
+    """Costs in the unit of the bundle's rule `[T, n]`."""
     costs: Floats
     """Multiply-adds `[T, n]`."""
     areas: Floats
+    """Input pixels of the cores `[T]`."""
     pixels: int
     """Of the result."""
-    estimating: dict[str, int]
+    estimator_macs: dict[str, int]
+    """Multiply-adds by estimator."""
 
 
 @dataclass(frozen=True)
@@ -75,31 +87,31 @@ class Sweep:
 
     images: int
     curves: dict[str, list[SweepPoint]]
-    """By estimator and rule; `oracle` knows the true errors and pays no estimator."""
+    """By estimator and rule; `oracle` has the true errors and no estimator's cost."""
     static: dict[str, SweepPoint]
     """Each candidate alone, on whole images."""
     tiled: dict[str, float]
-    """PSNR of each candidate alone, on tiles: what their margins cost."""
+    """PSNR in dB of each candidate alone, on tiles: the effect of the margins."""
 
     def above_chord(self, name: str) -> tuple[float, float] | None:
-        """Return the most that a curve lies above the chord from the cheapest network to the
-        dearest, in dB, and the GMACs there; None without a point between them.
+        """Return the most that a curve is above the chord from the cheapest network to the most
+        expensive one, in dB, and the GMACs at that point; None without a point between them.
 
-        The free candidate is no network.
+        The fallback is no network.
         """
         points = sorted(self.static.values(), key=lambda point: point.gmacs)[1:]
         low, high = points[0], points[-1]
         between = []
         for point in self.curves[name]:
             if low.gmacs < point.gmacs < high.gmacs:
-                part = (point.gmacs - low.gmacs) / (high.gmacs - low.gmacs)
-                chord = low.psnr + part * (high.psnr - low.psnr)
+                fraction = (point.gmacs - low.gmacs) / (high.gmacs - low.gmacs)
+                chord = low.psnr + fraction * (high.psnr - low.psnr)
                 between.append((point.psnr - chord, point.gmacs))
         return max(between, default=None)
 
 
 def sweep(
-    means: RouterContext,
+    context: RouterContext,
     estimators: Mapping[str, tuple[Estimator, Callable[[tuple[int, int]], int]]],
     task: Task,
     folder: Path,
@@ -107,108 +119,116 @@ def sweep(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Restore a test folder by every candidate, and choose at every t.
+    """Restore a test folder by every candidate, and evaluate the selection at every t.
 
-    `estimators` are those that are compared, with their costs.
+    `estimators` are those that are compared, with their multiply-adds by the size of a tile.
     """
     pairs, images = open_pairs(folder, task), []
     for index, pair in enumerate(pairs):
         image, target = read_pair(pair, task, index, seed)
-        images.append(_measured(means, estimators, task, image, target))
+        images.append(_measured(context, estimators, task, image, target))
         if progress:
             progress(index + 1, len(pairs), {})
     curves = {}
     for name in estimators:
-        curves[name] = _curve(images, name, "equation-8", task.judgement)
-        curves[f"{name}, lagrange"] = _curve(images, name, "lagrange", task.judgement)
-    curves["oracle, lagrange"] = _curve(images, "oracle", "lagrange", task.judgement)
-    return Sweep(len(images), curves, *_alone(images, means, task))
+        curves[name] = _curve(images, name, "equation-8", task.protocol)
+        curves[f"{name}, lagrange"] = _curve(images, name, "lagrange", task.protocol)
+    curves["oracle, lagrange"] = _curve(images, "oracle", "lagrange", task.protocol)
+    return Sweep(len(images), curves, *_alone(images, context, task))
 
 
 def _measured(
-    means: RouterContext,
+    context: RouterContext,
     estimators: Mapping[str, tuple[Estimator, Callable[[tuple[int, int]], int]]],
     task: Task,
     image: Tensor,
     target: Tensor,
 ) -> _Image:
     height, width = image.shape[-2:]
-    tiles = means.tiling.evenly(height, width).tiles(height, width)
-    stack = torch.stack([image[:, *t.outer.inside(Box(0, 0, height, width))] for t in tiles])
+    tiles = context.tiling.balanced(height, width).tiles(height, width)
+    stack = torch.stack([image[:, *t.outer.slices_in(Box(0, 0, height, width))] for t in tiles])
     squares, whole, true = [], [], []
-    for candidate in means.candidates:
-        large = run_tiles(candidate.network, stack)
-        true.append(core_mse(large, tiles, target, task.scale).numpy())
-        joined = _joined(large, tiles, target, task.scale)
-        squares.append(_by_tile(_squares(joined, target, task.judgement), tiles, task.scale))
+    for candidate in context.candidates:
+        restored = run_tiles(candidate.network, stack)
+        true.append(core_mse(restored, tiles, target, task.scale).numpy())
+        joined = _joined(restored, tiles, target, task.scale)
+        squares.append(_by_tile(_squares(joined, target, task.protocol), tiles, task.scale))
         alone = to_uint8(restore_image(candidate.network, image, task.channels))
-        whole.append(float(_squares(alone, target, task.judgement).sum()))
+        whole.append(float(_squares(alone, target, task.protocol).sum()))
     sizes = [(t.outer.height, t.outer.width) for t in tiles]
     logs = {
-        name: estimate_errors(judge, stack).double().numpy() for name, (judge, _) in estimators.items()
+        name: estimate_errors(estimator, stack).double().numpy()
+        for name, (estimator, _) in estimators.items()
     }
     return _Image(
         np.stack(squares, axis=1),
         np.array(whole),
-        judged(target, target, task.judgement)[0].numel(),
+        metric_inputs(target, target, task.protocol)[0].numel(),
         np.stack(true, axis=1),
-        {name: 10**found for name, found in logs.items()},
-        means.prices.of(sizes),
-        macs_model(means.candidates, means.estimator_macs).of(sizes),
+        {name: 10**estimates for name, estimates in logs.items()},
+        context.cost_model.table(sizes),
+        macs_model(context.candidates, context.estimator_macs).table(sizes),
         np.array([tile.core.area for tile in tiles], np.float64),
         height * width * task.scale**2,
         {name: sum(macs(size) for size in sizes) for name, (_, macs) in estimators.items()},
     )
 
 
-def _joined(large: Tensor, tiles: Sequence[Tile], like: Tensor, scale: int) -> Tensor:
-    """Lay the cores of restored tiles side by side, uint8."""
+def _joined(restored: Tensor, tiles: Sequence[Tile], like: Tensor, scale: int) -> Tensor:
+    """Join the cores of restored tiles to an image, uint8."""
     image = torch.empty_like(like)
     whole = Box(0, 0, like.shape[-2] // scale, like.shape[-1] // scale)
-    for pixels, tile in zip(large, tiles, strict=True):
-        core = pixels[:, *tile.core.inside(tile.outer, scale)]
-        image[:, *tile.core.inside(whole, scale)] = to_uint8(core)
+    for pixels, tile in zip(restored, tiles, strict=True):
+        core = pixels[:, *tile.core.slices_in(tile.outer, scale)]
+        image[:, *tile.core.slices_in(whole, scale)] = to_uint8(core)
     return image
 
 
-def _squares(image: Tensor, target: Tensor, judgement: Judgement) -> Tensor:
-    """Return the squared errors that a task judges `[H, W]`, 0 in the border that it cuts off."""
-    x, y = judged(image, target, judgement)
-    crop = judgement.crop
+def _squares(image: Tensor, target: Tensor, protocol: MetricProtocol) -> Tensor:
+    """Return the squared errors by a protocol `[H, W]`, 0 in the border that it crops."""
+    x, y = metric_inputs(image, target, protocol)
+    crop = protocol.crop
     return torch.nn.functional.pad((x - y).square().sum(0), (crop, crop, crop, crop))
 
 
 def _by_tile(squares: Tensor, tiles: Sequence[Tile], scale: int) -> Floats:
     whole = Box(0, 0, squares.shape[-2] // scale, squares.shape[-1] // scale)
-    return np.array([float(squares[tile.core.inside(whole, scale)].sum()) for tile in tiles])
+    return np.array([float(squares[tile.core.slices_in(whole, scale)].sum()) for tile in tiles])
 
 
-def _offers(image: _Image, name: str, rule: str) -> TileCosts:
+def _tile_costs(image: _Image, name: str, rule: str) -> TileCosts:
     errors = image.true if name == "oracle" else image.estimates[name]
     if rule == "lagrange":
         return lagrangian(errors, image.prices, image.areas)
     return equation_8(errors, image.prices)
 
 
-def _curve(images: Sequence[_Image], name: str, rule: str, by: Judgement) -> list[SweepPoint]:
+def _curve(
+    images: Sequence[_Image], name: str, rule: str, protocol: MetricProtocol
+) -> list[SweepPoint]:
     """Return points from t = 0 to the cheapest, at quantiles of all breakpoints."""
-    offers = [_offers(image, name, rule) for image in images]
-    breaks = np.concatenate([breakpoints(offer).t for offer in offers])
-    at = np.quantile(breaks, np.linspace(0, 1, POINTS - 1)) if len(breaks) else np.empty(0)
-    # just beyond a breakpoint, on whose other side rounding might put it
+    costs = [_tile_costs(image, name, rule) for image in images]
+    breaks = np.concatenate([breakpoints(image_costs).t for image_costs in costs])
+    quantiles = np.linspace(0, 1, CURVE_POINTS - 1)
+    at = np.quantile(breaks, quantiles) if len(breaks) else np.empty(0)
+    # just above a breakpoint, so that rounding does not move it to the other side
     ts = [0.0, *(float(t) * (1 + 1e-9) for t in np.unique(at))]
-    return [_point(t, images, [select_candidates(offer, t) for offer in offers], name, by) for t in ts]
+    return [_point(t, images, [select_candidates(c, t) for c in costs], name, protocol) for t in ts]
 
 
 def _point(
-    t: float, images: Sequence[_Image], routes: Sequence[Indices], name: str, by: Judgement
+    t: float,
+    images: Sequence[_Image],
+    routes: Sequence[Indices],
+    name: str,
+    protocol: MetricProtocol,
 ) -> SweepPoint:
     macs, decibels = 0.0, []
     counts = np.zeros(images[0].costs.shape[1])
     for image, route in zip(images, routes, strict=True):
-        places = np.arange(len(route))
-        macs += image.costs[places, route].sum() + image.estimating.get(name, 0)
-        decibels.append(_psnr(image.squares[places, route].sum(), image.compared, by))
+        tiles = np.arange(len(route))
+        macs += image.costs[tiles, route].sum() + image.estimator_macs.get(name, 0)
+        decibels.append(_psnr(image.squares[tiles, route].sum(), image.compared, protocol))
         counts += np.bincount(route, minlength=len(counts))
     pixels = sum(image.pixels for image in images)
     return SweepPoint(
@@ -220,19 +240,19 @@ def _point(
 
 
 def _alone(
-    images: Sequence[_Image], means: RouterContext, task: Task
+    images: Sequence[_Image], context: RouterContext, task: Task
 ) -> tuple[dict[str, SweepPoint], dict[str, float]]:
     """Return every candidate alone on whole images, and its PSNR on tiles."""
     static, tiled = {}, {}
-    for place, candidate in enumerate(means.candidates):
-        shares = [float(other == place) for other in range(len(means.candidates))]
+    for index, candidate in enumerate(context.candidates):
+        shares = [float(other == index) for other in range(len(context.candidates))]
         macs = candidate.macs((720 // task.scale, 1280 // task.scale))
-        whole = [_psnr(x.whole[place], x.compared, task.judgement) for x in images]
-        tiles = [_psnr(x.squares[:, place].sum(), x.compared, task.judgement) for x in images]
+        whole = [_psnr(x.whole[index], x.compared, task.protocol) for x in images]
+        tiles = [_psnr(x.squares[:, index].sum(), x.compared, task.protocol) for x in images]
         static[candidate.name] = SweepPoint(math.nan, float(np.mean(whole)), macs / 1e9, shares)
         tiled[candidate.name] = float(np.mean(tiles))
     return static, tiled
 
 
-def _psnr(squares: float, compared: int, by: Judgement) -> float:
-    return 10 * math.log10(by.range**2 * compared / squares) if squares else math.inf
+def _psnr(squares: float, compared: int, protocol: MetricProtocol) -> float:
+    return 10 * math.log10(protocol.range**2 * compared / squares) if squares else math.inf

@@ -1,10 +1,10 @@
-"""How well does a network restore a folder of test images?"""
+"""Evaluation on a test folder: PSNR, SSIM and LPIPS by the protocol of the task."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, product
 from pathlib import Path
@@ -14,23 +14,21 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
+from thinlens.progress import Progress
 from thinlens.restoration.network import Network, Restorer
-from thinlens.restoration.whole import restore_image
+from thinlens.restoration.tiled import restore_image
 from thinlens.tasks.denoising import at_sigma
-from thinlens.tasks.folders import further_targets, open_pairs, read_pair
+from thinlens.tasks.folders import alternative_targets, open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
-from thinlens.tasks.moments import PROTOCOL, best_of_moments
 from thinlens.tasks.pairs import PairFiles
-from thinlens.tasks.perception import Distance, lpips_distance
-from thinlens.tasks.task import Judgement, Task
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (images done, images in all, the last one's figures)."""
+from thinlens.tasks.perceptual_distance import ImageDistance, lpips_distance
+from thinlens.tasks.task import MetricProtocol, Task
+from thinlens.tasks.trajectory_metrics import TRAJECTORY_PROTOCOL, best_over_trajectory
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image's figures."""
+    """The metrics of one image."""
 
     name: str
     psnr: float
@@ -38,35 +36,39 @@ class ImageScore:
     ssim: float
     lpips: float | None = None
     sigma: float | None = None
-    """The noise level, where images were judged at several."""
+    """The noise level (standard deviation of 255), where images are evaluated at several."""
     branch: int | None = None
-    """Which branch of a routed network restored it, 0 the thinnest."""
+    """The branch of a routed network that restored it, 0 the thinnest."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the image's entry in `per_image`; what is not known is left out."""
-        told = {"name": self.name, "psnr": _finite(self.psnr), "ssim": self.ssim}
-        own = {"sigma": self.sigma, "branch": self.branch}
-        return {**told, **{key: value for key, value in own.items() if value is not None}}
+        """Return the image's entry in `per_image`, without values that are None."""
+        optional = {"sigma": self.sigma, "branch": self.branch}
+        return {
+            "name": self.name,
+            "psnr": _finite(self.psnr),
+            "ssim": self.ssim,
+            **{key: value for key, value in optional.items() if value is not None},
+        }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's figures on a folder, and by which protocol."""
+    """A network's metrics on a folder, and their protocol."""
 
     per_image: tuple[ImageScore, ...]
-    protocol: Judgement
+    protocol: MetricProtocol
     synthetic: str = ""
-    """What the inputs are called if the task made what a camera usually makes."""
+    """The name of the degradation if the task synthesised inputs that a camera usually records."""
     without_lpips: str = ""
-    """Why there is no LPIPS, where the task is one whose papers print it."""
+    """Why there is no LPIPS, for tasks whose papers report it."""
     targets: str = ""
-    """How images were judged that have several targets."""
+    """The protocol of images that have several targets."""
     routing: Mapping[str, Any] = field(default_factory=dict)
-    """Where a class-pruned network sent the images, and what that cost."""
+    """The shares of the branches of a routed network, and their cost."""
 
     @property
     def images(self) -> int:
-        """How many images were judged."""
+        """The number of evaluated images."""
         return len(self.per_image)
 
     @property
@@ -82,47 +84,47 @@ class Evaluation:
     @property
     def lpips(self) -> float | None:
         """The mean of the images' LPIPS, or None if it was not measured."""
-        known = [score.lpips for score in self.per_image if score.lpips is not None]
-        return sum(known) / self.images if len(known) == self.images else None
+        distances = [score.lpips for score in self.per_image if score.lpips is not None]
+        return sum(distances) / self.images if len(distances) == self.images else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `evaluate --json` prints but for `macs` and `params`.
+        """Return what `evaluate --json` prints except `macs` and `params`.
 
-        The protocol says `"input"` where inputs are synthetic, `"targets"` where an image has
+        The protocol has `"input"` where inputs are synthetic, `"targets"` where an image has
         several.
         """
-        said = {"input": self.synthetic, "targets": self.targets}
-        made = {key: value for key, value in said.items() if value}
+        optional = {"input": self.synthetic, "targets": self.targets}
+        remarks = {key: value for key, value in optional.items() if value}
         return {
             "images": self.images,
             "psnr": _finite(self.psnr),
             "ssim": self.ssim,
             "lpips": self.lpips,
-            "protocol": {**asdict(self.protocol), **made},
+            "protocol": {**asdict(self.protocol), **remarks},
             "per_image": [score.as_json() for score in self.per_image],
             **({"per_sigma": self.per_sigma()} if self.per_sigma() else {}),
             **({"routing": dict(self.routing)} if self.routing else {}),
         }
 
     def per_sigma(self) -> list[dict[str, Any]]:
-        """Return the mean figures at every noise level, if there are several, as JSON prints them.
+        """Return the mean metrics at every noise level, if there are several, as JSON prints them.
 
-        Of a routed network also the shares of the branches there and the mean FLOPs of an image.
+        For a routed network also the shares of the branches and the mean FLOPs of an image.
         """
         levels = sorted({score.sigma for score in self.per_image if score.sigma is not None})
         return [self._at(sigma) for sigma in levels]
 
     def _at(self, sigma: float) -> dict[str, Any]:
         scores = tuple(score for score in self.per_image if score.sigma == sigma)
-        part = Evaluation(scores, self.protocol)
-        found: dict[str, Any] = {"sigma": sigma, "psnr": _finite(part.psnr), "ssim": part.ssim}
+        level = Evaluation(scores, self.protocol)
+        entry: dict[str, Any] = {"sigma": sigma, "psnr": _finite(level.psnr), "ssim": level.ssim}
         if self.routing:
             costs = [x + self.routing["classifier_flops"] for x in self.routing["branch_flops"]]
-            taken = Counter(score.branch for score in scores)
-            shares = [taken[index] / len(scores) for index in range(len(costs))]
+            images = Counter(score.branch for score in scores)
+            shares = [images[index] / len(scores) for index in range(len(costs))]
             mean = sum(share * cost for share, cost in zip(shares, costs, strict=True))
-            found |= {"shares": shares, "mean_flops": mean}
-        return found
+            entry |= {"shares": shares, "mean_flops": mean}
+        return entry
 
 
 def evaluate(
@@ -134,12 +136,12 @@ def evaluate(
     sigmas: Sequence[float] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Restore every input of `folder` (layouts: `tasks.folders`) and judge it by the task.
+    """Restore every input of `folder` (layouts: `tasks.folders`) and compare it with its target.
 
-    Where `sigmas` are given, at each of these noise levels in turn, with the same noise but for
-    its strength.
-    Random degradation depends on `seed` and the image's place in the list alone. The first image
-    that cannot be read or restored ends it: a score over a part of a set is not its score.
+    With `sigmas`, at each of these noise levels in turn, with the same noise scaled. Random
+    degradation depends on `seed` and the image's index alone. `progress` gets the PSNR of the last
+    image. The first image that cannot be read or restored is an error: the mean over a part of a
+    set is not its score.
     """
     pairs = open_pairs(folder, task)
     distance, without_lpips = _perception(task)
@@ -150,28 +152,28 @@ def evaluate(
         image, target = read_pair(pair, level, index, seed)
         restored = to_uint8(restore_image(network, image))
         try:
-            figures = _figures(restored, target, pair, level)
+            metrics = _metrics(restored, target, pair, level)
         except UsageError as error:
             raise UsageError(f"{pair.target}: {error}") from error
-        seen = distance(restored, target) if distance else None
-        scores.append(ImageScore(pair.name, figures[0], figures[1], seen, sigma))
+        lpips = distance(restored, target) if distance else None
+        scores.append(ImageScore(pair.name, *metrics, lpips, sigma))
         if progress:
             progress(len(scores), len(levels) * len(pairs), {"psnr": scores[-1].psnr})
-    made = task.synthetic if any(pair.input is None for pair in pairs) else ""
-    several = PROTOCOL if any(pair.others for pair in pairs) else ""
-    return Evaluation(tuple(scores), task.judgement, made, without_lpips, targets=several)
+    synthetic = task.synthetic if any(pair.input is None for pair in pairs) else ""
+    several = TRAJECTORY_PROTOCOL if any(pair.alternatives for pair in pairs) else ""
+    return Evaluation(tuple(scores), task.protocol, synthetic, without_lpips, targets=several)
 
 
-def _figures(restored: Tensor, target: Tensor, pair: PairFiles, task: Task) -> tuple[float, float]:
-    """Return PSNR and SSIM; where there are several targets, by their protocol."""
-    if pair.others:
-        moments = chain([target], further_targets(pair, task))
-        return best_of_moments(restored, moments, task.judgement)
-    return psnr(restored, target, task.judgement), ssim(restored, target, task.judgement)
+def _metrics(restored: Tensor, target: Tensor, pair: PairFiles, task: Task) -> tuple[float, float]:
+    """Return PSNR and SSIM; for several targets by their own protocol."""
+    if pair.alternatives:
+        moments = chain([target], alternative_targets(pair, task))
+        return best_over_trajectory(restored, moments, task.protocol)
+    return psnr(restored, target, task.protocol), ssim(restored, target, task.protocol)
 
 
-def _perception(task: Task) -> tuple[Distance | None, str]:
-    """Return LPIPS for deblurring in colour, or why there is none; other papers print none."""
+def _perception(task: Task) -> tuple[ImageDistance | None, str]:
+    """Return LPIPS for deblurring in colour, or why it is missing; other papers report none."""
     if task.name != "deblur" or task.channels != 3:
         return None, ""
     try:

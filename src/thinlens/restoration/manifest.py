@@ -1,22 +1,20 @@
-"""What does a folder of results remember of the inputs that are done?"""
+"""The manifest of a result folder: a JSON line for each input, so that a second run skips it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from thinlens.errors import RunError
-from thinlens.files import atomic_write, sweep_leftovers
+from thinlens.files import JsonLines, sweep_leftovers
 
 MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
-class Record:
+class ManifestRecord:
     """One input, as a line of the manifest."""
 
     path: str
@@ -33,44 +31,38 @@ class Record:
     error: str | None = None
     """Why there is no result."""
     tile: int | None = None
-    """The longest side of the tiles that the input was cut into; None: it went through whole."""
+    """Longest side in pixels of the tiles that the input was cut into; None: it was not cut."""
     routes: dict[str, Any] | None = None
-    """Which candidate restored which tile, by what estimates and at what cost."""
+    """The candidate of every tile, the estimated errors and the cost, of a bundle."""
 
 
-class Manifest:
+class ResultManifest:
     """The lines of OUT/manifest.jsonl, the last one of each input; survives kill -9."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / MANIFEST
+        self._folder, self._log = folder, JsonLines(folder / MANIFEST)
         sweep_leftovers(folder)
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
-        read = [record for record in map(_record, lines) if record]
-        self._records = {record.path: record for record in read}
-        with atomic_write(self._path) as file:
-            file.write("".join(_line(record) for record in self._records.values()).encode())
+        records = [record for line in self._log.read() if (record := _record(line))]
+        self._records = {record.path: record for record in records}
+        self._log.rewrite(asdict(record) for record in self._records.values())
 
-    def holds(self, wanted: Record, identities: Collection[str]) -> bool:
-        """Tell whether this input went through a network of these identities before, and its
-        result is there."""
-        known = self._records.get(wanted.path)
+    def is_done(self, current: ManifestRecord, identities: Collection[str]) -> bool:
+        """Return whether this input was restored by a network of these identities, and its result
+        still exists."""
+        earlier = self._records.get(current.path)
         return (
-            known is not None
-            and known.error is None
-            and known.sha256 is not None
-            and known.network in identities
-            and (known.sha256, known.output) == (wanted.sha256, wanted.output)
-            and (self._path.parent / known.output).is_file()
+            earlier is not None
+            and earlier.error is None
+            and earlier.sha256 is not None
+            and earlier.network in identities
+            and (earlier.sha256, earlier.output) == (current.sha256, current.output)
+            and (self._folder / earlier.output).is_file()
         )
 
-    def add(self, record: Record) -> None:
-        """Append a line and hand it to the system."""
+    def add(self, record: ManifestRecord) -> None:
+        """Append a line; `RunError` where it cannot be written."""
         self._records[record.path] = record
-        try:
-            with self._path.open("a") as file:
-                file.write(_line(record))
-        except OSError as error:
-            raise RunError(f"cannot write {self._path}: {error.strerror}") from error
+        self._log.append(asdict(record))
 
 
 def file_hash(path: Path) -> str:
@@ -79,16 +71,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _line(record: Record) -> str:
-    return json.dumps(asdict(record)) + "\n"
-
-
-def _record(line: str) -> Record | None:
-    """Read a line; None for what a kill left half written or another program wrote."""
+def _record(line: Mapping[str, Any]) -> ManifestRecord | None:
+    """Read a line; None for a line of another program."""
     try:
-        content = json.loads(line)
-        # older versions' lines lack the fields that have defaults
-        known = {f.name for f in fields(Record)}
-        return Record(**{key: content[key] for key in known & content.keys()})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        # lines of earlier versions lack fields that have defaults
+        names = {field.name for field in fields(ManifestRecord)}
+        return ManifestRecord(**{name: line[name] for name in names & line.keys()})
+    except TypeError:
         return None

@@ -1,4 +1,4 @@
-"""How large a piece of an image goes through a network on this machine?"""
+"""Memory estimates: the peak of a forward pass, and the tile size that fits on this machine."""
 
 from __future__ import annotations
 
@@ -18,97 +18,99 @@ from thinlens.errors import UsageError
 from thinlens.restoration.network import Network, device_of
 
 WORKSPACE = 1.6
-"""Peak memory over the modules' outputs alive: functions leave some too, and convolutions copy to
-blocked layouts. Measured on a CPU with oneDNN: EDSR 1.16, RFDN 1.37, DnCNN 1.50, CARN 1.52,
-rfdn-aim 1.53."""
+"""Ratio of peak memory to the peak of the activations: functions allocate some too, and
+convolutions copy to blocked layouts. Measured on a CPU with oneDNN: EDSR 1.16, RFDN 1.37, DnCNN
+1.50, CARN 1.52, rfdn-aim 1.53."""
 
 PROBE = 32
-"""Side of the image whose memory is counted; a convolutional network's grows with the area."""
+"""Side in pixels of the input whose activations are counted; those of a convolutional network grow
+with the area."""
 
 ENGINE_PROBE = 256
 """The same for the native engine, which rounds rows up to whole vectors."""
 
 SMALL = 256
-"""Images up to this side squared are not probed: even EDSR's 256 channels at x4 take 1 GiB."""
+"""Images of at most this side squared are not probed: even EDSR's 256 channels at x4 take 1 GiB."""
 
 _MEMORY_INFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 TILE_BYTES = 2**30
-"""The most memory that a tile is given: larger ones are hardly faster."""
+"""Most bytes for one tile: larger tiles are hardly faster."""
 
 STEP = 16
-"""Sides of tiles are multiples of it, so that they do not follow every free byte."""
+"""Sides of tiles are multiples of it, in pixels, so that they do not depend on every free byte."""
 
 
 def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int]) -> int | None:
     """Return the side of the largest cores for a batch of `shape` `[B, C, h, w]`; None: no cut.
 
-    A tile and its margin, asked for only if the image must be cut, take half of what is free and
-    at most `TILE_BYTES`. Raises a `UsageError` if that is no room for a tile as large as the
-    margin. Where the system does not say what is free, `TILE_BYTES` counts alone.
+    A tile with its margin, which is called only if the image must be cut, takes at most half of
+    the free memory and `TILE_BYTES`. Raises a `UsageError` if a tile as large as the margin does
+    not fit. Where the system does not report free memory, `TILE_BYTES` alone counts.
     """
     area = shape[-2] * shape[-1]
     if area <= SMALL**2:
         return None
-    needed, there = peak_bytes(network, shape), available_bytes(device_of(network))
-    room = TILE_BYTES if there is None else min(TILE_BYTES, there // 2)
-    if needed <= room:
+    needed, free = peak_bytes(network, shape), available_bytes(device_of(network))
+    limit = TILE_BYTES if free is None else min(TILE_BYTES, free // 2)
+    if needed <= limit:
         return None
     around = margin()
-    edge = (math.isqrt(int(room * area / needed)) - 2 * around) // STEP * STEP
+    edge = (math.isqrt(int(limit * area / needed)) - 2 * around) // STEP * STEP
     if edge < max(STEP, around):
         raise UsageError(
             f"an image of {shape[-1]}x{shape[-2]} needs about {needed / 2**30:.1f} GiB as a whole, "
-            f"and the {room / 2**30:.1f} GiB that are free leave no room for tiles with a margin "
-            f"of {around} pixels: wanted more memory"
+            f"and the {limit / 2**30:.1f} GiB that are free do not hold tiles with a margin of "
+            f"{around} pixels: wanted more memory"
         )
     return edge
 
 
 def peak_bytes(network: Network, shape: torch.Size) -> int:
-    """Estimate the most memory that a forward on a batch of `shape` `[B, C, h, w]` holds at once.
+    """Estimate the peak memory of a forward pass on a batch of `shape` `[B, C, h, w]`, in bytes.
 
-    The modules' outputs alive during a small forward are added up and scaled by the area; an
-    engine says itself what it takes. 0 for what computes outside both.
+    The activations of a small forward pass are counted and scaled by the area; a compiled engine
+    knows its own size. 0 for networks that are neither.
     """
     area = shape[-2] * shape[-1]
     if isinstance(network, Compiled):
-        taken = network.plan(Size(shape[1], ENGINE_PROBE, ENGINE_PROBE)).bytes
-        return taken * area // ENGINE_PROBE**2
+        planned = network.plan(Size(shape[1], ENGINE_PROBE, ENGINE_PROBE)).bytes
+        return planned * area // ENGINE_PROBE**2
     probe = torch.zeros(*shape[:2], PROBE, PROBE, device=device_of(network))
-    live = _LiveBytes()
-    hook = register_module_forward_hook(live.note)
+    activations = _ActivationBytes()
+    hook = register_module_forward_hook(activations.add)
     try:
         with torch.inference_mode():
             network(probe)
     finally:
         hook.remove()
-    return int(live.peak * WORKSPACE * area / PROBE**2)
+    return int(activations.peak * WORKSPACE * area / PROBE**2)
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Return the memory that a process may still take, or None where the system does not say."""
+    """Return the bytes that this process can still allocate, or None where the system does not
+    report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     limits = [_machine_free(), _group_free()]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-class _LiveBytes:
-    """Counts the bytes of the modules' outputs that are alive, and the most of them."""
+class _ActivationBytes:
+    """Counts the bytes of the module outputs that are allocated, and their peak."""
 
     def __init__(self) -> None:
-        self._alive: dict[int, int] = {}
+        self._allocated: dict[int, int] = {}
         self.peak = 0
 
-    def note(self, module: nn.Module, inputs: object, output: object) -> None:
-        """Take part in a forward as a hook of every module."""
-        if isinstance(output, Tensor) and id(output) not in self._alive:
-            self._alive[id(output)] = output.nbytes
-            weakref.finalize(output, self._alive.pop, id(output))
-            self.peak = max(self.peak, sum(self._alive.values()))
+    def add(self, module: nn.Module, inputs: object, output: object) -> None:
+        """Count an output until it is freed; a forward hook of every module."""
+        if isinstance(output, Tensor) and id(output) not in self._allocated:
+            self._allocated[id(output)] = output.nbytes
+            weakref.finalize(output, self._allocated.pop, id(output))
+            self.peak = max(self.peak, sum(self._allocated.values()))
 
 
 def _machine_free() -> int | None:
@@ -122,11 +124,11 @@ def _machine_free() -> int | None:
 
 
 def _group_free() -> int | None:
-    """Return what the container's control group (version 2) leaves, if it limits memory."""
+    """Return the free bytes of the container's control group (version 2), if it has a limit."""
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
-        # The file cache counts as used but makes room when asked.
+        # The file cache counts as used, and the kernel frees it on demand.
         lines = (_CGROUP / "memory.stat").read_text().splitlines()
         statistics = dict(line.split() for line in lines)
     except OSError:

@@ -1,58 +1,122 @@
-"""What does restoration ask of a network?"""
+"""Restorers and networks: the protocol of what restores images, and batched inference on tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from thinlens.images.rows import Rows
+from thinlens.errors import RunError, UsageError
+from thinlens.images.rows import RowReader
+from thinlens.models.tile_position import TilePosition, tile_positions
 
 Network = Callable[[Tensor], Tensor]
-"""Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or what an engine made."""
+"""Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or a compiled engine."""
+
+TILE_BATCH = 16
+"""Tiles in one forward pass: memory does not grow with the image."""
 
 
 @runtime_checkable
 class Restorer(Protocol):
-    """Restores images of any size its own way: in tiles, by several networks."""
+    """Restores images of any size by its own method: by tiles, or by several networks."""
 
     def identities(self) -> tuple[str, ...]:
-        """Return names of all that results depend on but the images; manifests hold the first, or,
-        of earlier versions, one of the others."""
+        """Return fingerprints of all that results depend on except the images.
+
+        Manifests hold the first; the others are those of earlier versions.
+        """
         ...
 
     def bands(
         self,
-        image: Rows,
+        image: RowReader,
         finish: Callable[[Tensor], Tensor],
         check: Callable[[], None] | None = None,
     ) -> Iterator[Tensor]:
         """Yield the result from top to bottom, as `restoration.tiled.Tiler.bands` does."""
         ...
 
-    def account(self) -> dict[str, Any]:
-        """Return what the manifest says of the last image, by the names of `Record`'s fields."""
+    def manifest_fields(self) -> dict[str, Any]:
+        """Return the fields of `ManifestRecord` that describe the last image."""
         ...
+
+
+class TileTooLargeError(RunError):
+    """A single tile does not fit into memory."""
 
 
 @contextmanager
 def evaluating(network: Network) -> Iterator[None]:
-    """Put a module into evaluation mode and every part of it back into its own afterwards."""
-    parts = list(network.modules()) if isinstance(network, nn.Module) else []
-    training = [part for part in parts if part.training]
+    """Put a module into evaluation mode; restore the mode of every submodule afterwards."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    training = [module for module in modules if module.training]
     try:
-        for part in training:
-            part.training = False
+        for module in training:
+            module.training = False
         yield
     finally:
-        for part in training:
-            part.training = True
+        for module in training:
+            module.training = True
 
 
 def device_of(network: Network) -> torch.device:
-    """Return where the network's weights lie, the CPU for what has none of torch's."""
+    """Return the device of the network's parameters, the CPU if it has no torch parameters."""
     weights = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def run_tiles(network: Network, tiles: Tensor, places: Sequence[TilePosition] = ()) -> Tensor:
+    """Restore float tiles `[T, C, h, w]` to `[T, C, H, W]`, clipped to [0, 1], on the CPU.
+
+    `places` are the positions of the tiles in their image, one each, or none where tiles are whole
+    images. A batch that does not fit into memory is halved. Raises `TileTooLargeError` where a
+    single tile does not fit, `RunError` for NaN or infinity in a result.
+    """
+    results: list[Tensor] = []
+    done, batch = 0, TILE_BATCH
+    while done < len(tiles):
+        inputs = tiles[done : done + batch]
+        result = _forward(network, inputs, places[done : done + batch])
+        if result is not None:
+            results.append(result)
+            done += len(inputs)
+        elif len(inputs) > 1:
+            batch = len(inputs) // 2
+        else:
+            size = f"{tiles.shape[-1]}x{tiles.shape[-2]}"
+            raise TileTooLargeError(f"a tile of {size} does not fit into memory")
+    return torch.cat(results)
+
+
+def _forward(network: Network, inputs: Tensor, places: Sequence[TilePosition]) -> Tensor | None:
+    """Run one batch; return None if it does not fit into memory."""
+    try:
+        with torch.inference_mode(), evaluating(network), tile_positions(places):
+            output = network(inputs.to(device_of(network)))
+            return _image(output, inputs.ndim).clamp(0, 1).float().cpu()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # Outside of the handler the tensors of the failed forward are released.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def _image(output: Tensor, ndim: int) -> Tensor:
+    """Raise unless an output is a batch of finite images."""
+    if output.ndim != ndim:
+        raise UsageError("the network returns no image: wanted a network that restores images")
+    if not torch.isfinite(output).all():
+        raise RunError("the network gave NaN or infinity: its weights may be damaged")
+    return output
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an exception means that memory does not suffice."""
+    # torch on a CPU raises a plain RuntimeError: only its message differs.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)

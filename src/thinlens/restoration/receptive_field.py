@@ -1,4 +1,4 @@
-"""How far around a tile must a network look so that the tile equals the whole image?
+"""Receptive field measurement: the margin at which tiles equal the whole image.
 
 Measured on the network itself, along one axis at a time, on thin strips of noise.
 """
@@ -13,65 +13,67 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.tiles import round_up
-from thinlens.models.tile_position import Place, placed
+from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.restoration.network import Network, device_of, evaluating
 
 EXACT = 3e-6
-"""The largest difference on noise at which a tile equals the whole image: sums in another order
-give it. Images excite networks less: theirs stays below 1e-6."""
+"""Largest difference, on noise in [0, 1], at which a tile counts as equal to the whole image:
+summation in another order reaches it. On photographs the difference stays below 1e-6."""
 
 ROUNDING = 3e-7
-"""A few units in the last place of float32 near 1: smaller changes of a result are not felt."""
+"""Changes of a result below this count as rounding: a few units in the last place of float32
+near 1."""
 
 NEAR = 64
-"""Receptive radii up to this are margins as they are. Beyond it (attention at low resolution)
-nearly all of the field has no weight, and the margin is what was felt."""
+"""Receptive radii up to this, in pixels, are used as margins. Beyond it (attention at low
+resolution) most of the field has no weight, and the effective radius is the margin."""
 
 WIDE_MARGIN = 32
-"""For networks that look at the whole image, so that no margin is enough."""
+"""Margin in pixels for networks that depend on the whole image, for which no margin is enough."""
 
 LENGTHS = (240, 432, 816)
-"""Of the strips; the next is taken while a network sees from the middle to an end."""
+"""Lengths of the strips in pixels; the next is used while the field reaches from the middle of a
+strip to its end."""
 
 STRIP = 16
-"""Pixels across a strip."""
+"""Width of a strip in pixels."""
 
 BAND = 48
-"""Pixels in the middle of a strip that get another content. It and what is beside it are multiples
-of nearly every grid."""
+"""Length in pixels of the middle of a strip that is replaced. It and the rest of the strip are
+multiples of nearly every grid."""
 
 GRIDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Where tiles may begin: multiples of the first at which a window gives what the whole gives."""
+"""Tile alignments in pixels that are tried, in this order."""
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What a network needs around a tile, in pixels of the input."""
+    """The surroundings that a network needs around a tile, in pixels of the input."""
 
     radius: int | None
-    """Nothing farther away can change the result; None: everything can."""
-    felt: int
-    """Other content farther away than this changed the result by less than `ROUNDING`."""
+    """Pixels farther away never change the result; None: the whole image may."""
+    effective_radius: int
+    """Pixels farther away change the result by less than `ROUNDING`."""
     grid: int
-    """Tiles begin at its multiples."""
+    """Tiles begin at multiples of it."""
     error: float
     """The largest difference between a tile with `margin` and the whole image on noise, for results
-    up to 1: real images differ less."""
+    up to 1; smaller on photographs."""
 
     @property
     def exact(self) -> bool:
-        """Whether tiles with `margin` give what the whole image gives."""
+        """Whether tiles with `margin` equal the whole image."""
         return self.radius is not None and self.error <= EXACT
 
     @property
     def margin(self) -> int:
-        """How many pixels around a tile the network is given."""
+        """The pixels around a tile that the network gets as input."""
         if self.radius is None:
             return WIDE_MARGIN
-        return self.radius if self.radius <= NEAR else min(self.radius, self.felt)
+        return self.radius if self.radius <= NEAR else min(self.radius, self.effective_radius)
 
     def sentence(self) -> str:
-        """Say what tiles can promise."""
+        """Describe how tiles compare with the whole image."""
         if self.exact:
             return f"tiles with a margin of {self.margin} equal the whole image"
         why = "looks at the whole image" if self.radius is None else "depends on where a tile lies"
@@ -82,21 +84,24 @@ class ReceptiveField:
 
 
 def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
-    """Measure a network that maps `[B, channels, h, w]` to images; its weights decide.
+    """Measure a network that maps `[B, channels, h, w]` to images, with its present weights.
 
-    What the values can reach is asked of the torch module that an engine was made from.
+    For a compiled engine the radii are measured on the torch module that it was compiled from.
+
+    >>> measure_receptive_field(torch.nn.Conv2d(1, 1, 5, padding=2), channels=1).radius
+    2
     """
     module: Network = getattr(network, "module", network)
     with torch.inference_mode(), evaluating(module):
         radius = _radius(module, channels)
-        felt = _felt(module, channels, radius)
-        least = ReceptiveField(radius, felt, 1, math.inf)
-        grid, error = _grid(network, channels, least.margin)
-    return ReceptiveField(radius and round_up(radius, grid), round_up(felt, grid), grid, error)
+        effective = _effective_radius(module, channels, radius)
+        margin = ReceptiveField(radius, effective, 1, math.inf).margin
+        grid, error = _grid(network, channels, margin)
+    return ReceptiveField(radius and round_up(radius, grid), round_up(effective, grid), grid, error)
 
 
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
-    """Return the smallest grid on which windows are as good as on any, and their error."""
+    """Return the smallest grid whose error is at most twice the least one, and its error."""
     strips = _strips(network, channels, 2 * round_up(margin, GRIDS[-1]) + 4 * GRIDS[-1])
     wholes = [network(strip) for strip in strips]
     errors: dict[int, float] = {}
@@ -113,76 +118,76 @@ def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
 
 
 def _radius(module: Network, channels: int) -> int | None:
-    """Spoil a part of a strip by NaN, which no weight of zero hides, and see how far it spreads."""
+    """Set the middle of a strip to NaN, which no zero weight hides, and measure its spread."""
     for length in LENGTHS:
         strips = _strips(module, channels, length)
-        spread = max(_spread(_changed(module(_other(s, math.nan)).isnan(), s)) for s in strips)
+        spread = max(_spread(_changed(module(_replaced(s, math.nan)).isnan(), s)) for s in strips)
         if spread < (length - BAND) // 2:
             return spread
     return None
 
 
-def _felt(module: Network, channels: int, radius: int | None) -> int:
-    """Replace a part of a strip by its opposite and see how far it is felt."""
+def _effective_radius(module: Network, channels: int, radius: int | None) -> int:
+    """Invert the middle of a strip and measure how far the result changes by `ROUNDING`."""
     if radius is None or radius <= NEAR:
         return radius or 0
     length = next(length for length in LENGTHS if radius < (length - BAND) // 2)
     farthest = 0
     for strip in _strips(module, channels, length):
-        difference = (module(strip) - module(_other(strip, 1.0))).abs()
+        difference = (module(strip) - module(_replaced(strip, 1.0))).abs()
         farthest = max(farthest, _spread(_changed(difference > ROUNDING, strip)))
     return farthest
 
 
 def _spread(changed: Tensor) -> int:
-    """Return how far beyond the band in the middle of a strip a pixel has changed."""
-    places = changed.nonzero()
+    """Return the distance from the middle band of a strip to the farthest changed pixel."""
+    indices = changed.nonzero()
     first = (len(changed) - BAND) // 2
-    if not len(places):
+    if not len(indices):
         return 0
-    return max(0, first - int(places.min()), int(places.max()) - (first + BAND - 1))
+    return max(0, first - int(indices.min()), int(indices.max()) - (first + BAND - 1))
 
 
 def _error(network: Network, strip: Tensor, whole: Tensor, cut: tuple[int, int]) -> float:
-    """Compare a window with the same place in the result of the whole strip.
+    """Return the largest difference of a window from the result of the whole strip.
 
-    `cut` is the margin to leave out and the grid that the window begins and ends on.
+    `cut` is the margin, which is not compared, and the grid on which the window begins and ends.
     """
     margin, grid = cut
     axis, length = (2, strip.shape[2]) if strip.shape[2] > STRIP else (3, strip.shape[3])
     start, stop = grid, (length - grid - 1) // grid * grid
-    place = Place(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
+    place = TilePosition(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
     try:
-        with placed([place]):
+        with tile_positions([place]):
             tile = network(strip.narrow(axis, start, stop - start).contiguous())
     except UsageError:
-        return math.inf  # the network itself refuses this grid
+        return math.inf  # the network does not accept inputs of this grid
     scale = whole.shape[axis] // length
     first, size = margin * scale, (stop - start - 2 * margin) * scale
-    there = whole.narrow(axis, start * scale + first, size)
+    expected = whole.narrow(axis, start * scale + first, size)
     largest = whole.abs().max().clamp(min=1)
-    difference = (tile.narrow(axis, first, size) - there).abs().max() / largest
+    difference = (tile.narrow(axis, first, size) - expected).abs().max() / largest
     return float(difference.nan_to_num(math.inf))
 
 
 def _strips(network: Network, channels: int, length: int) -> list[Tensor]:
-    """Make noise `[1, C, length, STRIP]` and `[1, C, STRIP, length]` where the network runs."""
+    """Draw noise `[1, C, length, STRIP]` and `[1, C, STRIP, length]` on the network's device."""
     generator = torch.Generator().manual_seed(0)
     strip = torch.rand(1, channels, length, STRIP, generator=generator).to(device_of(network))
     return [strip, strip.mT.contiguous()]
 
 
-def _other(strip: Tensor, content: float) -> Tensor:
-    """Replace the band in the middle of a strip by its distance from `content`."""
+def _replaced(strip: Tensor, content: float) -> Tensor:
+    """Replace the middle band of a strip by `content` less its values."""
     axis = 2 if strip.shape[2] > STRIP else 3
-    other = strip.clone()
-    band = other.narrow(axis, (strip.shape[axis] - BAND) // 2, BAND)
+    result = strip.clone()
+    band = result.narrow(axis, (strip.shape[axis] - BAND) // 2, BAND)
     band.copy_(content - band)
-    return other
+    return result
 
 
 def _changed(differs: Tensor, strip: Tensor) -> Tensor:
-    """Tell for every place along a strip whether any result there differs."""
+    """Return for every position along a strip whether any value of the result differs."""
     axis = 2 if strip.shape[2] > STRIP else 3
     lines = differs.transpose(axis, 0).flatten(1).any(1)
     return lines.view(strip.shape[axis], -1).any(1)

@@ -57,29 +57,29 @@ def test_the_budget_is_met_and_nothing_more_fits(
     st.sets(st.sampled_from(["layer0", "layer1"])),
 )
 def test_a_budget_is_refused_exactly_when_no_allocation_meets_it(
-    problem: tuple[Tables, Energies], part: Fraction, droppable: set[str]
+    problem: tuple[Tables, Energies], part: Fraction, allow_zero: set[str]
 ) -> None:
     tables, energies = problem
     dense = sum(costs[-1] for costs in tables.values())
-    choices = product(*(range(name not in droppable, len(costs)) for name, costs in tables.items()))
+    choices = product(*(range(name not in allow_zero, len(costs)) for name, costs in tables.items()))
     reachable = any(
         sum(costs[n] for costs, n in zip(tables.values(), choice, strict=True)) <= part * dense
         for choice in choices
     )
     if reachable:
-        found = allocate(tables, energies, Budget(part), droppable=droppable)
+        found = allocate(tables, energies, Budget(part), allow_zero=allow_zero)
         assert found.cost <= part * dense
-        assert all(n or name in droppable for name, n in found.n.items())
+        assert all(n or name in allow_zero for name, n in found.n.items())
     else:
         with pytest.raises(UsageError, match="the lowest reachable is"):
-            allocate(tables, energies, Budget(part), droppable=droppable)
+            allocate(tables, energies, Budget(part), allow_zero=allow_zero)
 
 
 def test_the_named_lowest_budget_is_reachable() -> None:
     tables, energies = {"a": [0, 1, 2, 3], "b": [0, 5, 10, 15]}, {"a": [1.0] * 3, "b": [1.0] * 3}
     with pytest.raises(UsageError, match=r"the lowest reachable is 33\.34%"):
-        allocate(tables, energies, Budget.of("1/4"))
-    assert allocate(tables, energies, Budget.of("33.34%")).n == {"a": 1, "b": 1}
+        allocate(tables, energies, Budget.parse("1/4"))
+    assert allocate(tables, energies, Budget.parse("33.34%")).n == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "dncnn-17"])
@@ -99,9 +99,9 @@ def test_what_is_left_goes_where_it_keeps_most_energy_per_cost() -> None:
     # units fit, and of a and c the one with more energy per multiply-add is bought first.
     tables = {"a": [0, 1, 2, 3, 4, 5], "b": [0, 10, 20, 30, 40, 50], "c": [0, 1, 2, 3, 4, 5]}
     energies = {"a": [9, 9, 1, 1, 1.0], "b": [99.0] * 5, "c": [9, 9, 2, 2, 0.5]}
-    assert allocate(tables, energies, Budget.of("24/60")).n == {"a": 2, "b": 2, "c": 2}
-    assert allocate(tables, energies, Budget.of("26/60")).n == {"a": 2, "b": 2, "c": 4}
-    assert allocate(tables, energies, Budget.of("27/60")).n == {"a": 3, "b": 2, "c": 4}
+    assert allocate(tables, energies, Budget.parse("24/60")).n == {"a": 2, "b": 2, "c": 2}
+    assert allocate(tables, energies, Budget.parse("26/60")).n == {"a": 2, "b": 2, "c": 4}
+    assert allocate(tables, energies, Budget.parse("27/60")).n == {"a": 3, "b": 2, "c": 4}
 
 
 def test_rank_energies_sum_squares_by_rank() -> None:

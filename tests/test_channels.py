@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.channels.filter import Filter, masked, without
-from thinlens.methods.channels.order import leaving_order
+from thinlens.methods.channels.filter import Filter, zero_channels, remove_channels
+from thinlens.methods.channels.order import pruning_order
 from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.channel_cost import ChannelCost
-from thinlens.sparsity.channels import find_channels
+from thinlens.sparsity.channels import trace_channels
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
@@ -109,10 +109,10 @@ COUNTED = ("gate", "exchange")
 @pytest.mark.parametrize("name", CASES)
 def test_what_leaves_with_what(name: str) -> None:
     act, out, extra, wanted = CASES[name]
-    channels = find_channels(Net(act, out, extra), EXAMPLE)
+    channels = trace_channels(Net(act, out, extra), EXAMPLE)
     one, two = channels.axes["one.weight"][0], channels.axes["two.weight"][0]
     assert one is not None and two is not None
-    assert channels.obstacles == []
+    assert channels.unprunable_ops == []
     found = [[i for i in range(8) if one[i] == label != 0] for label in two]
     assert found == wanted
 
@@ -130,9 +130,9 @@ def test_what_mixes_channels_keeps_them_and_is_named(
     act: Callable[[Tensor, Tensor], Tensor], obstacle: str
 ) -> None:
     network = Net(act, 1 if obstacle == "mean" else 8, nn.Identity())
-    channels = find_channels(network, EXAMPLE)
-    assert channels.obstacles == [obstacle]
-    assert leaving_order(network, channels, 1) == []
+    channels = trace_channels(network, EXAMPLE)
+    assert channels.unprunable_ops == [obstacle]
+    assert pruning_order(network, channels, 1) == []
 
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
@@ -156,11 +156,11 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
         if tensor.is_floating_point() and tensor.ndim == 1:
             tensor.uniform_(0.5, 1.5)  # batch statistics that are not 0 and 1
     example = (1, image_channels(model), 24, 24)
-    channels = find_channels(model, example)
-    order = leaving_order(model, channels, least=1)
+    channels = trace_channels(model, example)
+    order = pruning_order(model, channels, least=1)
     dead = [leaver.label for leaver in order[: -(-len(order) // 2)]]
     before = copy.deepcopy(model.state_dict())
-    thin, full = without(model, channels, dead), masked(model, channels, dead)
+    thin, full = remove_channels(model, channels, dead), zero_channels(model, channels, dead)
     image = torch.rand(2, *example[1:])
     with torch.no_grad():
         torch.testing.assert_close(thin(image), full(image), rtol=0, atol=1e-5)
@@ -175,11 +175,11 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
 @pytest.mark.parametrize("name", COUNTED)
 def test_code_that_counts_channels_is_refused_and_not_broken(name: str) -> None:
     network = Net(*CASES[name][:3])
-    method = Filter(budget=Budget.of("1/2"), example=EXAMPLE, least=1)
+    method = Filter(budget=Budget.parse("1/2"), example=EXAMPLE, least=1)
     with pytest.raises(UsageError, match="does not bear fewer channels"):
         method.run(network, RandomData(), Trainer(Settings(steps=0)))
 
 
 def test_a_network_that_does_not_run_is_one_sentence() -> None:
     with pytest.raises(UsageError, match=r"cannot run on an input of shape \(1, 5, 24, 24\)"):
-        find_channels(crossed(), (1, 5, 24, 24))
+        trace_channels(crossed(), (1, 5, 24, 24))

@@ -20,12 +20,12 @@ from thinlens.sparsity.cost import (
     kept_weights,
     masked_cost,
     prunable_macs,
-    pruned_macs,
-    table,
+    kept_macs,
+    layer_costs,
 )
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.masking import attach
-from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.pattern import pattern_from_ranks
 from thinlens.sparsity.prunable import find_layers
 from thinlens.sparsity.ranks import magnitude_ranks
 
@@ -62,9 +62,9 @@ def test_a_table_counts_what_the_masks_keep(
 ) -> None:
     module, shape = made
     (layer,) = find_layers(module, shape, m=m, policy="pad", keep_dense=[])
-    costs = table(layer)
+    costs = layer_costs(layer)
     n = data.draw(st.integers(0, m))
-    kept = from_ranks(magnitude_ranks(module.weight, module, m), n, m).kept
+    kept = pattern_from_ranks(magnitude_ranks(module.weight, module, m), n, m).kept
     assert kept_weights(layer, n) == kept
     assert costs[n] * layer.weights == kept * layer.macs
     assert (len(costs), costs[0], costs[m]) == (m + 1, 0, layer.macs)
@@ -93,7 +93,7 @@ def test_what_a_pattern_saves_is_the_same_in_every_convention(name: str) -> None
     network, shape = create(name, **MODELS[name].tiny), (1, MODELS[name].channels, 20, 17)
     found = find_layers(network, shape, m=4)
     n = {layer.name: 1 + index % 4 for index, layer in enumerate(found) if layer.prunable}
-    saved = prunable_macs(found) - pruned_macs(found, n)
+    saved = prunable_macs(found) - kept_macs(found, n)
     assert saved > 0
     # ClassPruning charges transposed layers by their output, and linear ones not at all
     outputs = sum(
@@ -130,7 +130,7 @@ def test_parameters_count_what_is_stored() -> None:
         if layer.prunable:
             module = network.get_submodule(layer.name)
             assert isinstance(module, nn.Conv2d)
-            patterns[layer.name] = from_ranks(magnitude_ranks(module.weight, module, 4), 3, 4)
+            patterns[layer.name] = pattern_from_ranks(magnitude_ranks(module.weight, module, 4), 3, 4)
     dense = sum(p.numel() for p in network.parameters())
     removed = sum(p.mask.numel() - p.kept for p in patterns.values())
     n = dict.fromkeys(patterns, 3)
@@ -160,10 +160,10 @@ def test_wrong_use_is_one_sentence() -> None:
     shape = (1, 3, 4, 4)
     found = find_layers(network, shape)
     with pytest.raises(UsageError, match="N = 33"):
-        pruned_macs(found, {"1": 33})
+        kept_macs(found, {"1": 33})
     with pytest.raises(UsageError, match="'0', which is no prunable layer"):
         cost(network, shape, found, {"0": 8})
-    with pytest.raises(UsageError, match="'mine': wanted sls, classpruning, fmp"):
+    with pytest.raises(UsageError, match="'mine': wanted sls, classpruning or fmp"):
         cost(network, shape, found, {}, "mine")
     with pytest.raises(UsageError, match="'2' is not prunable: it makes the image"):
-        table(found[2])
+        layer_costs(found[2])

@@ -45,8 +45,8 @@ def one_dry_run_a_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @lru_cache(maxsize=8)
 def built(name: str, scale: int, width: str) -> Any:
     entry = MODELS[name]
-    config = entry.configured(scale=scale) if scale > 1 else entry.config
-    return entry.build(entry.narrowed(config, Fraction(width)))
+    config = entry.make_config(scale=scale) if scale > 1 else entry.config
+    return entry.build(entry.scale_widths(config, Fraction(width)))
 
 
 def counted(row: Row) -> dict[str, int | None]:

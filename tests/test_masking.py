@@ -13,7 +13,7 @@ from small_layers import bits, layers, masks, zeroed
 from thinlens.errors import UsageError
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import attach, strip
-from thinlens.sparsity.pattern import Pattern, from_ranks
+from thinlens.sparsity.pattern import Pattern, pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 
@@ -23,7 +23,7 @@ def two_convolutions() -> nn.Sequential:
 
 
 def half(layer: PrunableModule) -> Pattern:
-    return from_ranks(magnitude_ranks(layer.weight, layer, 4), 2, 4)
+    return pattern_from_ranks(magnitude_ranks(layer.weight, layer, 4), 2, 4)
 
 
 @given(layers(), st.data())

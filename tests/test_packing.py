@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from small_layers import bits, layers, masks, zeroed
-from thinlens.checkpoints.packing import NO_PLACE, Packed, pack, unpack
+from thinlens.checkpoints.packing import NO_PLACE, PackedWeight, pack, unpack
 from thinlens.errors import UsageError
 from thinlens.sparsity.layout import PrunableModule
-from thinlens.sparsity.pattern import Pattern, Ranked
+from thinlens.sparsity.pattern import Pattern, SharedRanks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -29,8 +29,8 @@ def strange(weight: Tensor, generator: torch.Generator) -> Tensor:
     return raw.view(weight.dtype).reshape(weight.shape)
 
 
-def structure_equal(one: Pattern | Ranked | None, other: Pattern | Ranked) -> bool:
-    if isinstance(one, Ranked) and isinstance(other, Ranked):
+def structure_equal(one: Pattern | SharedRanks | None, other: Pattern | SharedRanks) -> bool:
+    if isinstance(one, SharedRanks) and isinstance(other, SharedRanks):
         return one.m == other.m and torch.equal(one.ranks, other.ranks)
     if isinstance(one, Pattern) and isinstance(other, Pattern):
         return (one.n, one.m) == (other.n, other.m) and torch.equal(one.mask, other.mask)
@@ -72,7 +72,7 @@ def inputs_of(layer: PrunableModule) -> int:
 
 @given(layers(), st.sampled_from((1, 3, 8, 255)))
 def test_ranks_come_back(layer: PrunableModule, m: int) -> None:
-    ranked = Ranked(magnitude_ranks(layer.weight, layer, m), m)
+    ranked = SharedRanks(magnitude_ranks(layer.weight, layer, m), m)
     packed = pack(layer.weight, layer, ranked)
     back, structure = unpack(packed, layer)
     assert packed.encoding == "ranks"
@@ -95,8 +95,8 @@ def test_the_bit_order() -> None:
     """Entry i is bit i % 8 of byte i // 8, in canonical order."""
     layer = nn.Linear(12, 1)
     packed = pack(torch.arange(1.0, 13)[None], layer, Pattern(PATTERN_12))
-    assert packed.parts["mask"].tolist() == [0b00110001, 0b1000]
-    assert packed.parts["values"].tolist() == [1, 5, 6, 12]
+    assert packed.tensors["mask"].tolist() == [0b00110001, 0b1000]
+    assert packed.tensors["values"].tolist() == [1, 5, 6, 12]
 
 
 def test_the_places_of_a_group_that_is_not_full() -> None:
@@ -105,7 +105,7 @@ def test_the_places_of_a_group_that_is_not_full() -> None:
     mask[0, [3, 33]] = True
     packed = pack(torch.arange(64.0)[None], layer, Pattern(mask, 2, 32))
     assert packed.encoding == "index"
-    assert packed.parts["index"].tolist() == [[3, NO_PLACE], [1, NO_PLACE]]
+    assert packed.tensors["index"].tolist() == [[3, NO_PLACE], [1, NO_PLACE]]
     back, structure = unpack(packed, layer)
     assert back.nonzero()[:, 1].tolist() == [3, 33]
     assert structure_equal(structure, Pattern(mask, 2, 32))
@@ -124,19 +124,19 @@ def bytes_of(*numbers: int) -> Tensor:
 
 
 VALUES = torch.arange(1.0, 5)
-BITS = Packed("bitmask", None, None, {"mask": bytes_of(0b00110001, 0b1000), "values": VALUES})
+BITS = PackedWeight("bitmask", None, None, {"mask": bytes_of(0b00110001, 0b1000), "values": VALUES})
 PLACES = torch.tensor([[0, NO_PLACE], [0, 1], [3, NO_PLACE]], dtype=torch.uint8)
-INDEX = Packed("index", 2, 4, {"index": PLACES, "values": VALUES})
+INDEX = PackedWeight("index", 2, 4, {"index": PLACES, "values": VALUES})
 RANKED = bytes_of(*(1, 2, 3, 4) * 3)
-RANKS = Packed("ranks", None, 4, {"ranks": RANKED, "values": torch.arange(12.0)})
-DENSE = Packed("dense", 4, 4, {"": torch.ones(1, 12)})
+RANKS = PackedWeight("ranks", None, 4, {"ranks": RANKED, "values": torch.arange(12.0)})
+DENSE = PackedWeight("dense", 4, 4, {"": torch.ones(1, 12)})
 
 
-def with_part(packed: Packed, name: str, part: Tensor) -> Packed:
-    return replace(packed, parts={**packed.parts, name: part})
+def with_part(packed: PackedWeight, name: str, part: Tensor) -> PackedWeight:
+    return replace(packed, tensors={**packed.tensors, name: part})
 
 
-def with_places(*changes: tuple[int, int, int]) -> Packed:
+def with_places(*changes: tuple[int, int, int]) -> PackedWeight:
     places = PLACES.clone()
     for group, at, place in changes:
         places[group, at] = place
@@ -144,11 +144,11 @@ def with_places(*changes: tuple[int, int, int]) -> Packed:
 
 
 @pytest.mark.parametrize("packed", [BITS, INDEX, RANKS, DENSE])
-def test_the_undamaged_are_read(packed: Packed) -> None:
+def test_the_undamaged_are_read(packed: PackedWeight) -> None:
     weight, structure = unpack(packed, nn.Linear(12, 1))
     again = pack(weight, nn.Linear(12, 1), structure or Pattern(weight != 0))
     assert weight.shape == (1, 12)
-    assert torch.equal(again.parts.get("values", VALUES), packed.parts.get("values", VALUES))
+    assert torch.equal(again.tensors.get("values", VALUES), packed.tensors.get("values", VALUES))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_undamaged_are_read(packed: Packed) -> None:
         (replace(DENSE, n=None), "do not go with"),
     ],
 )
-def test_whatever_does_not_fit_is_refused(packed: Packed, problem: str) -> None:
+def test_whatever_does_not_fit_is_refused(packed: PackedWeight, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         unpack(packed, nn.Linear(12, 1))
 
@@ -201,7 +201,7 @@ def test_whatever_does_not_fit_is_refused(packed: Packed, problem: str) -> None:
 def test_a_short_last_group_has_no_places_after_its_end() -> None:
     """Of 5 channels in groups of 4, the second group has one place."""
     layer = nn.Linear(5, 1)
-    good = Packed("index", 1, 4, {"index": bytes_of(3, 0)[:, None], "values": VALUES[:2]})
+    good = PackedWeight("index", 1, 4, {"index": bytes_of(3, 0)[:, None], "values": VALUES[:2]})
     assert unpack(good, layer)[0].tolist() == [[0, 0, 0, 1, 2]]
     with pytest.raises(UsageError, match="places"):
         unpack(with_part(good, "index", bytes_of(3, 1)[:, None]), layer)

@@ -49,7 +49,7 @@ def by_name(layers: list[Layer]) -> dict[str, Layer]:
 def test_every_layer_of_a_users_network_is_judged() -> None:
     layers = by_name(find_layers(Odd(), (1, 32, 6, 5), m=16))
     assert list(layers)[-1] == "never"  # all others in the order they run
-    reasons = {name: layer.why for name, layer in layers.items()}
+    reasons = {name: layer.reason for name, layer in layers.items()}
     assert reasons == {
         "first": "it is the first convolution",
         "shared": "",
@@ -88,14 +88,14 @@ def test_policies(channels: int, m: int) -> None:
     dividing = [d for d in range(4, m + 1) if channels % d == 0]
     expected = m if channels % m == 0 else max(dividing, default=None)
     assert found["smaller_m"].m == expected
-    assert all(bool(layer.why) == (layer.m is None) for layer in found.values())
+    assert all(bool(layer.reason) == (layer.m is None) for layer in found.values())
 
 
 def test_keep_dense_replaces_the_default() -> None:
     layers = by_name(find_layers(Odd(), (1, 32, 6, 5), m=4, keep_dense={"gate", "up"}))
     assert layers["first"].prunable
     assert layers["last"].prunable
-    assert layers["up"].why == layers["gate"].why == "kept dense on request"
+    assert layers["up"].reason == layers["gate"].reason == "kept dense on request"
     with pytest.raises(UsageError, match="'nothing'"):
         find_layers(Odd(), (1, 32, 6, 5), keep_dense=["nothing"])
 
@@ -183,7 +183,7 @@ def test_functional_use_of_a_layers_weight_is_seen_as_never_called() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.linear(x, self.layer.weight)
 
-    assert [layer.why for layer in find_layers(Functional(), (1, 32))] == [
+    assert [layer.reason for layer in find_layers(Functional(), (1, 32))] == [
         "the network never calls it"
     ]
 

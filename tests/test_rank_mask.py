@@ -17,7 +17,7 @@ from thinlens.sparsity.rank_mask import (
     RankMask,
     independent_priorities,
     ordered_priorities,
-    stacked,
+    stack_padded,
 )
 from thinlens.sparsity.ranks import magnitude_ranks
 
@@ -48,10 +48,10 @@ def straight_through(p: Tensor, tau: float) -> Tensor:
     return (p > tau).to(p.dtype) + p - p.detach()
 
 
-def make(name: str, droppable: bool = False) -> tuple[PrunableModule, RankMask]:
+def make(name: str, allow_zero: bool = False) -> tuple[PrunableModule, RankMask]:
     layer, m = LAYERS[name]
     layer = copy.deepcopy(layer).double()
-    return layer, RankMask(layer, m, droppable=droppable).double()
+    return layer, RankMask(layer, m, allow_zero=allow_zero).double()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=31))
@@ -67,14 +67,14 @@ def test_every_group_keeps_exactly_n_and_they_are_the_largest(name: str) -> None
     layer, mask = make(name)
     magnitudes = in_groups(canonical(layer.weight.detach().abs(), layer), mask.m, fill=-1.0)
     for n in range(1, mask.m + 1):
-        mask.keep(n)
+        mask.set_n(n)
         kept = in_groups(canonical(mask.mask(), layer).double(), mask.m, fill=0.0)
         real = (magnitudes >= 0).sum(1)
         torch.testing.assert_close(kept.sum(1), real.clamp(max=n).double())
         least_kept = torch.where(kept > 0, magnitudes, torch.inf).amin(1)
         most_lost = torch.where(kept > 0, -torch.inf, magnitudes).amax(1)
         assert (least_kept >= most_lost).all()
-        mask.alive = (True,) * mask.m
+        mask.kept_units = (True,) * mask.m
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -87,7 +87,7 @@ def test_all_units_together_are_the_weight_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("gate", [1.0, 0.7, 0.3])
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_gate_is_a_factor_of_every_priority(name: str, gate: float) -> None:
-    layer, mask = make(name, droppable=True)
+    layer, mask = make(name, allow_zero=True)
     with torch.no_grad():
         mask.priorities.uniform_(0.8, 1, generator=torch.Generator().manual_seed(1))
         mask.gate.fill_(gate)
@@ -96,8 +96,8 @@ def test_a_gate_is_a_factor_of_every_priority(name: str, gate: float) -> None:
     p = [k0 * q for q in products(k)]
     units = dense_copies(layer.weight.detach(), layer, mask.m)
     expected = sum(straight_through(q, 0.5) * unit for q, unit in zip(p, units, strict=True))
-    mask.alive = tuple(bool(q > 0.5) for q in p)
-    assert any(mask.alive) == (gate > 0.5)
+    mask.kept_units = tuple(bool(q > 0.5) for q in p)
+    assert any(mask.kept_units) == (gate > 0.5)
     upstream = torch.randn(layer.weight.shape, dtype=torch.float64)
     torch.as_tensor(expected).backward(upstream)
     masked = mask(layer.weight)
@@ -127,7 +127,7 @@ def test_gradients_equal_those_of_m_dense_copies(
     p = products(k) if ordered else [torch.ones((), dtype=k.dtype), *k]
     units = dense_copies(weight, layer, mask.m)
     expected = sum(straight_through(q, 0.5) * unit for q, unit in zip(p, units, strict=True))
-    mask.alive = tuple(bool(q > 0.5) for q in p)
+    mask.kept_units = tuple(bool(q > 0.5) for q in p)
     upstream = torch.randn(weight.shape, dtype=weight.dtype)
     torch.as_tensor(expected).backward(upstream)
 
@@ -151,7 +151,7 @@ def test_the_analytic_gradient_of_priorities_is_right_at_zeros_too(zeros: list[i
 
 def test_stacked_layers_of_different_m_are_what_each_is_alone() -> None:
     short, long = torch.tensor([0.9, 0.8]), torch.tensor([0.7, 0.6, 0.5, 0.4])
-    p = ordered_priorities(stacked([short, long]))
+    p = ordered_priorities(stack_padded([short, long]))
     assert torch.equal(p[0, :3], ordered_priorities(short))
     assert (p[0, 3:] == 0).all()
     assert torch.equal(p[1], ordered_priorities(long))
@@ -177,11 +177,11 @@ def test_a_mask_need_not_be_a_prefix_without_priority_order() -> None:
     layer = nn.Linear(4, 1, bias=False)
     layer.weight.data = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
     mask = RankMask(layer, 4, ordered=False)
-    mask.alive = (True, False, True, False)
+    mask.kept_units = (True, False, True, False)
     assert torch.equal(mask(layer.weight), torch.tensor([[4.0, 0.0, 0.0, 2.0]]))
-    mask.keep(3)  # the best of the dead comes back
+    mask.set_n(3)  # the best of the dead comes back
     assert torch.equal(mask(layer.weight), torch.tensor([[4.0, 0.0, 3.0, 2.0]]))
-    mask.keep(1)
+    mask.set_n(1)
     assert torch.equal(mask(layer.weight), torch.tensor([[4.0, 0.0, 0.0, 0.0]]))
 
 
@@ -189,10 +189,10 @@ def test_regrouping_counts_the_entries_that_flip() -> None:
     layer = nn.Linear(4, 2, bias=False)
     layer.weight.data = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
     mask = RankMask(layer, 4)
-    mask.keep(2)
+    mask.set_n(2)
     swapped = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 2.0, 3.0, 1.0]])
-    assert mask.regroup(magnitude_ranks(swapped, layer, 4)) == 2
-    assert mask.regroup(magnitude_ranks(swapped, layer, 4)) == 0
+    assert mask.update_ranks(magnitude_ranks(swapped, layer, 4)) == 2
+    assert mask.update_ranks(magnitude_ranks(swapped, layer, 4)) == 0
 
 
 def test_a_frozen_mask_asks_nothing_of_its_priorities() -> None:
@@ -212,7 +212,7 @@ def test_strip_takes_a_rank_mask_off() -> None:
     names = set(layer.state_dict())
     mask = RankMask(layer, 8)
     parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
-    mask.keep(3)
+    mask.set_n(3)
     plain, patterns = strip(nn.Sequential(layer))
     pattern = patterns["0"]
     assert (pattern.n, pattern.m) == (3, 8)

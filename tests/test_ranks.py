@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from small_layers import layers
 from thinlens.errors import UsageError
 from thinlens.sparsity.layout import PrunableModule, canonical
-from thinlens.sparsity.pattern import Pattern, Ranked, from_ranks
+from thinlens.sparsity.pattern import Pattern, SharedRanks, pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks, ranks
 
 
@@ -28,7 +28,7 @@ def test_ranks_are_a_permutation_of_every_group(layer: PrunableModule, m: int) -
     assert ranked.shape == layer.weight.shape
     for group in groups_of(ranked, layer, m):
         assert sorted(group) == list(range(1, len(group) + 1))
-    Ranked(ranked, m).check(layer)
+    SharedRanks(ranked, m).check(layer)
 
 
 @given(layers(), st.integers(1, 8), st.data())
@@ -36,7 +36,7 @@ def test_a_mask_keeps_the_n_best_and_of_equals_the_first(
     layer: PrunableModule, m: int, data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(1, m))
-    pattern = from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
+    pattern = pattern_from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
     pattern.check(layer)
     kept = groups_of(pattern.mask, layer, m)
     for values, alive in zip(groups_of(layer.weight.abs(), layer, m), kept, strict=True):
@@ -82,17 +82,17 @@ def test_an_m_that_uint8_cannot_hold_is_refused(m: int) -> None:
         (Pattern(torch.ones(1, 3, dtype=torch.bool)), "shaped"),
         (Pattern(torch.ones(1, 4)), "bool"),
         (Pattern(torch.tensor([[True, True, False, False]]), 1, 2), "keeps 2"),
-        (Ranked(torch.tensor([[1, 2, 1, 1]], dtype=torch.uint8), 2), "no permutation"),
-        (Ranked(torch.tensor([[0, 1, 1, 2]], dtype=torch.uint8), 2), "no permutation"),
-        (Ranked(torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8), 3), "no permutation"),
-        (Ranked(torch.tensor([[1, 2, 1, 2]]), 2), "uint8"),
+        (SharedRanks(torch.tensor([[1, 2, 1, 1]], dtype=torch.uint8), 2), "no permutation"),
+        (SharedRanks(torch.tensor([[0, 1, 1, 2]], dtype=torch.uint8), 2), "no permutation"),
+        (SharedRanks(torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8), 3), "no permutation"),
+        (SharedRanks(torch.tensor([[1, 2, 1, 2]]), 2), "uint8"),
     ],
 )
-def test_what_does_not_fit_a_layer_is_refused(pattern: Pattern | Ranked, problem: str) -> None:
+def test_what_does_not_fit_a_layer_is_refused(pattern: Pattern | SharedRanks, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         pattern.check(nn.Linear(4, 1))
 
 
 def test_a_branch_of_shared_ranks_is_the_mask_of_its_n() -> None:
-    ranked = Ranked(torch.tensor([[1, 2, 2, 1]], dtype=torch.uint8), 2)
+    ranked = SharedRanks(torch.tensor([[1, 2, 2, 1]], dtype=torch.uint8), 2)
     assert ranked.pattern(1).mask.tolist() == [[True, False, False, True]]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from small_networks import RandomData, crossed
 from thinlens.api import load, save
 from thinlens.engine.compiled import compile as compile_module
-from thinlens.experiments.networks import task_of
+from thinlens.experiments.networks import default_task
 from thinlens.methods.sls.method import Sls
 from thinlens.models import MODELS, create
 from thinlens.sparsity.budget import Budget
@@ -77,7 +77,7 @@ def test_a_branch_that_does_nothing_is_dropped_and_its_file_and_engine_are_right
         nn.init.constant_(values, 1e-6)
     method = Sls.preset(
         "plus",
-        budget=Budget.of("1/4"),
+        budget=Budget.parse("1/4"),
         example=EXAMPLE,
         m=8,
         drop=True,
@@ -101,7 +101,7 @@ def test_a_branch_that_does_nothing_is_dropped_and_its_file_and_engine_are_right
     with torch.inference_mode():
         expected = thin.module(image)
     torch.testing.assert_close(compile_module(thin)(image), expected, rtol=1e-5, atol=1e-5)
-    save(tmp_path / "thin", thin, model="edsr", task=task_of("edsr", thin.module))
+    save(tmp_path / "thin", thin, model="edsr", task=default_task("edsr", thin.module))
     again = load(tmp_path / "thin")
     assert again.patterns["body.0.body.2"].n == 0
     with torch.inference_mode():

@@ -19,20 +19,20 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.manifest import Manifest, read_manifest
-from thinlens.checkpoints.safe_build import build, is_narrowed, sketch
-from thinlens.checkpoints.tensors import Structures, assemble, disassemble, own_tensors
+from thinlens.checkpoints.config_file import CheckpointConfig, read_config
+from thinlens.checkpoints.safe_build import build_from_config, is_resized, build_meta
+from thinlens.checkpoints.tensors import WeightStructures, unpack_network, pack_network, unique_tensors
 from thinlens.dynamic.routed import Routed
 from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.pattern import Pattern, Patterns, Ranked
+from thinlens.sparsity.pattern import Pattern, Patterns, SharedRanks
 
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 NEXT_FILE = "next.safetensors"
 
-LARGEST_FILE = 4 * 2**30
+LARGEST_TENSORS_FILE = 4 * 2**30
 """Bytes of the tensors file that are read at most: a billion weights."""
 
 
@@ -44,7 +44,7 @@ class Checkpoint:
     """Plain, in evaluation mode, with its zeros in place."""
     patterns: dict[str, Pattern]
     """The masks by module name, bit for bit as they were saved."""
-    ranks: dict[str, Ranked]
+    ranks: dict[str, SharedRanks]
     """Weights that branches share, by module name."""
     model: str
     """The key of its network in `MODELS`."""
@@ -62,7 +62,7 @@ def save(
     *,
     model: str,
     task: Mapping[str, Any],
-    patterns: Structures | None = None,
+    patterns: WeightStructures | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> int:
     """Write `module`, a plain network of `MODELS[model]`, and return the packed file's bytes.
@@ -75,9 +75,9 @@ def save(
         raise UsageError(f"{type(module).__name__} has no config: it is no network of thinlens")
     patterns = patterns or {}
     _check_dead(module, patterns)
-    tensors, entries = disassemble(module, patterns)
+    tensors, entries = pack_network(module, patterns)
     packed_file = safetensors.torch.save(tensors)
-    manifest = Manifest(
+    manifest = CheckpointConfig(
         model=model,
         config=asdict(config),
         task=dict(task),
@@ -86,9 +86,9 @@ def save(
         sha256=hashlib.sha256(packed_file).hexdigest(),
         tensors=entries,
     )
-    if is_narrowed(manifest):
+    if is_resized(manifest):
         manifest = replace(manifest, narrowed=True)
-    sketch(manifest)
+    build_meta(manifest)
     text = manifest.dump()
     sweep_leftovers(folder)
     _settle(folder)
@@ -109,20 +109,20 @@ def load(folder: Path) -> Checkpoint:
     if not path.is_file():
         raise UsageError(f"{folder} is not a checkpoint: it has no {CONFIG_FILE}")
     try:
-        manifest = read_manifest(path)
-        drawn = sketch(manifest)
+        manifest = read_config(path)
+        drawn = build_meta(manifest)
         path = folder / TENSORS_FILE
         content = _read_tensors(folder, manifest.sha256)
-        weights, structures = assemble(_parse(content), manifest.tensors, drawn)
+        weights, structures = unpack_network(_parse(content), manifest.tensors, drawn)
     except (UsageError, OSError) as error:
         raise UsageError(f"{path} cannot be used: {error}") from error
-    module = build(manifest)
-    for name, tensor in own_tensors(module).items():
+    module = build_from_config(manifest)
+    for name, tensor in unique_tensors(module).items():
         # A copy is aligned as torch aligns its own; the parser's tensors lie anywhere.
         tensor.data = weights[name].clone()
-    ranks = {name: s for name, s in structures.items() if isinstance(s, Ranked)}
+    ranks = {name: s for name, s in structures.items() if isinstance(s, SharedRanks)}
     if isinstance(module, Routed):
-        module.take(ranks)
+        module.load_rank_structures(ranks)
     return Checkpoint(
         module.eval(),
         {name: s for name, s in structures.items() if isinstance(s, Pattern)},
@@ -137,10 +137,10 @@ def load(folder: Path) -> Checkpoint:
 
 def packed_bytes(module: nn.Module, patterns: Patterns) -> int:
     """Return the size of the packed file that `module` with these masks would have."""
-    return len(safetensors.torch.save(disassemble(module, patterns)[0]))
+    return len(safetensors.torch.save(pack_network(module, patterns)[0]))
 
 
-def _check_dead(module: nn.Module, structures: Structures) -> None:
+def _check_dead(module: nn.Module, structures: WeightStructures) -> None:
     for name, structure in structures.items():
         weight = prunable_layer(module, name).weight
         if isinstance(structure, Pattern):
@@ -173,7 +173,7 @@ def _settle(folder: Path) -> None:
 def _current(folder: Path) -> str | None:
     """Return the SHA-256 that config.json names, or None where there is no usable one."""
     try:
-        return read_manifest(folder / CONFIG_FILE).sha256
+        return read_config(folder / CONFIG_FILE).sha256
     except (UsageError, FileNotFoundError):
         return None
 
@@ -182,8 +182,8 @@ def _read_tensors(folder: Path, sha256: str) -> bytes:
     """Return the bytes of the tensors file that config.json names by its SHA-256."""
     for path in (folder / TENSORS_FILE, folder / NEXT_FILE):
         if path.is_file():
-            if path.stat().st_size > LARGEST_FILE:
-                raise UsageError(f"it is larger than {LARGEST_FILE} bytes")
+            if path.stat().st_size > LARGEST_TENSORS_FILE:
+                raise UsageError(f"it is larger than {LARGEST_TENSORS_FILE} bytes")
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() == sha256:
                 return content

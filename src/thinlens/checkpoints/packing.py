@@ -29,13 +29,13 @@ from thinlens.sparsity.layout import (
     from_groups,
     in_groups,
 )
-from thinlens.sparsity.pattern import Pattern, Ranked
+from thinlens.sparsity.pattern import Pattern, SharedRanks
 from thinlens.sparsity.ranks import LARGEST_M
 
 NO_PLACE = 255
 """Fills up the places of a group that has fewer than n living entries."""
 
-PARTS = {
+ENCODINGS = {
     "dense": ("",),
     "bitmask": ("mask", "values"),
     "index": ("index", "values"),
@@ -45,15 +45,15 @@ PARTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedWeight:
     """One weight as it is stored."""
 
     encoding: str
-    """A key of `PARTS`."""
+    """A key of `ENCODINGS`."""
     n: int | None
     m: int | None
     parts: dict[str, Tensor]
-    """By their names in `PARTS`."""
+    """By their names in `ENCODINGS`."""
 
     @property
     def bytes(self) -> int:
@@ -61,7 +61,7 @@ class Packed:
         return sum(part.numel() * part.itemsize for part in self.parts.values())
 
 
-def pack(weight: Tensor, module: PrunableModule, structure: Pattern | Ranked) -> Packed:
+def pack(weight: Tensor, module: PrunableModule, structure: Pattern | SharedRanks) -> PackedWeight:
     """Write the living entries of `weight`, shaped as `module`'s, in the smallest encoding.
 
     Raises `UsageError` if the structure does not fit the module. What the dead entries hold is
@@ -70,23 +70,23 @@ def pack(weight: Tensor, module: PrunableModule, structure: Pattern | Ranked) ->
     structure.check(module)
     weight = weight.detach().cpu()
     rows = canonical(weight, module)
-    if isinstance(structure, Ranked):
+    if isinstance(structure, SharedRanks):
         ranks = canonical(structure.ranks.cpu(), module).flatten()
         parts = {"ranks": ranks, "values": rows.flatten()}
-        return _checked(Packed("ranks", None, structure.m, parts))
+        return _checked(PackedWeight("ranks", None, structure.m, parts))
     n, m, mask = structure.n, structure.m, canonical(structure.mask.cpu(), module)
     values = rows[mask]
-    best = _checked(Packed("bitmask", n, m, {"mask": _to_bits(mask), "values": values}))
+    best = _checked(PackedWeight("bitmask", n, m, {"mask": _to_bits(mask), "values": values}))
     if n is not None and m is not None:
         places = _to_places(mask, n, m)
-        index = Packed("index", n, m, {"index": places, "values": values})
+        index = PackedWeight("index", n, m, {"index": places, "values": values})
         best = min(best, index, key=lambda packed: packed.bytes)
         if mask.all():
-            best = Packed("dense", n, m, {"": weight})
+            best = PackedWeight("dense", n, m, {"": weight})
     return best
 
 
-def unpack(packed: Packed, module: PrunableModule) -> tuple[Tensor, Pattern | Ranked | None]:
+def unpack(packed: PackedWeight, module: PrunableModule) -> tuple[Tensor, Pattern | SharedRanks | None]:
     """Return the weight, shaped as `module`'s, and its structure; the inverse of `pack`.
 
     Every count, place and bit is checked before it is used; what does not fit is a `UsageError`.
@@ -110,7 +110,7 @@ def unpack(packed: Packed, module: PrunableModule) -> tuple[Tensor, Pattern | Ra
     return from_canonical(rows, module), pattern
 
 
-def _checked(packed: Packed) -> Packed:
+def _checked(packed: PackedWeight) -> PackedWeight:
     """Return `packed` if its n and m are numbers that its encoding can have."""
     n, m = packed.n, packed.m
     present = {"ranks": (False, True), "index": (True, True)}.get(packed.encoding)
@@ -122,7 +122,7 @@ def _checked(packed: Packed) -> Packed:
     return packed
 
 
-def _unpack_mask(packed: Packed, module: PrunableModule) -> Tensor:
+def _unpack_mask(packed: PackedWeight, module: PrunableModule) -> Tensor:
     shape = canonical(module.weight, module).shape
     if packed.n is not None and packed.m is not None and packed.encoding == "index":
         return _from_places(packed.parts["index"], shape, packed.n, packed.m)
@@ -131,12 +131,12 @@ def _unpack_mask(packed: Packed, module: PrunableModule) -> Tensor:
 
 def _unpack_ranks(
     parts: dict[str, Tensor], module: PrunableModule, m: int
-) -> tuple[Tensor, Ranked]:
+) -> tuple[Tensor, SharedRanks]:
     shape = canonical(module.weight, module).shape
     values = parts["values"]
     _check_shape("the values", values, (shape.numel(),), values.dtype)
     _check_shape("the ranks", parts["ranks"], (shape.numel(),), torch.uint8)
-    ranked = Ranked(from_canonical(parts["ranks"].reshape(shape), module), m)
+    ranked = SharedRanks(from_canonical(parts["ranks"].reshape(shape), module), m)
     ranked.check(module)
     return from_canonical(values.reshape(shape), module), ranked
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from thinlens.checkpoints.manifest import DTYPES, Entry, Manifest, shown
-from thinlens.checkpoints.tensors import own_tensors
+from thinlens.checkpoints.config_file import DTYPES, TensorEntry, CheckpointConfig, quoted
+from thinlens.checkpoints.tensors import unique_tensors
 from thinlens.dynamic.registry import BUILDABLE
 from thinlens.errors import UsageError
 from thinlens.models import MODELS, image_channels
 from thinlens.sparsity.dry_run import dry_run
-from thinlens.sparsity.narrowing import narrow
+from thinlens.sparsity.resize_parameters import resize_parameters
 
 LARGEST_OPTION = 65_536
 """The largest whole number in a network's config: no width or depth is near it."""
@@ -29,7 +29,7 @@ LARGEST_CUT = 256
 """How many weights of a network may have been removed for each that is left: four channels of 64
 leave one in 256. The whole network is built before it is narrowed."""
 
-PROBE = 64
+PROBE_SIDE = 64
 """Side of an image on which every network of ours runs."""
 
 REGISTRATIONS_PER_TENSOR = 4
@@ -37,52 +37,52 @@ REGISTRATIONS_PER_TENSOR = 4
 a network but an attempt to build without end."""
 
 
-def sketch(manifest: Manifest) -> nn.Module:
+def build_meta(manifest: CheckpointConfig) -> nn.Module:
     """Build the network on the meta device, where weights take no memory, and compare it.
 
     Raises `UsageError` unless exactly the listed tensors, with their shapes and kinds, are its.
     """
-    config = config_of(manifest)
+    config = network_config(manifest)
     with torch.device("meta"), _at_most(REGISTRATIONS_PER_TENSOR * (len(manifest.tensors) + 1)):
         module = _built(manifest.model, config)
-    own = own_tensors(module)
+    own = unique_tensors(module)
     listed = {entry.name: entry for entry in manifest.tensors}
     for kind, names in (("missing", own.keys() - listed), ("unexpected", listed.keys() - own)):
         if names:
             raise UsageError(
                 f"its tensors are not those of {manifest.model} ({kind}: "
-                f"{', '.join(shown(name) for name in sorted(names)[:3])})"
+                f"{', '.join(quoted(name) for name in sorted(names)[:3])})"
             )
     if manifest.narrowed:
         _narrow(module, own, listed)
-        own = own_tensors(module)
+        own = unique_tensors(module)
     for name, tensor in own.items():
         _check_entry(listed[name], tensor)
     return module
 
 
-def build(manifest: Manifest) -> nn.Module:
+def build_from_config(manifest: CheckpointConfig) -> nn.Module:
     """Build the network for real; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        module = _built(manifest.model, config_of(manifest))
+        module = _built(manifest.model, network_config(manifest))
     if manifest.narrowed:
         shapes = {entry.name: torch.empty(entry.shape) for entry in manifest.tensors}
-        own = own_tensors(module)
-        narrow(module, {name: empty.to(own[name].dtype) for name, empty in shapes.items()})
+        own = unique_tensors(module)
+        resize_parameters(module, {name: empty.to(own[name].dtype) for name, empty in shapes.items()})
     return module
 
 
-def is_narrowed(manifest: Manifest) -> bool:
+def is_resized(manifest: CheckpointConfig) -> bool:
     """Tell whether tensors are smaller than the network's config makes them."""
     with torch.device("meta"):
-        own = own_tensors(_built(manifest.model, config_of(manifest)))
+        own = unique_tensors(_built(manifest.model, network_config(manifest)))
     return any(
         entry.name in own and list(own[entry.name].shape) != entry.shape
         for entry in manifest.tensors
     )
 
 
-def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, Entry]) -> None:
+def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, TensorEntry]) -> None:
     """Give a network on the meta device the sizes that are listed, if they can be what is left
     of it; then run it, for nothing else says whether its layers still fit each other."""
     whole = sum(tensor.numel() for tensor in own.values())
@@ -92,30 +92,30 @@ def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, E
         pairs = list(zip(shape, tensor.shape, strict=False))
         if len(shape) != tensor.ndim or any(not 0 < new <= old for new, old in pairs):
             raise UsageError(
-                f"{name} is shaped {shown(shape)}: wanted at most {list(tensor.shape)}"
+                f"{name} is shaped {quoted(shape)}: wanted at most {list(tensor.shape)}"
             )
     if whole > LARGEST_CUT * left:
         raise UsageError(f"its config describes a network over {LARGEST_CUT} times as large")
-    narrow(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
+    resize_parameters(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
     try:
-        dry_run(module, (1, image_channels(module), PROBE, PROBE))
+        dry_run(module, (1, image_channels(module), PROBE_SIDE, PROBE_SIDE))
     except UsageError as error:
         raise UsageError(f"its tensors are smaller than its config says, and so {error}") from error
 
 
-def config_of(manifest: Manifest) -> Any:
+def network_config(manifest: CheckpointConfig) -> Any:
     """Return the network's config, made of options that are all known and of the right type."""
     if manifest.model not in BUILDABLE:
         known = ", ".join(MODELS)
-        raise UsageError(f"unknown network {shown(manifest.model)}: wanted one of {known}")
+        raise UsageError(f"unknown network {quoted(manifest.model)}: wanted one of {known}")
     entry = BUILDABLE[manifest.model]
     defaults = {field.name: getattr(entry.config, field.name) for field in fields(entry.config)}
     options = {}
     for key, value in manifest.config.items():
         if key not in defaults:
-            raise UsageError(f"{manifest.model} has no option {shown(key)}")
+            raise UsageError(f"{manifest.model} has no option {quoted(key)}")
         options[key] = _option(key, value, defaults[key])
-    return entry.configured(**options)
+    return entry.make_config(**options)
 
 
 def _option(key: str, value: object, default: object) -> object:
@@ -124,9 +124,9 @@ def _option(key: str, value: object, default: object) -> object:
         return tuple(_option(key, item, default[0]) for item in value)
     allowed = (int, float) if type(default) is float else (type(default),)
     if type(value) not in allowed:
-        raise UsageError(f"option {key} is {shown(value)}: wanted one like {default!r}")
+        raise UsageError(f"option {key} is {quoted(value)}: wanted one like {default!r}")
     if isinstance(value, int) and not 0 <= value <= LARGEST_OPTION:
-        raise UsageError(f"option {key} is {shown(value)}: wanted 0 to {LARGEST_OPTION}")
+        raise UsageError(f"option {key} is {quoted(value)}: wanted 0 to {LARGEST_OPTION}")
     if isinstance(value, float) and not isfinite(value):
         raise UsageError(f"option {key} is {value}: wanted a finite number")
     return value
@@ -143,10 +143,10 @@ def _built(name: str, config: Any) -> nn.Module:
         raise UsageError(f"{name} cannot be built from its config: {error}") from error
 
 
-def _check_entry(entry: Entry, tensor: Tensor) -> None:
+def _check_entry(entry: TensorEntry, tensor: Tensor) -> None:
     if tuple(entry.shape) != tuple(tensor.shape) or tensor.numel() == 0:
         raise UsageError(
-            f"{entry.name} is shaped {shown(entry.shape)}: the network has {list(tensor.shape)}"
+            f"{entry.name} is shaped {quoted(entry.shape)}: the network has {list(tensor.shape)}"
         )
     dtype = DTYPES[entry.dtype]
     if dtype != tensor.dtype and not (dtype.is_floating_point and tensor.is_floating_point()):

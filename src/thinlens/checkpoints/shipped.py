@@ -11,7 +11,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 """The checkpoints that come with the package, one folder each."""
 
 
-def shipped() -> list[str]:
+def list_shipped() -> list[str]:
     """Return the names of the shipped checkpoints."""
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG_FILE}"))
 
@@ -21,9 +21,9 @@ def resolve(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder)
     if (folder / CONFIG_FILE).is_file():
         return folder
-    if str(name_or_folder) in shipped():
+    if str(name_or_folder) in list_shipped():
         return WEIGHTS / name_or_folder
-    known = ", ".join(shipped()) or "none"
+    known = ", ".join(list_shipped()) or "none"
     found = f"no {CONFIG_FILE} in it" if folder.is_dir() else "no such folder"
     raise UsageError(
         f"{name_or_folder} is not a checkpoint ({found}): "

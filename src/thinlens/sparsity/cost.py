@@ -1,9 +1,9 @@
-"""What does a network cost after pruning, in multiply-adds, FLOPs and parameters?
+"""Cost of a network in multiply-adds, FLOPs and parameters, dense or pruned.
 
-Every count is an exact integer. The papers count differently (which they say only through the
-numbers in their tables), so a total is always in a named convention; the part that pruning can
-remove, the weight multiply-adds of prunable layers, is the same in all but ClassPruning's, which
-charges transposed layers by their output and linear ones not at all.
+Every count is an exact integer. The papers count differently (as the numbers in their tables
+show), so a total is always in a named convention; what pruning can remove, the weight
+multiply-adds of prunable layers, is the same in all but ClassPruning's, which counts transposed
+layers at their output's resolution and linear ones not at all.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal, get_args
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, check_choice
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.prunable import Layer
 
-CONVENTIONS = ("sls", "classpruning", "fmp")
+Convention = Literal["sls", "classpruning", "fmp"]
 """sls: weights, biases and one per output of every ReLU or LeakyReLU module, as ptflops counts.
-classpruning: 2 FLOPs per multiply-add of convolutions and per bias, transposed ones charged at
+classpruning: 2 FLOPs per multiply-add of convolutions and per bias, transposed ones counted at
 their output's resolution, nothing else. fmp: weights only."""
+
+CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs, and what the network stores."""
+    """Cost of one image, and of storing the network."""
 
     convention: str
     macs: int
-    """All multiply-adds after the pattern; only weights of pruned layers are fewer."""
+    """All multiply-adds; in pruned layers only those of kept weights."""
     flops: int | None
     """FLOPs under classpruning, else None."""
     params: int
@@ -39,10 +42,10 @@ class Cost:
     prunable_macs: int
     """Weight multiply-adds of prunable layers, dense: the base of an N:M budget."""
     kept_macs: int
-    """Those that the pattern keeps."""
+    """Weight multiply-adds of prunable layers that the patterns keep."""
 
 
-def table(layer: Layer) -> list[int]:
+def layer_costs(layer: Layer) -> list[int]:
     """Return the multiply-adds of a prunable layer at N = 0..M."""
     return [kept_weights(layer, n) * _uses(layer) for n in range(_group_size(layer) + 1)]
 
@@ -62,8 +65,8 @@ def prunable_macs(layers: Iterable[Layer]) -> int:
     return sum(layer.macs for layer in layers if layer.prunable)
 
 
-def pruned_macs(layers: Sequence[Layer], n: Mapping[str, int]) -> int:
-    """Sum the multiply-adds of the prunable layers at `n`; one that `n` leaves out is dense."""
+def kept_macs(layers: Sequence[Layer], n: Mapping[str, int]) -> int:
+    """Sum the multiply-adds of the prunable layers at N = `n`; a layer without an N is dense."""
     return sum(
         kept_weights(layer, kept) * _uses(layer) for layer, kept in _prunable_with(layers, n)
     )
@@ -76,10 +79,19 @@ def cost(
     n: Mapping[str, int],
     convention: str = "sls",
 ) -> Cost:
-    """Price `model`, whose `layers` were found on `example`, with N = `n` in its pruned layers."""
-    if convention not in CONVENTIONS:
-        raise UsageError(f"convention {convention!r}: wanted {', '.join(CONVENTIONS)}")
-    dense, kept = prunable_macs(layers), pruned_macs(layers, n)
+    """Count the cost of `model` on `example` with N = `n` in its pruned layers.
+
+    `layers` are those of `find_layers` on the same example.
+
+    >>> from thinlens.sparsity.prunable import find_layers
+    >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3))
+    >>> example = (1, 3, 16, 16)
+    >>> total = cost(model, example, find_layers(model, example), {"1": 4}, "fmp")
+    >>> total.prunable_macs, total.kept_macs
+    (1327104, 165888)
+    """
+    check_choice("convention", convention, CONVENTIONS)
+    dense, kept = prunable_macs(layers), kept_macs(layers, n)
     macs = sum(layer.macs for layer in layers) - dense + kept
     if convention == "sls":
         macs += sum(layer.bias_adds for layer in layers) + _activations(model, example)
@@ -98,21 +110,21 @@ def cost(
 
 
 def masked_cost(cost: Cost, layers: Iterable[Layer], kept: Mapping[str, int]) -> Cost:
-    """Take off a cost what masks without N:M remove: `kept` says how many weights live, by layer.
+    """Subtract from a cost what masks without N:M remove; `kept` counts kept weights by layer.
 
-    `cost` is of the network with these layers dense.
+    `cost` is that of the network with these layers dense.
     """
     for layer in layers:
         removed = layer.weights - kept.get(layer.name, layer.weights)
         macs = removed * _uses(layer)
         if cost.convention == "classpruning":
-            charged = 0 if layer.kind == "linear" else removed * layer.output_positions
+            counted = 0 if layer.kind == "linear" else removed * layer.output_positions
         else:
-            charged = macs
+            counted = macs
         cost = replace(
             cost,
-            macs=cost.macs - charged,
-            flops=None if cost.flops is None else cost.flops - 2 * charged,
+            macs=cost.macs - counted,
+            flops=None if cost.flops is None else cost.flops - 2 * counted,
             params=cost.params - removed,
             kept_macs=cost.kept_macs - (macs if layer.prunable else 0),
         )
@@ -120,7 +132,7 @@ def masked_cost(cost: Cost, layers: Iterable[Layer], kept: Mapping[str, int]) ->
 
 
 def _uses(layer: Layer) -> int:
-    """Count the multiply-adds that one weight takes part in."""
+    """Return the number of multiply-adds of one weight."""
     return layer.macs // layer.weights
 
 
@@ -134,18 +146,18 @@ def _prunable_with(layers: Iterable[Layer], n: Mapping[str, int]) -> list[tuple[
     prunable = {layer.name: layer for layer in layers if layer.prunable}
     for name in n:
         if name not in prunable:
-            raise UsageError(f"N is given for {name!r}, which is no prunable layer")
+            raise UsageError(f"N is set for {name!r}, which is no prunable layer")
     return [(layer, n.get(name, _group_size(layer))) for name, layer in prunable.items()]
 
 
 def _group_size(layer: Layer) -> int:
     if layer.m is None:
-        raise UsageError(f"layer {layer.name!r} is not prunable: {layer.why}")
+        raise UsageError(f"layer {layer.name!r} is not prunable: {layer.reason}")
     return layer.m
 
 
 def _activations(model: nn.Module, example: Sequence[int]) -> int:
-    """Count the outputs of ReLU and LeakyReLU modules; functional ones are not seen (ptflops)."""
+    """Count the outputs of ReLU and LeakyReLU modules; not of functional ones (as ptflops)."""
     elements = sum(
         prod(call.output_shape)
         for call in dry_run(model, example).calls
@@ -155,13 +167,13 @@ def _activations(model: nn.Module, example: Sequence[int]) -> int:
 
 
 def _parameters(model: nn.Module) -> int:
-    """Count parameters; a parametrized one counts as the tensor it stands for."""
+    """Count parameters; a parametrized one counts as the tensor it computes."""
     plain = {
         name: p.numel() for name, p in model.named_parameters() if "parametrizations" not in name
     }
-    worn = 0
+    parametrized = 0
     for module in model.modules():
         if parametrize.is_parametrized(module):
             names = module.parametrizations
-            worn += sum(getattr(module, name).numel() for name in names)  # type: ignore[union-attr]
-    return sum(plain.values()) + worn
+            parametrized += sum(getattr(module, name).numel() for name in names)  # type: ignore[union-attr]
+    return sum(plain.values()) + parametrized

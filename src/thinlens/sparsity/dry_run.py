@@ -1,15 +1,22 @@
-"""What happens in one forward of a network, seen without computing it?"""
+"""Dry runs on the meta device, and a tracer of ATen operations.
+
+A dry run calls the network once on tensors that have shapes but no values; it lists the calls of
+its leaf modules. `OpTracer` is the base of what follows single operations (channel ids, the
+engine's graph).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
@@ -28,7 +35,7 @@ class Call:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a forward did."""
+    """The calls and outputs of one forward pass."""
 
     calls: list[Call]
     """The calls of modules that have no children, in the order they ended."""
@@ -37,16 +44,20 @@ class DryRun:
 
 
 def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
-    """Run a copy of `model` once on an input shaped `example`; `model` is not touched.
+    """Run a copy of `model` once on an input shaped `example`; `model` is not changed.
 
-    The copy lives on the meta device, where tensors have shapes but no values; a network that
-    looks at values runs on its own device, on zeros. Raises `UsageError` if it runs on neither.
+    The copy is on the meta device, where tensors have shapes but no values; a network whose
+    control flow reads values runs on its own device, on zeros. Raises `UsageError` if it runs on
+    neither.
+
+    >>> dry_run(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (1, 3, 16, 16)).outputs
+    [torch.Size([1, 8, 14, 14])]
     """
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         image = torch.empty(*example, dtype=kind.dtype, device="meta")
         return _forward(copy.deepcopy(model).to("meta"), image)
-    except Exception:  # whatever the meta device cannot do, the real one is asked
+    except Exception:  # what the meta device cannot run, the network's own device may
         try:
             return _forward(copy.deepcopy(model), kind.new_zeros(tuple(example)))
         except Exception as error:
@@ -76,7 +87,7 @@ def _forward(model: nn.Module, image: Tensor) -> DryRun:
 
 @contextmanager
 def runnable(shape: Sequence[int]) -> Iterator[None]:
-    """Say in one sentence that the network within cannot run on an input of `shape`."""
+    """Raise a failure inside as a `UsageError`: the network cannot run on an input of `shape`."""
     try:
         yield
     except (RuntimeError, ValueError, TypeError) as error:
@@ -86,8 +97,50 @@ def runnable(shape: Sequence[int]) -> Iterator[None]:
 
 
 def is_leaf(name: str, module: nn.Module) -> bool:
-    """Tell whether `module` computes by itself: it has no children but parametrizations."""
+    """Return whether `module` computes by itself: it has no children but parametrizations."""
     inside_parametrization = "parametrizations" in name.split(".")
     return not inside_parametrization and all(
         child == "parametrizations" for child, _ in module.named_children()
     )
+
+
+class OpTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Pass every ATen operation inside the context to `record`.
+
+    All tensors stay in memory, so `id(tensor)` names one tensor for as long as the tracer exists.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._references: list[Any] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._references += [args, kwargs, result]
+        self.record(func, args, kwargs or {}, result)
+        return result
+
+    @abstractmethod
+    def record(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        """Follow one operation that was called with `args` and `kwargs`; see `bind_arguments`."""
+
+
+def bind_arguments(
+    operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of an ATen operation, and all its arguments by name.
+
+    The name is without namespace and overload; arguments that were omitted have their defaults.
+    """
+    named = kwargs or {}
+    bound = {a.name: named.get(a.name, a.default_value) for a in operation._schema.arguments}
+    bound.update(zip(bound, args, strict=False))
+    return operation.name().removeprefix("aten::").split(".")[0], bound

@@ -1,4 +1,4 @@
-"""What does a network take in milliseconds, and which budget is that?"""
+"""Latency tables: milliseconds of a network by the N of its layers, and budgets in milliseconds."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ from fractions import Fraction
 from thinlens.errors import UsageError
 from thinlens.sparsity.budget import Budget
 
-NANOSECONDS = 1_000_000
-"""In a millisecond."""
+NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Measured times, in nanoseconds."""
+class LatencyTable:
+    """Measured latencies, in nanoseconds."""
 
     tables: Mapping[str, Sequence[int]]
-    """By prunable layer, what it takes at N = 0..M; more weights always take longer."""
-    rest: int
-    """What everything else takes, pruned or not."""
-    measured: str
-    """On what: kernels, threads, size."""
+    """Latency of each prunable layer at N = 0..M, by layer name; strictly increasing in N."""
+    other: int
+    """Latency of everything that N does not change."""
+    conditions: str
+    """What was measured: kernels, threads, size."""
 
     @property
     def dense(self) -> int:
-        """What the prunable layers take dense."""
+        """The latency of the prunable layers at N = M."""
         return sum(costs[-1] for costs in self.tables.values())
 
     def budget(self, milliseconds: Fraction) -> Budget:
-        """Return the part of the prunable layers' time that is left for a whole network.
+        """Return the fraction of the prunable layers' latency that a whole network may keep.
 
-        Raises `UsageError` with the least time where N = 1 everywhere takes longer.
+        Raises `UsageError` with the least latency where N = 1 everywhere takes longer.
+
+        >>> table = LatencyTable({"conv": [0, 10**6, 2 * 10**6]}, 10**6, "one thread")
+        >>> str(table.budget(Fraction(2)))
+        '1/2'
         """
         lowest = sum(costs[1] for costs in self.tables.values())
-        left = milliseconds * NANOSECONDS - self.rest
-        if left < lowest:
+        available = milliseconds * NANOSECONDS_PER_MILLISECOND - self.other
+        if available < lowest:
             raise UsageError(
                 f"budget {float(milliseconds):g}ms is below N = 1 in every layer: that takes "
-                f"{self.milliseconds(lowest):.2f} ms ({self.measured})"
+                f"{self.milliseconds(lowest):.2f} ms ({self.conditions})"
             )
-        return Budget(min(Fraction(1), Fraction(left) / self.dense))
+        return Budget(min(Fraction(1), Fraction(available) / self.dense))
 
     def milliseconds(self, cost: int) -> float:
-        """Return what a network takes whose prunable layers take `cost`."""
-        return (self.rest + cost) / NANOSECONDS
+        """Return the latency of a network whose prunable layers take `cost` nanoseconds."""
+        return (self.other + cost) / NANOSECONDS_PER_MILLISECOND

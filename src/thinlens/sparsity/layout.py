@@ -1,7 +1,7 @@
-"""How is a weight seen as rows of input channels, so that groups of M are consecutive entries?
+"""Canonical weight layout, in which N:M groups are consecutive entries.
 
 The canonical layout is `[c_out, kh, kw, c_in / groups]` for convolutions, transposed convolutions
-and linear layers alike; its last axis is what N:M groups cut (SLS, section 3.1).
+and linear layers alike; N:M groups divide its last axis (SLS, section 3.1).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def canonical(weight: Tensor, module: PrunableModule) -> Tensor:
 def from_canonical(rows: Tensor, module: PrunableModule) -> Tensor:
     """Undo `canonical`: bring `[c_out, kh, kw, c_in / groups]` to the shape of `module`'s weight.
 
-    The result is a copy with the strides of a fresh weight. (`contiguous` would leave a 1x1
-    kernel's as they are, and torch would take it for channels-last and round differently.)
+    The result is a copy with the strides of a newly built weight. (`contiguous` would keep those of
+    a 1x1 kernel, and torch would treat it as channels-last and round differently.)
     """
     if isinstance(module, nn.Linear):
         return rows[:, 0, 0, :].clone(memory_format=torch.contiguous_format)
@@ -45,7 +45,7 @@ def from_canonical(rows: Tensor, module: PrunableModule) -> Tensor:
 
 
 def in_groups(rows: Tensor, m: int, fill: float) -> Tensor:
-    """Cut canonical `rows` into groups `[G, m]`; a last group that is short is filled up."""
+    """Split canonical `rows` into groups `[G, m]`; a short last group is padded with `fill`."""
     remainder = -rows.shape[-1] % m
     if remainder:
         rows = torch.nn.functional.pad(rows, (0, remainder), value=fill)
@@ -53,7 +53,7 @@ def in_groups(rows: Tensor, m: int, fill: float) -> Tensor:
 
 
 def from_groups(groups: Tensor, shape: torch.Size) -> Tensor:
-    """Undo `in_groups`: drop what was filled up and return rows of the canonical `shape`."""
+    """Undo `in_groups`: drop the padding and return rows of the canonical `shape`."""
     m, channels = groups.shape[1], shape[-1]
     padded = -(-channels // m) * m
     return groups.reshape(*shape[:-1], padded)[..., :channels]

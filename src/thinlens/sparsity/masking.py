@@ -1,4 +1,4 @@
-"""How does a weight wear its mask while a network trains, and how is the mask taken off?"""
+"""Masks as parametrizations of weights: attach them for training, strip them afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FixedMask(nn.Module):
 
 
 def attach(module: nn.Module, patterns: Patterns) -> None:
-    """Give every named layer of `module` a `FixedMask`; the dense weights stay underneath."""
+    """Parametrize every named layer of `module` by a `FixedMask` on its dense weight."""
     for name, pattern in patterns.items():
         layer = prunable_layer(module, name)
         pattern.check(layer)
@@ -40,10 +40,16 @@ def attach(module: nn.Module, patterns: Patterns) -> None:
 
 
 def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
-    """Return a plain copy of `module` with its zeros baked in, and the patterns it wore.
+    """Return a plain copy of `module` with zeros in its pruned weights, and the patterns.
 
-    Any parametrization with a `pattern()` method is taken off. The copy has the state dict
-    names of the network that was never pruned, in their order; `module` is not changed.
+    Any parametrization with a `pattern()` method is removed. The copy has the state-dict names of
+    the dense network, in their order; `module` is not changed.
+
+    >>> layer = nn.Sequential(nn.Conv2d(2, 1, 1, bias=False))
+    >>> attach(layer, {"0": Pattern(torch.tensor([[[[True]], [[False]]]]), n=1, m=2)})
+    >>> plain, patterns = strip(layer)
+    >>> plain[0].weight[0, 1].item(), patterns["0"].n
+    (0.0, 1)
     """
     plain = copy.deepcopy(module)
     patterns = {}
@@ -54,7 +60,7 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
         if not hasattr(mask, "pattern"):
             continue  # the user's own, such as weight_norm
         patterns[name] = mask.pattern()
-        _give_own_class(layer)
+        _separate_class(layer)
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
         with torch.no_grad():
             # 0 times a negative weight is -0.0; the stored zero is +0.0.
@@ -66,19 +72,22 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
     return plain, patterns
 
 
-def _give_own_class(layer: nn.Module) -> None:
-    """Part the class of a copied layer from the original's.
+def _separate_class(layer: nn.Module) -> None:
+    """Separate the class of a copied layer from the original's.
 
-    torch makes `weight` a property of a class that it makes for the layer; a copy shares that
-    class, so that taking the parametrization off the copy would take `weight` off the original.
+    torch adds `weight` as a property to a class that it creates for the layer; a copy shares that
+    class, so removing the copy's parametrization would remove `weight` from the original.
     """
     shared = type(layer)
-    own = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-    layer.__class__ = type(shared.__name__, shared.__bases__, own)
+    attributes = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, attributes)
 
 
 def prunable_layer(module: nn.Module, name: str) -> nn.Conv2d | nn.ConvTranspose2d | nn.Linear:
-    """Return the layer called `name`; one that is missing or has no N:M groups is refused."""
+    """Return the layer called `name`.
+
+    Raises `UsageError` if it is missing or of a type without N:M groups.
+    """
     try:
         layer = module.get_submodule(name)
     except AttributeError as error:

@@ -1,4 +1,4 @@
-"""Which entries of a weight live?"""
+"""Patterns: which entries of a weight are kept, and the result of pruning a network."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from thinlens.sparsity.layout import PrunableModule, canonical, in_groups
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """The living entries of one weight. The mask is the truth; `n` and `m` describe it."""
+    """The kept entries of one weight: a mask, which `n` and `m` describe if it is N:M.
+
+    >>> pattern = Pattern(torch.tensor([[True, False, True, False]]), n=1, m=2)
+    >>> pattern.kept
+    2
+    >>> pattern.check(nn.Linear(4, 1))
+    """
 
     mask: Tensor
-    """bool, shaped as the module's weight: True where an entry lives."""
+    """bool, shaped as the module's weight: True where an entry is kept."""
     n: int | None = None
-    """At most so many live in every group; None where the pattern is not N:M."""
+    """Entries kept in every group, at most; None where the pattern is not N:M."""
     m: int | None = None
-    """Consecutive input channels in a group."""
+    """Consecutive input channels in a group; None where the pattern is not N:M."""
 
     @property
     def kept(self) -> int:
-        """The number of living entries."""
+        """The number of kept entries."""
         return int(self.mask.sum())
 
     def check(self, module: PrunableModule) -> None:
@@ -49,8 +55,8 @@ Patterns = Mapping[str, Pattern]
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
-    """The ranks of one weight that several branches share, each with an N of its own."""
+class SharedRanks:
+    """The ranks of one weight that several branches share, each branch with another N."""
 
     ranks: Tensor
     """uint8, shaped as the module's weight: 1 is the largest of its group."""
@@ -58,8 +64,8 @@ class Ranked:
     """Consecutive input channels in a group."""
 
     def pattern(self, n: int) -> Pattern:
-        """The pattern of the branch that keeps the `n` best of every group."""
-        return from_ranks(self.ranks, n, self.m)
+        """The pattern of the branch that keeps the `n` best-ranked of every group."""
+        return pattern_from_ranks(self.ranks, n, self.m)
 
     def check(self, module: PrunableModule) -> None:
         """Raise `UsageError` unless every group holds each of 1, 2, ... up to its size once."""
@@ -69,15 +75,19 @@ class Ranked:
                 f"not {self.ranks.dtype} {tuple(self.ranks.shape)}"
             )
         rows = canonical(self.ranks.cpu(), module).to(torch.int16)
-        wanted = torch.arange(rows.shape[-1], dtype=torch.int16).remainder(self.m) + 1
-        filled = torch.iinfo(torch.int16).max
-        found = in_groups(rows, self.m, filled).sort(dim=1).values
-        if not torch.equal(found, in_groups(wanted.expand_as(rows), self.m, filled)):
+        ranks = torch.arange(rows.shape[-1], dtype=torch.int16).remainder(self.m) + 1
+        padding = torch.iinfo(torch.int16).max
+        ordered = in_groups(rows, self.m, padding).sort(dim=1).values
+        if not torch.equal(ordered, in_groups(ranks.expand_as(rows), self.m, padding)):
             raise UsageError(f"the ranks of a group of {self.m} are no permutation")
 
 
-def from_ranks(ranked: Tensor, n: int, m: int) -> Pattern:
-    """Make the pattern that keeps the `n` best of every group of `m`."""
+def pattern_from_ranks(ranked: Tensor, n: int, m: int) -> Pattern:
+    """Return the pattern that keeps the `n` best-ranked of every group of `m`.
+
+    >>> pattern_from_ranks(torch.tensor([[2, 1, 1, 2]]), n=1, m=2).mask.tolist()
+    [[False, True, True, False]]
+    """
     return Pattern(ranked <= n, n, m)
 
 

@@ -1,4 +1,4 @@
-"""Which layers of a network can be pruned N:M, and why can the others not?"""
+"""Prunable layers of a network: group size and dense cost, or the reason why not."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
+from typing import Literal, get_args
 
 from torch import nn
 
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, check_choice
 from thinlens.sparsity.dry_run import Call, dry_run, is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES, PrunableModule
 from thinlens.sparsity.ranks import LARGEST_M
 
-POLICIES = ("skip", "pad", "smaller_m")
-"""What to do where M does not divide the input channels: leave the layer dense, let its last
-group be short, or take the largest smaller M that divides them."""
+Policy = Literal["skip", "pad", "smaller_m"]
+"""How a layer is pruned whose input channels M does not divide: not at all, with a short last
+group, or with the largest smaller M that divides them."""
 
 SMALLEST_M = 4
-"""`smaller_m` goes no lower: in groups of 2 or 3 there is little to choose."""
+"""The least M of policy `smaller_m`: groups of 2 or 3 allow few patterns."""
 
 SMALLEST_GROUP = 2
-"""A group of one has no choice."""
+"""The least M: a group of one has nothing to prune."""
 
 MOST_IMAGE_CHANNELS = 4
-"""RGB and alpha. A layer of so few outputs, as many as the network's, makes an image."""
+"""RGB and alpha: a layer with as many outputs as the network, and at most these, outputs the
+image."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, transposed convolution or linear layer, and what it costs dense.
+    """A convolution, transposed convolution or linear layer, and its dense cost.
 
     Costs are for one image of the measured size, summed over all calls.
     """
@@ -51,21 +53,21 @@ class Layer:
     bias_adds: int
     """One addition per output element, where there is a bias."""
     calls: int
-    why: str
+    reason: str
     """Why it is not prunable; empty if it is."""
     output_positions: int = 0
-    """Output pixels (rows of a linear layer), which ClassPruning charges transposed layers by."""
-    enlarges: bool = False
-    """Whether a pixel shuffle makes a larger image of its output."""
+    """Output pixels (rows of a linear layer); ClassPruning counts transposed layers at these."""
+    before_pixel_shuffle: bool = False
+    """Whether a pixel shuffle enlarges its output."""
 
     @property
     def prunable(self) -> bool:
         """Whether the layer is pruned N:M."""
-        return not self.why
+        return not self.reason
 
     @property
     def in_channels_per_group(self) -> int:
-        """Input channels that one output sees: the length of what N:M groups cut."""
+        """Input channels of one output: the length that N:M groups divide."""
         return self.in_channels // self.groups
 
 
@@ -81,13 +83,16 @@ def find_layers(
 
     Prunable is a layer whose input channels (per convolution group) fit groups of `m` under
     `policy`, except the layers named in `keep_dense`; by default those are the first convolution
-    and the convolutions that produce the image itself (SLS's tables; its text forgets them).
-    Any `nn.Module` will do, parametrized ones too; it is not touched.
+    and the convolutions that output the image (as in SLS's tables; its text does not mention them).
+    `model` is any `nn.Module`, parametrized or not, and is not changed.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3))
+    >>> [(layer.name, layer.m, layer.reason) for layer in find_layers(model, (1, 3, 16, 16))]
+    [('0', None, 'it is the first convolution'), ('1', 32, ''), ('2', None, 'it makes the image')]
     """
     if not SMALLEST_GROUP <= m <= LARGEST_M:
         raise UsageError(f"M = {m}: wanted a group size from {SMALLEST_GROUP} to {LARGEST_M}")
-    if policy not in POLICIES:
-        raise UsageError(f"policy {policy!r}: wanted {', '.join(POLICIES)}")
+    check_choice("policy", policy, get_args(Policy))
     run = dry_run(model, example)
     calls: dict[str, list[Call]] = {}
     modules: dict[str, PrunableModule] = {}
@@ -99,7 +104,7 @@ def find_layers(
         if isinstance(module, PRUNABLE_TYPES) and is_leaf(name, module):
             modules.setdefault(name, module)
     image_channels = {shape[1] for shape in run.outputs if len(shape) > 1}
-    before_a_shuffle = {
+    before_shuffle = {
         call.name for call, then in pairwise(run.calls) if isinstance(then.module, nn.PixelShuffle)
     }
     if keep_dense is None:
@@ -108,10 +113,10 @@ def find_layers(
         dense = _requested(modules, keep_dense)
     layers = []
     for name, module in modules.items():
-        why = dense.get(name, "") if name in calls else "the network never calls it"
+        reason = dense.get(name, "") if name in calls else "the network never calls it"
         measured = _measure(name, module, calls.get(name, []), images=example[0])
-        enlarges = name in before_a_shuffle
-        layers.append(replace(_grouped(measured, m, policy, why), enlarges=enlarges))
+        grouped = _grouped(measured, m, policy, reason)
+        layers.append(replace(grouped, before_pixel_shuffle=name in before_shuffle))
     return layers
 
 
@@ -123,10 +128,10 @@ def _requested(modules: Collection[str], keep_dense: Collection[str]) -> dict[st
 
 
 def _ends(
-    modules: dict[str, PrunableModule], ran: list[str], image_channels: set[int]
+    modules: dict[str, PrunableModule], calls: list[str], image_channels: set[int]
 ) -> dict[str, str]:
-    """Name the convolutions where an image enters or leaves the network, and say so."""
-    convolutions = [name for name in ran if not isinstance(modules[name], nn.Linear)]
+    """Return the reason why the first convolution and those that output the image stay dense."""
+    convolutions = [name for name in calls if not isinstance(modules[name], nn.Linear)]
     dense = {}
     for name in convolutions:
         channels = modules[name].out_channels
@@ -140,7 +145,7 @@ def _ends(
 
 
 def _measure(name: str, module: PrunableModule, calls: list[Call], images: int) -> Layer:
-    """Price `module` dense; whether it is prunable is not said yet."""
+    """Return the dense cost of `module`; `_grouped` adds whether it is prunable."""
     if isinstance(module, nn.Linear):
         c_in, c_out, kernel, groups = module.in_features, module.out_features, (1, 1), 1
     else:
@@ -162,23 +167,23 @@ def _measure(name: str, module: PrunableModule, calls: list[Call], images: int) 
         macs=weights * (inputs if transposed else outputs),
         bias_adds=0 if module.bias is None else c_out * outputs,
         calls=len(calls),
-        why="",
+        reason="",
         output_positions=outputs,
     )
 
 
-def _grouped(layer: Layer, m: int, policy: str, why: str) -> Layer:
-    """Give `layer` its group size, or the reason why it has none."""
+def _grouped(layer: Layer, m: int, policy: str, reason: str) -> Layer:
+    """Set the group size of `layer`, or the reason why it has none."""
     channels = layer.in_channels_per_group
-    if why:
-        return replace(layer, why=why)
+    if reason:
+        return replace(layer, reason=reason)
     if channels == 1:
-        return replace(layer, why="every output sees one input channel, which makes no group")
+        return replace(layer, reason="every output sees one input channel, which makes no group")
     if channels % m == 0 or policy == "pad":
         return replace(layer, m=m)
     if policy == "smaller_m":
         for smaller in range(m, SMALLEST_M - 1, -1):
             if channels % smaller == 0:
                 return replace(layer, m=smaller)
-        return replace(layer, why=f"no M from {SMALLEST_M} to {m} divides {channels}")
-    return replace(layer, why=f"its {channels} input channels are no multiple of M = {m}")
+        return replace(layer, reason=f"no M from {SMALLEST_M} to {m} divides {channels}")
+    return replace(layer, reason=f"its {channels} input channels are no multiple of M = {m}")

@@ -1,4 +1,4 @@
-"""Where does every weight stand in its group of M, and which does an N:M mask keep?"""
+"""Ranks of weights within their N:M groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thinlens.sparsity.layout import (
 )
 
 LARGEST_M = 255
-"""Ranks are stored as uint8."""
+"""The largest group size: ranks are stored as uint8."""
 
 
 @torch.no_grad()
@@ -24,7 +24,10 @@ def ranks(scores: Tensor, module: PrunableModule, m: int) -> Tensor:
 
     Groups are `m` consecutive input channels at one output channel and kernel position; a last
     short group is ranked by itself. Equal scores are ranked by channel index, so that a rank is
-    a function of the scores alone. NaN is refused.
+    a function of the scores alone. Raises `UsageError` for NaN.
+
+    >>> ranks(torch.tensor([[0.1, 0.7, 0.5, 0.2]]), torch.nn.Linear(4, 1), m=2).tolist()
+    [[2, 1, 1, 2]]
     """
     if not 1 <= m <= LARGEST_M:
         raise UsageError(f"M = {m} is out of range: ranks hold 1 to {LARGEST_M}")

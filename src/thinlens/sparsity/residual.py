@@ -1,4 +1,4 @@
-"""Which layers' answers are only added to what is there without them?"""
+"""Residual layers: those whose output is only added to a tensor it was computed from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from thinlens.sparsity.channels import small
+from thinlens.sparsity.channels import trace_shape
 from thinlens.sparsity.dry_run import runnable
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
@@ -22,42 +22,41 @@ SCALINGS = ("mul", "mul_", "__mul__", "__rmul__", "__imul__")
 
 
 def residual_layers(model: nn.Module, example: Sequence[int]) -> set[str]:
-    """Name the layers that end a residual branch, on images shaped `example`; `model` is not
-    touched.
+    """Return the names of the layers that end a residual branch, on images shaped `example`.
 
-    At every call, such a layer's answer, at most scaled by a number, is added to a tensor from
-    which it was computed. So a network without the layer still hands on what it had. Raises
-    `UsageError` if the network cannot run on a small image.
+    At every call, such a layer's output, at most scaled by a number, is added to a tensor from
+    which it was computed. So its N may be 0: the network then passes that tensor on unchanged.
+    `model` is not changed. Raises `UsageError` if it cannot run on a small image.
     """
     traced = copy.deepcopy(model).cpu().eval()
     kind = next((p.dtype for p in traced.parameters()), torch.float32)
-    image = torch.zeros(small(example), dtype=kind, requires_grad=True).clone()
-    sums = _Sums()
+    image = torch.zeros(trace_shape(example), dtype=kind, requires_grad=True).clone()
+    sums = _SumTracer()
     with ExitStack() as hooks:
         for name, layer in traced.named_modules():
             if isinstance(layer, PRUNABLE_TYPES):
-                hooks.enter_context(layer.register_forward_hook(sums.note(name)))
+                hooks.enter_context(layer.register_forward_hook(sums.watch(name)))
         with runnable(image.shape), torch.enable_grad(), sums:
             traced(image)
     return {name for name, calls in sums.calls.items() if sums.added[name] == calls}
 
 
-class _Sums(TorchFunctionMode):
-    """Follow the layers' answers into sums. autograd knows what was computed from what."""
+class _SumTracer(TorchFunctionMode):
+    """Follow the layers' outputs into sums, by autograd's graph."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.added: Counter[str] = Counter()
-        self._answers: dict[int, tuple[str, Tensor]] = {}
-        """By identity; the tensor is held so that no other one takes its place."""
+        self._outputs: dict[int, tuple[str, Tensor]] = {}
+        """By identity; the tensor is kept so that its identity stays its own."""
 
-    def note(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        """Return a forward hook that remembers what the layer answers."""
+    def watch(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        """Return a forward hook that stores the layer's output."""
 
-        def hook(_layer: nn.Module, _inputs: Any, answer: Tensor) -> None:
+        def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
             self.calls[name] += 1
-            self._answers[id(answer)] = (name, answer)
+            self._outputs[id(output)] = (name, output)
 
         return hook
 
@@ -71,25 +70,25 @@ class _Sums(TorchFunctionMode):
         operation = getattr(func, "__name__", "")
         operands = list(args[:2])
         if operation in SUMS and all(isinstance(x, Tensor) for x in operands):
-            for mine, other in (operands, operands[::-1]):
-                found = self._answers.get(id(mine))
-                if found and _comes_from(mine, other):
-                    self.added[found[0]] += 1
+            for branch, other in (operands, operands[::-1]):
+                watched = self._outputs.get(id(branch))
+                if watched and _depends_on(branch, other):
+                    self.added[watched[0]] += 1
         result = func(*args, **(kwargs or {}))
         if operation in SCALINGS and not all(isinstance(x, Tensor) for x in operands):
             for x in operands:
-                if id(x) in self._answers:
-                    self._answers[id(result)] = (self._answers[id(x)][0], result)
+                if id(x) in self._outputs:
+                    self._outputs[id(result)] = (self._outputs[id(x)][0], result)
         return result
 
 
-def _comes_from(tensor: Tensor, earlier: Tensor) -> bool:
-    """Tell whether `tensor` was computed from `earlier`, which was computed itself."""
-    waiting = [tensor.grad_fn]
-    seen: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-    return earlier.grad_fn in seen
+def _depends_on(tensor: Tensor, earlier: Tensor) -> bool:
+    """Return whether `tensor` was computed from `earlier`, itself a computed tensor."""
+    pending = [tensor.grad_fn]
+    visited: set[Node] = set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in visited:
+            visited.add(node)
+            pending += [before for before, _ in node.next_functions]
+    return earlier.grad_fn in visited

@@ -1,4 +1,4 @@
-"""What is there to say of a network, as a whole and layer by layer?"""
+"""Cost summary of a network: totals and one row a layer."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.prunable import Layer, find_layers
 
 BUDGET_BASE = "prunable_macs"
-"""What the budget of an N:M method is a part of."""
+"""The field of `Cost` that the budget of an N:M method is a fraction of."""
 
 
 @dataclass(frozen=True)
-class Price:
-    """What one input of a known size costs, and what the network stores."""
+class CostSummary:
+    """Cost of one input of a fixed size, in total and by layer."""
 
     total: Cost
     layers: tuple[Layer, ...]
     n: Mapping[str, int]
     """N of the layers that have an N:M pattern."""
     kept: Mapping[str, int] = field(default_factory=dict)
-    """The living weights of the layers that have another pattern."""
+    """Kept weights of the layers whose pattern is not N:M."""
 
     @property
     def budget(self) -> float:
-        """The part of the prunable multiply-adds that is kept."""
+        """The fraction of the prunable multiply-adds that is kept."""
         return self.total.kept_macs / self.total.prunable_macs if self.total.prunable_macs else 1.0
 
     @property
-    def patterned(self) -> list[Layer]:
+    def pruned_layers(self) -> list[Layer]:
         """The layers that have an N:M pattern, in the order they run."""
         return [layer for layer in self.layers if layer.name in self.n]
 
-    def part(self, layer: Layer) -> float:
-        """Return the part of a layer's weights that its pattern keeps."""
+    def kept_fraction(self, layer: Layer) -> float:
+        """Return the fraction of a layer's weights that its N:M pattern keeps."""
         return kept_weights(layer, self.n[layer.name]) / layer.weights
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return a line a layer, as `thinlens info --json` prints them."""
+        """Return one row a layer, as `thinlens info --json` prints them."""
         return [self._entry(layer) for layer in self.layers]
 
     def _entry(self, layer: Layer) -> dict[str, Any]:
         n = self.n.get(layer.name)
         uses = layer.macs // layer.weights
-        living = self.kept.get(layer.name, layer.weights) if n is None else kept_weights(layer, n)
+        kept = self.kept.get(layer.name, layer.weights) if n is None else kept_weights(layer, n)
         return {
             "name": layer.name,
             "in_channels": layer.in_channels,
@@ -57,35 +57,39 @@ class Price:
             "kernel": list(layer.kernel),
             "n": n,
             "m": None if n is None else layer.m,
-            "macs": living * uses,
+            "macs": kept * uses,
             "prunable": layer.prunable,
-            "why": layer.why,
+            "why": layer.reason,
         }
 
 
-def price(
+def summarize(
     module: nn.Module,
     patterns: Mapping[str, Pattern],
     input_shape: tuple[int, int, int],
     *,
     convention: str = "sls",
     m: int = 32,
-) -> Price:
-    """Price `module` with its patterns on one input `[C, H, W]`.
+) -> CostSummary:
+    """Return the cost of `module` with its patterns on one input `[C, H, W]`.
 
-    `m` says which layers count as prunable where there are no patterns yet.
+    `m` is the group size by which layers count as prunable where there are no patterns yet.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3))
+    >>> summarize(network, {}, (3, 16, 16), convention="fmp").total.macs
+    1582848
     """
     groups = [pattern.m for pattern in patterns.values() if pattern.m is not None]
     example = (1, *input_shape)
-    found = find_layers(module, example, m=max(groups, default=m))
-    layers = tuple(_with_pattern(layer, patterns) for layer in found)
+    listed = find_layers(module, example, m=max(groups, default=m))
+    layers = tuple(_with_pattern(layer, patterns) for layer in listed)
     n = {name: p.n for name, p in patterns.items() if p.n is not None}
     kept = {name: p.kept for name, p in patterns.items() if p.n is None}
     total = total_cost(module, example, layers, n, convention)
-    return Price(masked_cost(total, layers, kept), layers, n, kept)
+    return CostSummary(masked_cost(total, layers, kept), layers, n, kept)
 
 
 def _with_pattern(layer: Layer, patterns: Mapping[str, Pattern]) -> Layer:
-    """Believe the pattern: a layer that has one is prunable, in groups of the pattern's M."""
+    """Mark a layer that has a pattern as prunable, in groups of the pattern's M."""
     pattern = patterns.get(layer.name)
-    return replace(layer, m=pattern.m, why="") if pattern and pattern.m else layer
+    return replace(layer, m=pattern.m, reason="") if pattern and pattern.m else layer

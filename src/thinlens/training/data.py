@@ -19,18 +19,18 @@ Pair = tuple[Tensor, Tensor]
 
 Data = str | Path | TrainingData | Sequence[Pair] | Iterable[Pair] | None
 
-CALIBRATION = {"patch": 80, "batch_size": 1, "candidates": 1}
+CALIBRATION_CROPS = {"patch": 80, "batch_size": 1, "candidates": 1}
 """Crops to calibrate on; large, because borders teach a network nothing."""
 
 
-def feed(data: Data, task: Task | None, *, training: bool) -> TrainingData:
+def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData:
     """Make batches of `data`; a folder needs the `task` that makes or pairs its images."""
     if data is None:
         return _Nothing()
     if isinstance(data, str | Path):
         if task is None:
             raise UsageError(f"a folder ({data}) needs task= to make pairs of its images")
-        return training_crops(task, Path(data), **({} if training else CALIBRATION))
+        return training_crops(task, Path(data), **({} if training else CALIBRATION_CROPS))
     if hasattr(data, "batch"):
         return cast(TrainingData, data)
     if isinstance(data, Sequence):

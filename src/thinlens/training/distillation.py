@@ -9,7 +9,7 @@ from thinlens.errors import UsageError
 from thinlens.training.objective import TrainingData
 
 
-class Taught:
+class DistilledTargets:
     """Training data whose targets lean towards what a dense network makes of the inputs.
 
     A photograph holds detail that nobody could have restored, and to a thin network's loss that is

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thinlens.training.settings import Settings
 
 
-class Average:
+class ModelEma:
     """An exponential moving average of what a module learns, and of its batch statistics.
 
     Its time constant is `settings.average` of the run. Until that many steps are done it is their

@@ -13,7 +13,7 @@ from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
 
-class ExactImage:
+class Float32Output:
     """Computes the layer that makes the image in float32 under autocast, until it is left.
 
     bfloat16 has 8 bits: an image of such numbers hides its small errors from the loss

@@ -17,11 +17,11 @@ from torch.nn.utils import get_total_norm, parametrize
 from thinlens.errors import RunError, UsageError
 from thinlens.progress import Progress
 from thinlens.signals import Interrupted, deferred_signals
-from thinlens.training.ema import Average
-from thinlens.training.exact_image import ExactImage
+from thinlens.training.ema import ModelEma
+from thinlens.training.exact_image import Float32Output
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData
-from thinlens.training.processes import Processes, training_form
+from thinlens.training.processes import Processes, training_mode
 from thinlens.training.settings import Settings
 from thinlens.training.state import Counters, MetricsLog, load_state, save_state
 
@@ -59,10 +59,10 @@ class Trainer:
         in a row (the last saved state is finite).
         """
         settings, processes = self.settings, Processes(self.settings.precision)
-        plain = training_form(objective.module, processes.device)
-        with plain, deferred_signals() as stop, ExactImage() as exact:
+        plain = training_mode(objective.module, processes.device)
+        with plain, deferred_signals() as stop, Float32Output() as exact:
             optimizer = self._optimizer(objective)
-            average = Average(objective.module, settings) if settings.average else None
+            average = ModelEma(objective.module, settings) if settings.average else None
             done = self._resume(objective, optimizer, average, processes)
             metrics = self._metrics_log(done.step) if processes.chief else None
             while done.step < settings.steps and not objective.finished:
@@ -70,7 +70,7 @@ class Trainer:
                 if step == 0:
                     objective.epoch_start(epoch)
                 for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * settings.rate(done.step)
+                    group["lr"] = group["initial_lr"] * settings.lr_factor(done.step)
                 batch = processes.share(data.batch(settings.seed, epoch, step))
                 if settings.precision == "bf16":
                     exact.hold(objective.module, batch[0].shape)
@@ -104,7 +104,7 @@ class Trainer:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        average: Average | None,
+        average: ModelEma | None,
         processes: Processes,
     ) -> Counters:
         path = self._file("training", "pt")
@@ -136,7 +136,7 @@ class Trainer:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        average: Average | None,
+        average: ModelEma | None,
         done: Counters,
         processes: Processes,
     ) -> None:

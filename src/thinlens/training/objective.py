@@ -11,7 +11,7 @@ from torch.nn import functional as F
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
 """What an image may miss of its target, as a mean over its values."""
 
-Network = Callable[[Tensor], Tensor]
+ForwardFunction = Callable[[Tensor], Tensor]
 
 
 class TrainingData(Protocol):
@@ -40,7 +40,7 @@ class Objective(Protocol):
         """Return the optimizer's parameter groups."""
         ...
 
-    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, network: ForwardFunction, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the scalar to minimise. `network` runs `module`, on every rank."""
         ...
 
@@ -69,7 +69,7 @@ class Objective(Protocol):
         ...
 
 
-class Plain:
+class PlainObjective:
     """Minimise the task's loss and do nothing else: dense training, fine-tuning."""
 
     finished = False
@@ -82,7 +82,7 @@ class Plain:
         trained = [p for p in self.module.parameters() if p.requires_grad]
         return [{"params": trained, "lr": learning_rate}]
 
-    def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, network: ForwardFunction, batch: tuple[Tensor, Tensor]) -> Tensor:
         image, target = batch
         return self.task_loss(network(image), target)
 

@@ -104,7 +104,7 @@ class Processes:
 
 
 @contextmanager
-def training_form(module: nn.Module, device: torch.device) -> Iterator[None]:
+def training_mode(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Hold `module` on `device`, in training mode and channels-last; then make it plain again.
 
     Afterwards it is back where it was, in evaluation mode and contiguous, whatever happened.

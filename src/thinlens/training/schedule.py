@@ -23,12 +23,12 @@ def trapezoid(progress: float) -> float:
     return min(1.0, (1 - progress) / (1 - FLAT_SHARE))
 
 
-def step(progress: float) -> float:
+def halve_once(progress: float) -> float:
     """Halve once at two thirds of the run: SLS's epoch 200 of 300."""
     return 1.0 if progress < 2 / 3 else 0.5
 
 
-def halvings(progress: float) -> float:
+def three_halvings(progress: float) -> float:
     """Halve at 50, 75 and 90 % of the run, as the deblurring framework of SLS's authors does."""
     return 0.5 ** sum(progress >= mark for mark in (0.5, 0.75, 0.9))
 
@@ -41,7 +41,7 @@ def constant(progress: float) -> float:
 SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "trapezoid": trapezoid,
-    "step": step,
-    "halvings": halvings,
+    "step": halve_once,
+    "halvings": three_halvings,
     "constant": constant,
 }

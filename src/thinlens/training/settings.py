@@ -76,7 +76,7 @@ class Settings:
         A run's length may change as long as no rate before `step` does; else nothing may.
         """
         mine, theirs = asdict(self), asdict(earlier)
-        if step <= self.steps and all(self.rate(s) == earlier.rate(s) for s in range(step)):
+        if step <= self.steps and all(self.lr_factor(s) == earlier.lr_factor(s) for s in range(step)):
             theirs["steps"] = self.steps
         return [f"{key} {theirs[key]}, not {mine[key]}" for key in mine if mine[key] != theirs[key]]
 

@@ -1,4 +1,4 @@
-"""How does a network take smaller tensors, and say so?"""
+"""Replacement of a network's parameters by smaller tensors, with its layers' sizes updated."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
-def narrow(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def resize_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put `tensors`, by state-dict name, in place of the parameters and buffers of `module`.
 
-    A parameter that layers share stays shared. Convolutions, linear layers and norms then say the
-    sizes that they have; nothing checks that layers fit each other.
+    A parameter that layers share stays shared. Convolutions, linear layers and norms are updated
+    to the sizes of their tensors; nothing checks that layers fit each other.
+
+    >>> import torch
+    >>> layer = nn.Conv2d(8, 4, 3)
+    >>> resize_parameters(layer, {"weight": torch.zeros(2, 8, 3, 3), "bias": torch.zeros(2)})
+    >>> layer
+    Conv2d(8, 2, kernel_size=(3, 3), stride=(1, 1))
     """
-    own = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    targets = {**dict(module.named_buffers()), **dict(module.named_parameters())}
     for name, tensor in tensors.items():
-        own[name].grad = None
-        own[name].data = tensor
+        targets[name].grad = None
+        targets[name].data = tensor
     for layer in module.modules():
-        _say_sizes(layer)
+        _update_sizes(layer)
 
 
-def _say_sizes(layer: nn.Module) -> None:
+def _update_sizes(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         rows, columns = layer.weight.shape[:2]
         transposed = isinstance(layer, nn.ConvTranspose2d)

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from thinlens.checkpoints.packing import PARTS
+from thinlens.checkpoints.packing import ENCODINGS
 from thinlens.errors import UsageError
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """The version of the folder format. Every released one loads forever."""
 
-LARGEST_MANIFEST = 2 * 2**20
+LARGEST_CONFIG_FILE = 2 * 2**20
 """Bytes of config.json that are read at most: some 15,000 tensors."""
 
 DTYPES: dict[str, torch.dtype] = {
@@ -30,7 +30,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """How one tensor of the network is stored."""
 
     name: str
@@ -46,18 +46,18 @@ class Entry:
         whole = type(self.shape) is list and all(type(size) is int for size in self.shape)
         optional = {type(self.n), type(self.m)} <= {int, type(None)}
         if type(self.name) is not str or not whole or not optional:
-            raise UsageError(f"the entry of tensor {shown(self.name)} is malformed")
-        for key, known in (("encoding", PARTS), ("dtype", DTYPES)):
+            raise UsageError(f"the entry of tensor {quoted(self.name)} is malformed")
+        for key, known in (("encoding", ENCODINGS), ("dtype", DTYPES)):
             value = getattr(self, key)
             if type(value) is not str or value not in known:
                 raise UsageError(
-                    f"tensor {shown(self.name)} has the unknown {key} {shown(value)}: "
+                    f"tensor {quoted(self.name)} has the unknown {key} {quoted(value)}: "
                     f"wanted {', '.join(known)}"
                 )
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CheckpointConfig:
     """The content of config.json."""
 
     model: str
@@ -70,7 +70,7 @@ class Manifest:
     versions: dict[str, Any]
     sha256: str
     """Of the tensors file that belongs to this config.json."""
-    tensors: list[Entry]
+    tensors: list[TensorEntry]
     narrowed: bool = False
     """Whether channels were removed: tensors are then smaller than `config` says, each as its own
     entry says. Written only if so, for older versions cannot read such a network."""
@@ -89,7 +89,7 @@ class Manifest:
 
     def dump(self) -> bytes:
         """Write it as JSON, one line a tensor."""
-        head = {"format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        head = {"format": FORMAT_VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
         del head["tensors"]
         if not self.narrowed:
             del head["narrowed"]
@@ -98,24 +98,24 @@ class Manifest:
         return (body + ',\n  "tensors": [\n' + ",\n".join(lines) + "\n  ]\n}\n").encode()
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_config(path: Path) -> CheckpointConfig:
     """Read config.json; whatever is wrong with it is a `UsageError` without the path."""
     content = _object(path)
     version = content.pop("format", None)
-    if version != FORMAT or type(version) is not int:
-        raise UsageError(f"format {shown(version)} is unknown: this thinlens reads {FORMAT}")
-    _check_keys(content, Manifest, "config.json")
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise UsageError(f"format {quoted(version)} is unknown: this thinlens reads {FORMAT_VERSION}")
+    _check_keys(content, CheckpointConfig, "config.json")
     entries = content["tensors"]
     if type(entries) is not list or any(type(entry) is not dict for entry in entries):
         raise UsageError("tensors is not an array of objects")
     for entry in entries:
-        _check_keys(entry, Entry, "an entry of tensors")
-    return Manifest(**{**content, "tensors": [Entry(**entry) for entry in entries]})
+        _check_keys(entry, TensorEntry, "an entry of tensors")
+    return CheckpointConfig(**{**content, "tensors": [TensorEntry(**entry) for entry in entries]})
 
 
 def _object(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > LARGEST_MANIFEST:
-        raise UsageError(f"it is larger than {LARGEST_MANIFEST} bytes")
+    if path.stat().st_size > LARGEST_CONFIG_FILE:
+        raise UsageError(f"it is larger than {LARGEST_CONFIG_FILE} bytes")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -133,10 +133,10 @@ def _check_keys(found: Mapping[str, Any], wanted: type, where: str) -> None:
         ("has the unknown key", set(found) - known),
     ):
         if keys:
-            raise UsageError(f"{where} {kind} {shown(min(keys))}")
+            raise UsageError(f"{where} {kind} {quoted(min(keys))}")
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Show a stranger's value in an error: quoted, escaped, and at most 80 characters long."""
     try:
         text = repr(value)

@@ -1,10 +1,10 @@
-"""How fast is the engine beside torch, on one layer and on whole networks?
+"""Latency of the native engine and of torch, on one layer and on whole networks.
 
     python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [--precision fp32,bf16] NAME...
 
-One thread; times are that thread's CPU time, so that other jobs on the machine hardly count.
-Engines take turns within each round, and medians are printed. NAMEs are networks or `layer`.
-Of a machine without AVX-512 it tells what both have without it:
+One thread; times are that thread's CPU time, which other jobs on the machine hardly change.
+Engines are measured interleaved, and medians are printed. NAMEs are networks or `layer`.
+On a machine with AVX-512, the times of both without it:
 
     export ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
     python benchmarks/engine_layers.py --kernels avx2
@@ -25,17 +25,17 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest
 from thinlens.models import create
 from thinlens.sparsity.masking import attach, strip
-from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.pattern import pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 M = 32
 KEPT = (8, 4, 2)
 
 
-def thinned(module: nn.Module, n: int) -> nn.Module:
-    """Keep the `n` largest of every 32 weights of each layer whose input channels 32 divides."""
+def prune(module: nn.Module, n: int) -> nn.Module:
+    """Keep the `n` largest of every 32 weights of all layers of 32, 64, ... input channels."""
     patterns = {
-        name: from_ranks(magnitude_ranks(layer.weight, layer, M), n, M)
+        name: pattern_from_ranks(magnitude_ranks(layer.weight, layer, M), n, M)
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d) and layer.in_channels % M == 0 and layer.out_channels > 3
     }
@@ -44,21 +44,21 @@ def thinned(module: nn.Module, n: int) -> nn.Module:
 
 
 def seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
-    """CPU time of this thread for one call."""
-    begin = time.thread_time()
+    """Return the CPU time of this thread for one call."""
+    start = time.thread_time()
     with torch.inference_mode():
         run(image)
-    return time.thread_time() - begin
+    return time.thread_time() - start
 
 
 def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> None:
-    """Print how `name` fares on each set of kernels, dense and at each N:32."""
+    """Print the latency of `name` with each set of kernels, dense and at each N:32."""
     module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
     module.eval()
     last = image.to(memory_format=torch.channels_last)
     dense = deepcopy(module).to(memory_format=torch.channels_last)
     engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {"torch": (dense, last)}
-    thin = {"dense": module} | {f"{n}:{M}": thinned(deepcopy(module), n) for n in KEPT}
+    thin = {"dense": module} | {f"{n}:{M}": prune(deepcopy(module), n) for n in KEPT}
     for isa in kernels:
         for kept, network in thin.items():
             engines[f"{isa} {kept}"] = (Compiled(network, 1, isa), image)

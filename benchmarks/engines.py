@@ -1,12 +1,12 @@
-"""How much faster are thin networks than the best dense engines?
+"""Latency of pruned networks in the native engine, and of dense ones in all engines.
 
     python benchmarks/engines.py [--networks edsr carn rfdn-x4] [--rounds 20] [--out bench-out]
 
-All engines run a network in turns, in one process, by the code of `thinlens bench`: those of
-others dense, ours dense and with N of every 32 weights, the thin ones on one thread too. A name
-takes random weights, `rfdn-x4` is the shipped checkpoint. A network's figures go to
-OUT/NETWORK.json; the same command again measures only what is not there. Prints Markdown. With
-`--threads 1` times are the CPU's, in which other programs hardly count.
+All engines run a network interleaved in one process, by the code of `thinlens bench`: other
+engines dense, the native one dense and at N:32, pruned networks also on one thread. A name has
+random weights, `rfdn-x4` is the shipped checkpoint. A network's figures go to OUT/NETWORK.json; the
+same command again measures only missing ones. Prints Markdown. With `--threads 1` times are the
+CPU's, which other programs hardly change.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from thinlens.bench.backends import PRECISIONS, Setting
 from thinlens.bench.cases import LineUp, engines, line_up, precisions
+from thinlens.bench.inputs import smooth_image
 from thinlens.bench.interleaved import Entrant, Row, best_dense, compete, speedup
-from thinlens.cli.bench import machine, network, smooth_image
+from thinlens.cli import values
+from thinlens.cli.bench import machine, network
 from thinlens.engine.native import build
-from thinlens.experiments import values
 from thinlens.files import write_json
 from thinlens.models import image_channels
 from thinlens.progress import progress_bar
@@ -36,7 +37,7 @@ PATTERNS = ("8:32", "4:32", "2:32")
 
 @dataclass(frozen=True, kw_only=True)
 class Engines:
-    """Measure what is missing and print the tables."""
+    """Measure missing networks and print the tables."""
 
     networks: tuple[str, ...] = ("edsr", "carn", "rfdn-x4")
     size: str = "320x180"
@@ -49,7 +50,7 @@ class Engines:
 
     def run(self) -> None:
         """Measure each network that has no file of these settings, and print all."""
-        found = {}
+        results = {}
         for name in self.networks:
             path = self.out / f"{Path(name).name}.json"
             settings = self._settings()
@@ -58,14 +59,16 @@ class Engines:
                 content = {"settings": settings, **self._measured(name)}
                 self.out.mkdir(parents=True, exist_ok=True)
                 write_json(path, content)
-            found[name] = content
+            results[name] = content
             print("\n".join(times(name, content)), flush=True)
-        print("\n".join(ratios(found)))
+        print("\n".join(ratios(results)))
 
     def _settings(self) -> dict[str, Any]:
-        """Return what figures depend on; other figures are not reused."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("networks", "out")}
-        return {**own, "build": build(), "machine": machine()}
+        """Return the settings on which figures depend; figures of others are not reused."""
+        options = {
+            key: value for key, value in asdict(self).items() if key not in ("networks", "out")
+        }
+        return {**options, "build": build(), "machine": machine()}
 
     def _measured(self, name: str) -> dict[str, Any]:
         torch.set_num_threads(self.threads)
@@ -94,7 +97,7 @@ class Engines:
         return summary(slow, fast) | {"scaling": scaling(single, fast), "missing": first.missing}
 
     def _alone(self, module: nn.Module, image: Tensor) -> list[Entrant]:
-        """Return our engine on one thread, if the others have more."""
+        """Return the cases of the native engine on one thread, if `threads` is more."""
         if self.threads == 1:
             return []
         settings = [Setting(1, word) for word in precisions(self.precision)]
@@ -104,7 +107,7 @@ class Engines:
 
 
 def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    """Return all rows, and by pattern what is faster than the best dense by how much."""
+    """Return all rows, and by pattern the speedups over the best dense engine."""
     best = best_dense(slow, PRECISIONS)
     return {
         "rows": [row.as_json() | {"pattern": "dense"} for row in slow]
@@ -117,19 +120,19 @@ def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str,
 def scaling(
     single: Mapping[str, Sequence[Row]], fast: Mapping[str, Sequence[Row]]
 ) -> dict[str, dict[str, float]]:
-    """Return one thread's time over that of all, by precision and pattern."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the time on one thread over that on all, by precision and pattern."""
+    factors: dict[str, dict[str, float]] = {}
     for pattern, rows in single.items():
         for one, many in zip(rows, fast[pattern] if rows else [], strict=True):
-            found.setdefault(one.entrant.precision, {})[pattern] = one.ms / many.ms
-    return found
+            factors.setdefault(one.entrant.precision, {})[pattern] = one.ms / many.ms
+    return factors
 
 
 def times(name: str, content: Mapping[str, Any]) -> list[str]:
-    """Show one network's milliseconds, fastest first."""
-    own = content["settings"]
-    about = ", ".join(f"{key} {value}" for key, value in own["machine"].items())
-    lines = [f"\n### {name}", f"{about}; {own['threads']} threads, {own['size']}", ""]
+    """Format one network's milliseconds, fastest first."""
+    settings = content["settings"]
+    about = ", ".join(f"{key} {value}" for key, value in settings["machine"].items())
+    lines = [f"\n### {name}", f"{about}; {settings['threads']} threads, {settings['size']}", ""]
     lines += ["| engine | precision | weights | ms | p10 - p90 | max error |", "|---" * 6 + "|"]
     for row in sorted(content["rows"], key=lambda row: row["ms_median"]):
         what = f"{row['engine']} | {row['precision']} | {row['pattern']}"
@@ -139,10 +142,10 @@ def times(name: str, content: Mapping[str, Any]) -> list[str]:
     return lines + [f"\nmissing: {x['engine']} {x['precision']}: {x['why']}" for x in missing]
 
 
-def ratios(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Show how much faster thin networks are than the best dense engine."""
+def ratios(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Format the speedups of pruned networks over the best dense engine."""
     lines = ["", f"| | {' | '.join(PATTERNS)} |", "|---" * (1 + len(PATTERNS)) + "|"]
-    for name, content in found.items():
+    for name, content in results.items():
         best, factors = content["best_dense"], content["speedup"]
         for precision in ("fp32", "bf16", "any"):
             row = [factors[pattern][precision] for pattern in PATTERNS]

@@ -1,7 +1,7 @@
-"""What does annealing lambda do to a search? (SLS, Fig. S1)
+"""Search histories with annealed and with constant lambda (SLS, Fig. S1).
 
 Searches the shipped RFDN twice, with lambda annealed and with lambda at the annealed run's last
-value throughout, and draws both courses. Each run resumes where it stopped.
+value throughout, and draws both histories. An interrupted run resumes.
 
     python benchmarks/sls_annealing.py --data BSDS500/train --steps 600 --out runs/annealing
 """
@@ -15,7 +15,7 @@ from typing import Any
 import tyro
 
 import thinlens
-from thinlens.report.search import course_picture
+from thinlens.report.search_plots import draw_searches
 from thinlens.tasks import make_task
 from thinlens.tasks.folders import training_crops
 from thinlens.training.loop import Trainer
@@ -78,7 +78,7 @@ class Comparison:
                 f"at the end {losses[-1]:.4f}"
             )
         title = f"SLS on RFDN x4, budget {self.budget}, {self.steps} steps, seed {self.seed}"
-        course_picture(self.out / "search.png", runs, title)
+        draw_searches(self.out / "search.png", runs, title)
 
 
 if __name__ == "__main__":

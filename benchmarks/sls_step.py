@@ -1,10 +1,10 @@
-"""What does a searching step of SLS cost beside a dense fine-tuning step?
+"""Cost of a search step of SLS beside a dense fine-tuning step.
 
     python benchmarks/sls_step.py --pairs 10 --threads 2
 
 CARN x4, batch 16 of 48x48, Adam; the two kinds of step alternate, so that a busy machine slows
-both. One step in `--regroup` also ranks all weights anew. Peak memory is that of a process of its
-own for each kind, or of the GPU. Prints one JSON object.
+both. One step in `--regroup` also recomputes all ranks. Peak memory is that of a separate process
+for each kind, or of the GPU. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from thinlens.methods.sls.method import Sls
-from thinlens.methods.sls.search import Search
+from thinlens.methods.sls.search import SlsSearch
 from thinlens.models import MODELS
 from thinlens.sparsity.budget import Budget
 from thinlens.training.loop import Settings, Trainer
-from thinlens.training.objective import Objective, Plain
+from thinlens.training.objective import Objective, PlainObjective
 
 Batch = tuple[Tensor, Tensor]
 
@@ -35,7 +35,7 @@ STEPS_FOR_MEMORY = 3
 
 
 class Random:
-    """The same batch for ever."""
+    """The same batch in every step."""
 
     def __init__(self, size: int, patch: int, device: str) -> None:
         self.one = torch.rand(size, 3, patch, patch), torch.rand(size, 3, 4 * patch, 4 * patch)
@@ -47,7 +47,7 @@ class Random:
 
 
 def stepper(objective: Objective, batch: Batch) -> Callable[[int], None]:
-    """Return what the training loop does in a step."""
+    """Return a function that takes an optimizer step as the training loop does."""
     optimizer = torch.optim.Adam(objective.param_groups(1e-4))
 
     def step(number: int) -> None:
@@ -63,7 +63,7 @@ def stepper(objective: Objective, batch: Batch) -> Callable[[int], None]:
 def measure(step: Callable[[int], None], number: int, device: str) -> tuple[float, float, int]:
     """Return one step's seconds, seconds of CPU, and on a GPU its peak memory in bytes.
 
-    With one thread the seconds of CPU say most on a machine that others use too.
+    With one thread the CPU seconds are the most reliable on a shared machine.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -76,36 +76,36 @@ def measure(step: Callable[[int], None], number: int, device: str) -> tuple[floa
     return time.perf_counter() - start, time.process_time() - cpu, peak
 
 
-def build(data: Random, device: str, regroup: int) -> tuple[Plain, Search]:
+def build(data: Random, device: str, regroup: int) -> tuple[PlainObjective, SlsSearch]:
     """Return a dense objective and a searching one that does not freeze."""
     network = MODELS["carn"]
     steps = 300 * regroup  # an epoch of the search is 1/300 of the run
     method = Sls(budget=Budget(Fraction(1, 32)), example=(1, 3, 180, 320), penalty=1e-3)
     search = method.search(network.build(network.config), data, Trainer(Settings(steps=steps)))
-    dense = Plain(network.build(network.config))
+    dense = PlainObjective(network.build(network.config))
     for objective in (dense, search):
         objective.module.train().to(device=device, memory_format=torch.channels_last)
     return dense, search
 
 
-def peak_of_steps(kind: int, given: argparse.Namespace) -> int:
+def peak_of_steps(kind: int, options: argparse.Namespace) -> int:
     """Return the peak memory, in bytes, of this process after a few steps of one kind."""
-    torch.set_num_threads(given.threads)
-    data = Random(given.batch, given.patch, "cpu")
-    step = stepper(build(data, "cpu", given.regroup)[kind], data.batch(0, 0, 0))
+    torch.set_num_threads(options.threads)
+    data = Random(options.batch, options.patch, "cpu")
+    step = stepper(build(data, "cpu", options.regroup)[kind], data.batch(0, 0, 0))
     for number in range(STEPS_FOR_MEMORY):
         step(number)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
 
 
-def peaks(given: argparse.Namespace) -> list[int]:
-    """Return the peak memory of both kinds of step, each measured in a fresh process."""
+def peaks(options: argparse.Namespace) -> list[int]:
+    """Return the peak memory of both kinds of step, each measured in a new process."""
     context = multiprocessing.get_context("spawn")
-    found = []
+    memory = []
     for kind in range(2):
         with context.Pool(1) as pool:
-            found.append(pool.apply(peak_of_steps, (kind, given)))
-    return found
+            memory.append(pool.apply(peak_of_steps, (kind, options)))
+    return memory
 
 
 def main() -> None:
@@ -117,27 +117,27 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--regroup", type=int, default=50)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    data = Random(given.batch, given.patch, given.device)
-    dense, search = build(data, given.device, given.regroup)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = Random(options.batch, options.patch, options.device)
+    dense, search = build(data, options.device, options.regroup)
     steps = {
         name: stepper(objective, data.batch(0, 0, 0))
         for name, objective in (("dense", dense), ("sls", search))
     }
     taken: dict[str, list[tuple[float, float, int]]] = {name: [] for name in steps}
-    for number in range(given.pairs + 1):
+    for number in range(options.pairs + 1):
         for name, step in steps.items():
-            taken[name].append(measure(step, number, given.device))
+            taken[name].append(measure(step, number, options.device))
     wall, cpu, peak = (  # the first pair warms up
         {name: statistics.median(row[i] for row in rows[1:]) for name, rows in taken.items()}
         for i in range(3)
     )
-    dense_peak, sls_peak = peaks(given) if given.device == "cpu" else peak.values()
+    dense_peak, sls_peak = peaks(options) if options.device == "cpu" else peak.values()
     prunable = sum(mask.ranks.numel() for mask in search.masks.values())
     state = [t for mask in search.masks.values() for t in (mask.ranks, mask.priorities)]
     result = {
-        "pairs": given.pairs,
+        "pairs": options.pairs,
         "median_ms": {name: round(1e3 * value, 2) for name, value in wall.items()},
         "ratio": round(wall["sls"] / wall["dense"], 4),
         "cpu_ratio": round(cpu["sls"] / cpu["dense"], 4),

@@ -1,4 +1,4 @@
-"""How long do the main stages take on this machine: a training step, least squares, a forward?
+"""Duration of the main stages on this machine: a training step, least squares, a forward pass.
 
 Medians of a few repeats on RFDN (64 channels, x4); one line each. Run it on an idle machine.
 """

@@ -1,4 +1,4 @@
-"""What does pruning without any training cost in dB, on real networks and test sets?
+"""PSNR of pruning without any training, on real networks and test sets.
 
 Prints the tables of docs/results.md. Needs THINLENS_DATA. Calibration images are training images:
 BSDS500 `train` for super-resolution, Train400 for denoising.
@@ -20,18 +20,18 @@ import thinlens
 from thinlens.checkpoints.pretrained import import_weights
 from thinlens.images.reading import image_paths, read_image
 from thinlens.tasks import make_task
-from thinlens.tasks.crops import Crops, crops_of_clean
+from thinlens.tasks.crops import Crops, crops_from_clean
 from thinlens.tasks.task import Task
 
 METHODS = {
     "one-shot": ("one-shot", {}),
     "least squares, magnitude": (
         "least-squares",
-        {"allocation": "uniform", "saliency": "magnitude"},
+        {"allocation": "uniform", "importance": "magnitude"},
     ),
     "least squares, second-order": (
         "least-squares",
-        {"allocation": "uniform", "saliency": "second-order"},
+        {"allocation": "uniform", "importance": "second-order"},
     ),
     "least squares, joint": ("least-squares", {"allocation": "uniform"}),
     "least squares, joint, knapsack (the default)": ("least-squares", {}),
@@ -39,7 +39,7 @@ METHODS = {
 
 
 CALIBRATION_IMAGES = 100
-"""Of the training images, the first so many are read."""
+"""The number of training images that are read, the first ones by name."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
     network: nn.Module
     task: Task
     size: tuple[int, int]
-    """Height and width of the input that layers are priced at."""
+    """Height and width of the input for which costs are counted."""
     group_sizes: tuple[int, ...]
     budgets: tuple[str, ...]
     calibration: Path
@@ -57,7 +57,7 @@ class Case:
 
 
 def case(name: str, data: Path) -> Case:
-    """Make the case called `name`."""
+    """Return the case called `name`."""
     weights, sr = data / "weights", data / "sr_test"
     if name == "dncnn-17":
         network = import_weights(weights / "DnCNN_KAIR" / "dncnn_25.pth", name)
@@ -100,10 +100,10 @@ def rows(chosen: Case) -> Iterator[tuple[str, ...]]:
 
 
 def calibration(chosen: Case) -> Crops:
-    """Cut large crops, because borders teach a network nothing."""
+    """Cut large crops, because padding at borders biases calibration."""
     paths = image_paths(chosen.calibration)[:CALIBRATION_IMAGES]
     clean = [read_image(path, channels=chosen.task.channels) for path in paths]
-    return crops_of_clean(chosen.task, clean, patch=80, batch_size=13)
+    return crops_from_clean(chosen.task, clean, patch=80, batch_size=13)
 
 
 def _psnr(chosen: Case, network: nn.Module) -> Iterator[str]:

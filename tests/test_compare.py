@@ -21,7 +21,7 @@ from thinlens.api import described
 from thinlens.errors import RunError, UsageError
 from thinlens.experiments import compare
 from thinlens.experiments.networks import uniform_patterns
-from thinlens.experiments.plan import read_plan
+from thinlens.experiments.plan import Run, all_runs, read_plan
 from thinlens.experiments.result_plots import draw_routed, flops_axes
 from thinlens.experiments.runs import paper_gmacs
 from thinlens.models import create
@@ -333,7 +333,7 @@ batch_size = 2
 """
 
 
-def test_an_untrained_network_is_trained_first_and_variants_record_removed_fractions(
+def test_untrained_networks_are_trained_first_and_variants_record_fractions(
     place: Path,
 ) -> None:
     (place / "small.toml").write_text(UNTRAINED)

@@ -1,4 +1,4 @@
-"""Committed recipes, and those of 91f6d5f, parse into the plans that commit 91f6d5f made of them."""
+"""Recipes of today and of commit 91f6d5f give the plans that they gave at that commit."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_without_matplotlib_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def searched(n: Sequence[int], widths: Sequence[int] = ()) -> CostSummary:
-    """Return the costs of a chain of 3x3 convolutions that keep `n` of 4; the last feeds a pixel shuffle."""
+    """Return the costs of 3x3 convolutions that keep `n` of 4; a pixel shuffle follows the last."""
     widths = widths or [4 * (index + 1) for index in range(len(n))]
     sizes = [*widths, 12]
     chain = [nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(sizes)]

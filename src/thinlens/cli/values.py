@@ -1,4 +1,4 @@
-"""How are the values of flags read: sizes, patterns, widths?"""
+"""Parsers of flag values: sizes, patterns, widths, noise levels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from thinlens.errors import UsageError
 
 
 def size(text: str, flag: str = "--size") -> tuple[int, int]:
-    """Read WIDTHxHEIGHT and return (height, width)."""
+    """Parse WIDTHxHEIGHT and return (height, width)."""
     match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
     if match is None:
         raise UsageError(f"{flag} {text!r}: wanted WIDTHxHEIGHT in pixels, such as 1280x720")
@@ -17,7 +17,7 @@ def size(text: str, flag: str = "--size") -> tuple[int, int]:
 
 
 def pattern(text: str) -> tuple[int, int]:
-    """Read N:M and return (n, m)."""
+    """Parse N:M and return (n, m)."""
     match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"--pattern {text!r}: wanted N:M with 1 <= N <= M, such as 8:32")
@@ -25,7 +25,7 @@ def pattern(text: str) -> tuple[int, int]:
 
 
 def width(text: str) -> Fraction:
-    """Read the factor of a network's hidden widths, a fraction such as 3/8."""
+    """Parse the factor of a network's hidden widths, a fraction such as 3/8."""
     try:
         factor = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
@@ -36,11 +36,11 @@ def width(text: str) -> Fraction:
 
 
 def sigmas(text: str) -> tuple[float, ...]:
-    """Read one noise level or several: 25 or 15,25,50; the task checks their range."""
+    """Parse one noise level or several: 25 or 15,25,50; the task checks their range."""
     try:
-        found = tuple(float(part) for part in text.split(","))
+        levels = tuple(float(level) for level in text.split(","))
     except ValueError as error:
         raise UsageError(f"--sigma {text!r}: wanted 25, or several levels: 15,25,50") from error
-    if len(set(found)) < len(found):
+    if len(set(levels)) < len(levels):
         raise UsageError(f"--sigma {text}: wanted every level once")
-    return found
+    return levels

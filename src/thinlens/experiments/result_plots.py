@@ -88,7 +88,8 @@ def _side_by_side(path: Path, rows: RowsByRun, folder: Path, out: Path) -> None:
     dense = next(run for run in rows if run.method == DENSE)
     task = make_task(**load_checkpoint(dense.source(out)).task)
     networks = (
-        (f"{run.label} {run.budget}", load_checkpoint(run.source(out)).module) for run in _cheapest_runs(rows)
+        (f"{run.label} {run.budget}", load_checkpoint(run.source(out)).module)
+        for run in _cheapest_runs(rows)
     )
     draw_restorations(path, task, open_pairs(folder, task)[0], 0, networks)
 

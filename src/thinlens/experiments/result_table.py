@@ -28,7 +28,7 @@ def as_csv(rows: Sequence[ResultRow]) -> str:
     """Return CSV with every number in full: a line for each run and for each further router."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    removed, levels, routed = _has_removed(rows), noise_levels(rows), is_routed(rows)
+    removed, levels, routed = _has_removed(rows), evaluated_noise_levels(rows), is_routed(rows)
     scores = [(name, key) for name in set_names(rows) for key in ("psnr", "ssim")]
     at = [(name, sigma) for name in set_names(rows) for sigma in levels]
     fractions = [(metric, key) for metric in COST_METRICS for key in REMOVED_BY if removed]
@@ -57,7 +57,7 @@ def as_table(rows: Sequence[ResultRow]) -> Table:
     With several noise levels the PSNR at each precedes the mean; with routed networks the mean
     FLOPs of an image follow. Every router has a line.
     """
-    sets, levels = set_names(rows), noise_levels(rows)
+    sets, levels = set_names(rows), evaluated_noise_levels(rows)
     removed, routed = _has_removed(rows), is_routed(rows)
     timed = any("ms" in row for row in rows)
 
@@ -123,7 +123,7 @@ def set_names(rows: Sequence[ResultRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.get("scores", {})))
 
 
-def noise_levels(rows: Sequence[ResultRow]) -> list[float]:
+def evaluated_noise_levels(rows: Sequence[ResultRow]) -> list[float]:
     """Return the noise levels at which some test set was evaluated."""
     scores = [score for row in rows for score in row.get("scores", {}).values()]
     return sorted({at["sigma"] for score in scores for at in score.get("per_sigma", ())})

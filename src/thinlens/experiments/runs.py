@@ -76,7 +76,10 @@ class RunExecutor:
         """
         fields = {k: v for k, v in asdict(run).items() if v or k not in ("variant", "options")}
         tables = {"task": self._plan.task, "judging": self._plan.evaluation_options}
-        identity: dict[str, Any] = {"cell": fields, **{key: dict(x) for key, x in tables.items() if x}}
+        identity: dict[str, Any] = {
+            "cell": fields,
+            **{key: dict(x) for key, x in tables.items() if x},
+        }
         untrained = self._plan.untrained.get(run.network)
         if run.method == DENSE and untrained is None:
             return identity

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thinlens.adaptive.bundle import USES, Bundle
-from thinlens.adaptive.candidates import EngineFactory, collect_candidates, common_task
+from thinlens.adaptive.candidates import collect_candidates, common_task
 from thinlens.adaptive.estimator import (
     TRAINING,
     LearnedEstimator,
@@ -21,6 +21,7 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError, check_choice
 from thinlens.images.tiles import SLS_TILINGS, Tiling
 from thinlens.progress import Progress
+from thinlens.restoration.network import EngineFactory
 from thinlens.restoration.receptive_field import measure_receptive_field
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from thinlens.adaptive.candidates import EngineFactory, Macs, collect_candidates, count_macs
+from thinlens.adaptive.candidates import Macs, collect_candidates, count_macs
 from thinlens.adaptive.context import RouterContext
 from thinlens.adaptive.cost_model import latency_model
 from thinlens.adaptive.estimator import (
@@ -25,6 +25,7 @@ from thinlens.errors import UsageError
 from thinlens.images.tiles import Tiling
 from thinlens.models.fingerprint import settings_text
 from thinlens.models.legacy_fingerprint import fingerprints, old_repr
+from thinlens.restoration.network import EngineFactory
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 

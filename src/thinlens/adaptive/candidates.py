@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
@@ -15,16 +15,13 @@ from thinlens.images.resize import bicubic_upsample
 from thinlens.models import MODELS
 from thinlens.models.fingerprint import fingerprint
 from thinlens.models.legacy_fingerprint import fingerprints
-from thinlens.restoration.network import Network
+from thinlens.restoration.network import EngineFactory, Network
 from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
 Macs = Callable[[tuple[int, int]], int]
 """Maps the (height, width) of a tile to its multiply-adds."""
-
-EngineFactory = Callable[[nn.Module], Network]
-"""Maps a module to what runs it: itself, or a compiled engine."""
 
 
 @dataclass(frozen=True, eq=False)

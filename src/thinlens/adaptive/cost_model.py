@@ -21,7 +21,7 @@ TileSize = tuple[int, int]
 
 UNITS = {"macs": "multiply-adds", "ms": "milliseconds"}
 
-TIMED_ROUNDS = 5
+TILE_ROUNDS = 5
 """Timed runs after one that warms up; the minimum counts."""
 
 
@@ -82,7 +82,7 @@ def _measured(
     stack = torch.rand(TILE_BATCH, channels, *tile, generator=torch.Generator().manual_seed(0))
     runs = [partial(run_tiles, candidate.network, stack) for candidate in candidates]
     runs.append(partial(estimate_errors, estimator, stack))
-    return [min(seconds) / TILE_BATCH for seconds in measure_interleaved(runs, TIMED_ROUNDS)]
+    return [min(seconds) / TILE_BATCH for seconds in measure_interleaved(runs, TILE_ROUNDS)]
 
 
 @cache

@@ -54,13 +54,13 @@ class EstimatorObjective(PlainObjective):
         estimates = network(tiles)
         loss: Tensor = nn.functional.smooth_l1_loss(estimates, errors, beta=LOSS_KNEE)
         if errors.shape[1] > 1:
-            residual = (gains(estimates) - gains(errors)) / self._spread.to(errors)
+            residual = (error_gains(estimates) - error_gains(errors)) / self._spread.to(errors)
             zeros = torch.zeros_like(residual)
             loss = loss + LOSS_KNEE * nn.functional.smooth_l1_loss(residual, zeros)
         return loss
 
 
-def gains(errors: Tensor) -> Tensor:
+def error_gains(errors: Tensor) -> Tensor:
     """Return the log error of the next cheaper candidate less that of each, `[T, n - 1]`."""
     return errors[:, 1:] - errors[:, :-1]
 
@@ -90,7 +90,7 @@ def train_estimator(samples: TileErrors, laplacian: LaplacianTable, trainer: Tra
         nn.init.zeros_(parameter)
     # a flipped tile has the same energy
     residual = samples.errors - estimate_errors(laplacian, samples.tiles)
-    spread = gains(residual).std(0).clamp_min(MIN_SPREAD)
+    spread = error_gains(residual).std(0).clamp_min(MIN_SPREAD)
     trainer.fit(EstimatorObjective(module, spread), replace(samples, errors=residual))
     return module.eval()
 

@@ -29,7 +29,7 @@ that, no other improves the tile."""
 PAPER_BETAS = (0.0, 10.0)
 """Range from which SLS draws beta uniformly (section S4)."""
 
-ROUNDING = 1e-9
+SUM_TOLERANCE = 1e-9
 """Relative difference of sums of costs in another order."""
 
 
@@ -139,7 +139,7 @@ def select_within_budget(
     savings = costs.costs[path.tile, path.before] - costs.costs[path.tile, path.after]
     totals = fixed + costs.total(path.start) - np.concatenate([[0], np.cumsum(savings)])
     # totals fall along the path: the first that is within the budget
-    count = int(np.searchsorted(-totals, -budget * (1 + ROUNDING)))
+    count = int(np.searchsorted(-totals, -budget * (1 + SUM_TOLERANCE)))
     if count == len(totals):
         raise UsageError(
             f"a budget of {budget:.3g} {unit}: this image takes {totals[-1]:.3g} at "

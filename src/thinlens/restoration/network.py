@@ -16,6 +16,9 @@ from thinlens.models.tile_position import TilePosition, tile_positions
 Network = Callable[[Tensor], Tensor]
 """Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or a compiled engine."""
 
+EngineFactory = Callable[[nn.Module], Network]
+"""Maps a module to what runs it: itself, or a compiled engine."""
+
 TILE_BATCH = 16
 """Tiles in one forward pass: memory does not grow with the image."""
 

@@ -20,7 +20,7 @@ EXACT = 3e-6
 """Largest difference, on noise in [0, 1], at which a tile counts as equal to the whole image:
 summation in another order reaches it. On photographs the difference stays below 1e-6."""
 
-ROUNDING = 3e-7
+FLOAT32_ROUNDING = 3e-7
 """Changes of a result below this count as rounding: a few units in the last place of float32
 near 1."""
 
@@ -53,7 +53,7 @@ class ReceptiveField:
     radius: int | None
     """Pixels farther away never change the result; None: the whole image may."""
     effective_radius: int
-    """Pixels farther away change the result by less than `ROUNDING`."""
+    """Pixels farther away change the result by less than `FLOAT32_ROUNDING`."""
     grid: int
     """Tiles begin at multiples of it."""
     error: float
@@ -111,7 +111,7 @@ def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
             for s, w in zip(strips, wholes, strict=True)
         )
         errors[grid] = max(compared)
-        if errors[grid] <= ROUNDING:
+        if errors[grid] <= FLOAT32_ROUNDING:
             break
     best = min(errors.values())
     return next((g, e) for g, e in errors.items() if e <= 2 * best)
@@ -128,14 +128,14 @@ def _radius(module: Network, channels: int) -> int | None:
 
 
 def _effective_radius(module: Network, channels: int, radius: int | None) -> int:
-    """Invert the middle of a strip and measure how far the result changes by `ROUNDING`."""
+    """Invert the middle of a strip and measure how far the result changes by `FLOAT32_ROUNDING`."""
     if radius is None or radius <= NEAR:
         return radius or 0
     length = next(length for length in LENGTHS if radius < (length - BAND) // 2)
     farthest = 0
     for strip in _strips(module, channels, length):
         difference = (module(strip) - module(_replaced(strip, 1.0))).abs()
-        farthest = max(farthest, _spread(_changed(difference > ROUNDING, strip)))
+        farthest = max(farthest, _spread(_changed(difference > FLOAT32_ROUNDING, strip)))
     return farthest
 
 

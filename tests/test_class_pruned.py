@@ -22,7 +22,7 @@ from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers
 from thinlens.sparsity.ranks import magnitude_ranks
-from thinlens.sparsity.straight_through import masked
+from thinlens.sparsity.rank_mask import straight_through_mask
 from thinlens.tasks import make_task
 
 TINY = {"depth": 5, "width": 8}
@@ -130,7 +130,7 @@ def test_the_gradient_goes_straight_through_and_decays_what_is_hidden(
     mask = torch.rand(2, 4, generator=generator) < n / 3
     upstream = torch.rand(2, 4, generator=generator, dtype=torch.float64)
     free = weight.clone().requires_grad_()
-    product = masked(free, mask, decay)
+    product = straight_through_mask(free, mask, decay)
     assert torch.equal(product, weight * mask)
     (product * upstream).sum().backward()
     assert free.grad is not None
@@ -143,8 +143,8 @@ def test_every_image_goes_through_the_branch_of_its_class() -> None:
     with torch.no_grad():
         together = module.dispatch(batch, classes)
         for index, which in enumerate(classes.tolist()):
-            extract_branch = module.branch(batch[index : index + 1], which)
-            torch.testing.assert_close(together[index : index + 1], extract_branch)
+            alone = module.branch(batch[index : index + 1], which)
+            torch.testing.assert_close(together[index : index + 1], alone)
         assert torch.equal(module(batch), module.dispatch(batch, module.classify(batch)))
 
 

@@ -25,9 +25,9 @@ from thinlens.dynamic.samples import restore_by_branches
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_size
 from thinlens.models import create
-from thinlens.report.branches import read_shares, samples_picture, shares_picture
+from thinlens.report.branch_plots import read_branch_shares, draw_branch_restorations, draw_branch_shares
 from thinlens.restoration.evaluation import Evaluation
-from thinlens.restoration.whole import restore_image
+from thinlens.restoration.tiled import restore_image
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.tasks import make_task
@@ -127,10 +127,10 @@ def test_the_engine_runs_every_branch(
 ) -> None:
     """Alone a branch is the same network, which the engine runs as any; the classifier chooses."""
     module, batch = routed().eval(), image(3)
-    classes = torch.tensor([0, module.count - 1, 0])
+    classes = torch.tensor([0, module.num_branches - 1, 0])
     monkeypatch.setattr(module, "classify", lambda images: classes[: len(images)])
     with torch.inference_mode():
-        for index in range(module.count):
+        for index in range(module.num_branches):
             assert torch.equal(module.extract_branch(index)(batch), module.branch(batch, index))
         expected = module(batch)
     for engine in ("native", "auto"):
@@ -234,7 +234,7 @@ def test_a_sample_shows_every_branch_as_it_is_judged(tmp_path: Path) -> None:
         assert (one.chosen, one.psnr[one.chosen]) == (judged.branch, judged.psnr)
         assert len(one.restored) == 3
     pytest.importorskip("matplotlib")
-    samples_picture(tmp_path / "branches.png", shown, ["1:4", "2:4", "4:4"])
+    draw_branch_restorations(tmp_path / "branches.png", shown, ["1:4", "2:4", "4:4"])
     height, width = image_size(tmp_path / "branches.png")
     assert height > 300
     assert width > height
@@ -247,13 +247,13 @@ def test_shares_are_drawn_as_training_went(tmp_path: Path) -> None:
     log = [{"step": s, "loss": 1.0, "share_0": 0.2, "share_1": 0.8} for s in (10, 20)]
     lines = [*log, {"step": 30, "loss": None, "share_0": None, "share_1": None}]
     (tmp_path / "metrics-joint.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
-    assert read_shares(tmp_path) == log
-    assert read_shares(tmp_path / "nowhere") == []
+    assert read_branch_shares(tmp_path) == log
+    assert read_branch_shares(tmp_path / "nowhere") == []
     runs = {"all losses": log, "without L_C": log}
-    shares_picture(tmp_path / "shares.png", runs, ["1:2", "2:2"])
+    draw_branch_shares(tmp_path / "shares.png", runs, ["1:2", "2:2"])
     assert image_size(tmp_path / "shares.png")[1] > 600
     with pytest.raises(UsageError, match="no course of training"):
-        shares_picture(tmp_path / "none.png", {"sls": []}, [])
+        draw_branch_shares(tmp_path / "none.png", {"sls": []}, [])
 
 
 @pytest.mark.slow

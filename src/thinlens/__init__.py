@@ -1,10 +1,10 @@
-"""thinlens makes image-restoration networks thin and proves that they still see.
+"""Prune image-restoration networks to N:M sparsity or fewer channels, and run them fast on CPUs.
 
-import thinlens
-
-checkpoint = thinlens.load("rfdn-x4")
-thin = thinlens.prune(checkpoint.module, budget="1/4", data=pairs)
-print(thinlens.cost(thin, (180, 320)).total.macs)
+>>> import thinlens
+>>> checkpoint = thinlens.load("rfdn-x4")
+>>> pruned = thinlens.prune(checkpoint, budget="1/4", method="one-shot", size=(180, 320))
+>>> print(f"{thinlens.cost(pruned, (180, 320)).budget:.0%}")
+25%
 """
 
 from __future__ import annotations
@@ -14,25 +14,49 @@ from typing import TYPE_CHECKING, Any
 from thinlens.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from thinlens.api import compile, cost, evaluate, load, prune, restore, save
+    from thinlens.api import (
+        adapt,
+        bench,
+        compile,
+        cost,
+        evaluate,
+        list_methods,
+        list_models,
+        load,
+        prune,
+        restore,
+        save,
+        train,
+    )
+    from thinlens.experiments.comparison import compare
 
 __all__ = [
     "RunError",
     "UsageError",
+    "adapt",
+    "bench",
+    "compare",
     "compile",
     "cost",
     "evaluate",
+    "list_methods",
+    "list_models",
     "load",
     "prune",
     "restore",
     "save",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the rooms when a function is first asked for, so that `--help` need not."""
+    """Import a public function at its first use, so that `import thinlens` stays light."""
     if name not in __all__:
         raise AttributeError(f"module 'thinlens' has no attribute {name!r}")
+    if name == "compare":  # a package above the API
+        from thinlens.experiments.comparison import compare
+
+        return compare
     from thinlens import api
 
     return getattr(api, name)

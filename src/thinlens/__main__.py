@@ -1,4 +1,4 @@
-"""Run the command line as `python -m thinlens`."""
+"""Command line as a module: `python -m thinlens`."""
 
 from __future__ import annotations
 

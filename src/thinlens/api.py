@@ -1,95 +1,150 @@
-"""What can a Python program do with thinlens in one call?
+"""Public API: load, prune, train, compile, cost, evaluate, restore and adapt networks.
 
-Everywhere a network is a plain module, what `prune` gave or what `load` read; sizes are
-(height, width) of the input.
+A network is a plain module, what `prune` returned or what `load` read; sizes are (height, width)
+of the input in pixels. A `UsageError` carries a note that quotes the call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import partial
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import nn
 
+from thinlens.adaptive.adapt import AdaptOptions
+from thinlens.adaptive.adapt import adapt as adapt_bundle
+from thinlens.adaptive.bundle import Bundle
+from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
+from thinlens.adaptive.options import RoutingOptions
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
-from thinlens.checkpoints.shipped import resolve
-from thinlens.checkpoints.tensors import Structures
-from thinlens.dynamic.routed import Routed
-from thinlens.dynamic.router import RoutedRunner, BranchPolicy, ImageRouter, fixed_branch, shuffled, by_noise_level
-from thinlens.engine.automatic import faster
-from thinlens.engine.compiled import compile as compile_module
-from thinlens.engine.latency import price_layers
-from thinlens.engine.native import native
-from thinlens.errors import UsageError
+from thinlens.checkpoints.shipped import list_shipped, resolve
+from thinlens.dynamic.model import (
+    EvaluationOptions,
+    compiled_runner,
+    engine_factory,
+    model_of,
+)
+from thinlens.errors import UsageError, check_choice
 from thinlens.methods import METHODS
-from thinlens.methods.nm_method import NMMethod
-from thinlens.models import image_channels
-from thinlens.restoration.evaluation import Evaluation, Progress
+from thinlens.models import MODELS, create, image_channels
+from thinlens.progress import Progress
+from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import RestoreOptions, RestoreResult, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
-from thinlens.sparsity.budget import Budget, milliseconds
-from thinlens.sparsity.pattern import Pruned
-from thinlens.sparsity.summary import Price, price
+from thinlens.sparsity.budget import Budget, parse_milliseconds
+from thinlens.sparsity.masking import attach, strip
+from thinlens.sparsity.pattern import Pattern, Pruned
+from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks import make_task
-from thinlens.tasks.denoising import Denoising
-from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
-from thinlens.training.data import Data, feed
-from thinlens.training.distillation import Taught
+from thinlens.training.data import Data, as_batches
+from thinlens.training.distillation import DistilledTargets
 from thinlens.training.loop import Trainer
+from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
 
 THREADS = 2
-"""That a time is measured with, where no other number is given; performance.md's figures too."""
-
-ENGINES = ("auto", "torch", "native")
+"""Threads of the engine for which a budget in milliseconds is measured, by default."""
 
 Network = nn.Module | Pruned | Checkpoint
-"""A plain module, what `prune` gave or what `load` read."""
+"""A plain module, what `prune` returned or what `load` read."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint folder, or a shipped network by its name (`rfdn-x4`).
+def _quote_call(function: Callable[P, T]) -> Callable[P, T]:
+    """Add the caller's call as a note to a `UsageError`: `in thinlens.prune(budget='2')`."""
 
-    Raises `UsageError` if it is damaged, hostile or no checkpoint.
+    @functools.wraps(function)
+    def quoted(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except UsageError as error:
+            words = [*map(_word, args), *(f"{key}={_word(x)}" for key, x in kwargs.items())]
+            error.add_note(f"in thinlens.{function.__name__}({', '.join(words)})")
+            raise
+
+    return quoted
+
+
+def _word(value: object) -> str:
+    if isinstance(value, str | int | float | tuple | None):
+        return repr(value)
+    return repr(str(value)) if isinstance(value, Path) else type(value).__name__
+
+
+@_quote_call
+def load(path: str | Path) -> Checkpoint | Bundle:
+    """Read a checkpoint or a bundle folder, or a shipped network by its name.
+
+    Raises `UsageError` if it is damaged, hostile or neither.
+
+    >>> load("rfdn-x4").task["scale"]
+    4
     """
+    return load_bundle(Path(path)) if is_bundle(path) else load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint folder, or a shipped network by its name."""
     return load_folder(resolve(str(path)))
 
 
-def save(path: str | Path, network: Network, *, model: str, task: Task) -> int:
-    """Write a network of `MODELS[model]`, packed, to the folder `path`; return the file's bytes.
+@_quote_call
+def save(
+    path: str | Path,
+    network: Network | Bundle,
+    *,
+    model: str | None = None,
+    task: Task | Mapping[str, Any] | None = None,
+) -> int:
+    """Write a network, packed, or a bundle to the folder `path`; return the file's bytes.
 
-    The folder changes whole or not at all. A full disk is a `RunError`.
+    `model` is its name in `list_models()`; a checkpoint holds its `model` and `task`. The folder
+    changes whole or not at all. A full disk is a `RunError`.
+
+    >>> module = create("dncnn-17", depth=3, width=8)
+    >>> save("saved", module, model="dncnn-17", task=make_task("denoise")) == load("saved").bytes
+    True
     """
+    if isinstance(network, Bundle):
+        return save_bundle(Path(path), network)
     module, patterns = _parts(network)
-    structures: Structures = patterns
-    if isinstance(module, Routed):
-        if model != module.NAME:
-            module.name(model)
-        model, structures = module.NAME, module.structures()
+    provenance: Mapping[str, Any] = {}
+    if isinstance(network, Pruned):
+        provenance = network.record
+    elif isinstance(network, Checkpoint):
+        provenance, model, task = network.provenance, model or network.model, task or network.task
+    if model is None or task is None:
+        raise UsageError("this network holds no model and no task: wanted model= and task=")
+    name, structures = model_of(module).checkpoint_entry(model, patterns)
     return save_folder(
         Path(path),
         module,
-        model=model,
-        task=described(task),
+        model=name,
+        task=dict(task) if isinstance(task, Mapping) else described(task),
         patterns=structures,
-        provenance=network.record if isinstance(network, Pruned) else {},
+        provenance=provenance,
     )
 
 
+@_quote_call
 def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
-    module: nn.Module,
+    network: Network,
     *,
     budget: str | float,
     method: str = "least-squares",
-    m: int = 32,
+    m: int | None = None,
     data: Data = None,
     task: Task | None = None,
     size: tuple[int, int] | None = None,
@@ -98,66 +153,106 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     threads: int = THREADS,
     **options: Any,
 ) -> Pruned:
-    """Make a thin copy of any network that maps `[B, C, h, w]` to images; `module` stays as it is.
+    """Return a pruned copy of any network that maps `[B, C, h, w]` to images.
 
-    `budget` is the part that is kept: `"1/8"`, `0.125`, `"12.5%"` (of the prunable multiply-adds;
-    method filter: of the whole network's `metric`, macs or params); or, for N:M, the milliseconds
-    that one input of `size` takes in the engine on `threads` threads: `"40ms"`.
-    `data` is a folder (then `task` says how pairs are made), a sequence of `(input, target)`
-    tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; a method that neither calibrates
-    nor trains needs none. `size` is the (height, width) of the input that layers are priced at,
-    by default that of the data. `trainer` fine-tunes what a method trains; by default nothing is.
-    `preset` names a set of the method's own settings, `options` are single ones. Raises
-    `UsageError` where nothing can be pruned.
+    `budget` is the fraction of the cost that is kept, `"1/8"`, `0.125` or `"12.5%"` (of the
+    prunable multiply-adds; methods that remove channels: of the whole network's `metric`), or, for
+    N:M, the milliseconds of one input of `size` in the engine on `threads` threads: `"40ms"`.
+    `m` is the group size of N:M. `data` is a folder (paired by `task`), a sequence of
+    `(input, target)` tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; only methods that
+    calibrate or train need it. `size` is the input that costs are counted for, by default that of
+    the data. `trainer` fine-tunes; by default there is no training. `preset` names a set of the
+    method's options, `options` are single ones. Raises `UsageError` where nothing can be pruned.
+
+    >>> module = create("dncnn-17", depth=3, width=8)
+    >>> pruned = prune(module, budget="1/2", method="one-shot", m=4, size=(32, 32))
+    >>> cost(pruned, (32, 32)).budget
+    0.5
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}: wanted {', '.join(METHODS)}")
+    module, _ = _parts(network)
+    check_choice("method", method, METHODS)
     trainer = trainer or Trainer(Settings(steps=0))
-    fed = feed(data, task, training=trainer.settings.steps > 0)
-    known = {field.name for field in fields(METHODS[method])}
-    if "seed" in known:
-        options.setdefault("seed", trainer.settings.seed)
-    for key in options:
-        if key not in known:
-            raise UsageError(f"{method} has no option {key!r}: wanted {', '.join(sorted(known))}")
-    if size is not None:
-        example = (1, image_channels(module), *size)
-    else:
-        example = (1, *fed.batch(trainer.settings.seed, 0, 0)[0].shape[1:])
-    time = milliseconds(budget)
-    settings = {"budget": Budget.of(budget if time is None else 1), "example": example, **options}
-    if "m" in known:
-        settings["m"] = m
-    chosen = METHODS[method].preset(preset, **settings)
-    if time is not None:
-        if not isinstance(chosen, NMMethod):
-            raise UsageError(f"budget {budget}: {method} takes a part, such as 1/8, and no time")
-        prices = price_layers(module, chosen.layers(module), example, threads)
-        chosen = replace(chosen, budget=prices.budget(time), prices=prices)
-    return chosen.run(module, Taught(fed, module, chosen.taught), trainer)
+    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
+    batches = as_batches(data, task, training=trainer.settings.steps > 0)
+    seed, milliseconds = trainer.settings.seed, parse_milliseconds(budget)
+    shape = batches.batch(seed, 0, 0)[0].shape[1:] if size is None else None
+    chosen = METHODS[method].configure(
+        preset,
+        budget=Budget.parse(budget if milliseconds is None else 1),
+        example=(1, *(shape or (image_channels(module), *(size or ())))),
+        m=m,
+        seed=seed,
+        options=options,
+    )
+    if milliseconds is not None:
+        chosen = chosen.settle_budget(module, milliseconds, threads)
+    return chosen.run(module, DistilledTargets(batches, module, chosen.distill_weight), trainer)
 
 
+@_quote_call
+def train(
+    network: str | nn.Module | Checkpoint | Pruned,
+    data: Data,
+    *,
+    task: Task | None = None,
+    settings: Settings | None = None,
+    state: str | Path | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train a network on pairs, in place, and return it in evaluation mode.
+
+    `network` may be a name of `list_models()`, which is then built with weights of the settings'
+    seed. A pruned network keeps its masks. `data` and `task` are as for `prune`. With `state`, a
+    folder, the run saves its state there, and the same call resumes a killed run.
+
+    >>> data = [(torch.rand(1, 16, 16), torch.rand(1, 16, 16))]
+    >>> train(create("dncnn-17", depth=3, width=8), data, settings=Settings(steps=2)).training
+    False
+    """
+    settings = settings or Settings()
+    if isinstance(network, str):
+        torch.manual_seed(settings.seed)
+        network = create(network)
+    if task is None and isinstance(network, Checkpoint):
+        task = make_task(**network.task)
+    module, patterns = _parts(network)
+    trainer = Trainer(settings, Path(state) if state else None, progress)
+    attach(module, patterns)
+    trainer.fit(PlainObjective(module, settings.loss), as_batches(data, task, training=True))
+    return strip(module)[0].eval()
+
+
+@_quote_call
 def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:
     """Make a callable that maps images `[B, C, h, w]` as the network does, without its zeros.
 
     It holds a copy of the weights, runs on `threads` threads of the CPU (torch's number by
     default) and passes through torch.compile and torch.export. Where the C++ core was not built,
-    torch runs the network after one warning. Raises `UsageError` with what it does not know.
+    torch runs the network after one warning. `precision` is fp32 or bf16. Raises `UsageError` for
+    operations that the engine does not have.
+
+    >>> run = compile(create("dncnn-17", depth=3, width=8).eval())
+    >>> run(torch.rand(1, 1, 32, 48)).shape
+    torch.Size([1, 1, 32, 48])
     """
     module, _ = _parts(network)
-    if isinstance(module, Routed):
-        return RoutedRunner(module, [compile(branch, precision, threads) for branch in module.apart()])
-    return compile_module(module, precision, threads)
+    return compiled_runner(module, precision=precision, threads=threads)
 
 
-def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> Price:
-    """Price a network on one input of `size` (height, width): whole and by layer."""
+@_quote_call
+def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> CostSummary:
+    """Count a network's multiply-adds and parameters for one input of `size`, in all and by layer.
+
+    >>> cost(create("rfdn"), (180, 320)).total.macs
+    39860085120
+    """
     module, patterns = _parts(network)
-    return price(module, patterns, (image_channels(module), *size), convention=convention)
+    return summarize(module, patterns, (image_channels(module), *size), convention=convention)
 
 
+@_quote_call
 def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
-    network: Network,
+    network: Network | Bundle,
     folder: str | Path,
     *,
     task: Task | None = None,
@@ -165,124 +260,171 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     sigmas: Sequence[float] = (),
     engine: str = "auto",
     router: str = "learned",
+    routing: RoutingOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Restore every input of a test folder and judge it by the task's protocol.
+    """Restore every input of a test folder and evaluate it by the task's protocol.
 
-    `task` is a checkpoint's own unless given; `seed` draws random degradation;
-    `engine` is what runs the network: torch, native, or auto: native for a thin network that it
-    runs faster, which is measured once. At each of `sigmas`, noise levels of a denoising task, all
-    images are judged in turn.
-    `router` is who picks the branches of a class-pruned network: its classifier (learned), the
-    true noise level (oracle), chance with the classifier's own shares (random), or a branch's
-    number, 0 for the thinnest.
+    `task` is by default the checkpoint's; `seed` draws random degradation; `sigmas` are noise
+    levels of a denoising task, at each of which all images are evaluated.
+    `engine` runs the network: torch, native, or auto: native for a pruned network if it is faster,
+    which is measured once. `router` selects the branches of a routed network: its classifier
+    (learned), the true noise level (oracle), the classifier's shares at random (random), or the
+    number of a branch, 0 for the smallest. `routing` are the options of a bundle.
+
+    >>> network = create("dncnn-17", depth=3, width=8)
+    >>> evaluate(network, "images", task=make_task("denoise")).images
+    1
     """
-    judged, (module, _) = _task(network, task), _parts(network)
-    if not isinstance(module, Routed):
-        running = runner(network, engine)
-        if router != "learned":
-            raise UsageError(f"router {router!r}: this network has one branch")
-        return evaluate_folder(
-            running, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
-        )
-
-    def judge(routed: ImageRouter, progress: Progress | None = None) -> Evaluation:
-        return evaluate_folder(
-            routed, judged, Path(folder), seed=seed, sigmas=sigmas, progress=progress
-        )
-
-    by = partial(ImageRouter, module, branches=[runner(branch, engine) for branch in module.apart()])
-    routed = by()
-    if router == "random":
-        judge(routed)
-        routed = by(shuffled(routed.classes, seed))
-    elif router == "oracle":
-        known = make_task(**network.task) if isinstance(network, Checkpoint) else judged
-        images, levels = len(open_pairs(Path(folder), judged)), _sigmas(known)
-        if levels and len(levels) != module.count:
-            raise UsageError(
-                f"router oracle: {len(levels)} noise levels and {module.count} branches: "
-                "wanted one branch for each"
-            )
-        routed = by(by_noise_level(sigmas or _sigmas(judged), levels, images))
-    elif router != "learned":
-        routed = by(_fixed(router, module))
-    found = judge(routed, progress)
-    scores = zip(found.per_image, routed.classes, strict=True)
-    told = tuple(replace(score, branch=branch) for score, branch in scores)
-    return replace(found, per_image=told, routing={"router": router, **routed.cost_report()})
+    evaluated, make = _task(network, task), engine_factory(engine)
+    if isinstance(network, Bundle):
+        restorer = network.restorer(make, routing or RoutingOptions(), engine=engine)
+        scores = evaluate_folder(restorer, evaluated, Path(folder), seed=seed, progress=progress)
+        return replace(scores, routing=restorer.cost_report(evaluated.scale))
+    trained_for = make_task(**network.task) if isinstance(network, Checkpoint) else None
+    options = EvaluationOptions(seed, tuple(sigmas), router, trained_for)
+    model = model_of(_parts(network)[0])
+    return model.evaluate(evaluated, Path(folder), make, options, progress)
 
 
-def _sigmas(task: Task) -> tuple[float, ...]:
-    """Return the noise levels of a denoising task; others have none."""
-    return (task.sigmas or (task.sigma,)) if isinstance(task, Denoising) else ()
-
-
-def _fixed(router: str, module: Routed) -> BranchPolicy:
-    """Read the number of a branch."""
-    known = [str(index) for index in range(module.count)]
-    if router not in known:
-        raise UsageError(f"router {router!r}: wanted learned, oracle, random, {', '.join(known)}")
-    return fixed_branch(int(router))
-
-
-def restore(
-    network: Network | Restorer,
+@_quote_call
+def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
+    network: Network | Bundle | Restorer,
     source: str | Path,
     out: str | Path,
     *,
     task: Task | None = None,
     engine: str = "auto",
+    routing: RoutingOptions | None = None,
     progress: Progress | None = None,
-    **handling: Any,
+    **options: Any,
 ) -> RestoreResult:
     """Restore an image, or all images below a folder, to `out`/<relative path>.png.
 
-    The same call again does what is left. A bad image is listed and the others go on.
-    `engine` is as for `evaluate`, `options` are fields of `RestoreOptions`: `tile`, `blend` and
-    `max_pixels`. A router of tiles (`adaptive.router`) has its own engine and wants `task`.
+    The same call again restores only what has no result. An image that cannot be read is listed
+    and the others go on. `engine` is as for `evaluate`, `options` are fields of `RestoreOptions`:
+    `tile`, `blend`, `max_pixels` and `picture`. `routing` are the options of a bundle.
+
+    >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
+    >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
+    1
     """
-    restored = _task(network, task)
-    running = network if isinstance(network, Restorer) else runner(network, engine)
-    known = {field.name for field in fields(RestoreOptions)}
-    for key in handling:
-        if key not in known:
-            raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(known))}")
-    chosen = RestoreOptions(**handling)
-    source, out = Path(source), Path(out)
-    return restore_folder(running, restored, source, out, options=chosen, progress=progress)
+    names = {field.name for field in fields(RestoreOptions)}
+    for key in options:
+        if key not in names:
+            raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(names))}")
+    settings = RestoreOptions(**options)
+    running: Runner | Restorer
+    if isinstance(network, Bundle):
+        make, blend = engine_factory(engine), settings.blend
+        routed = routing or RoutingOptions()
+        running = network.restorer(make, routed, blend=blend, engine=engine)
+    elif isinstance(network, Network):
+        running = runner(network, engine)
+    else:
+        running = network
+    return restore_folder(
+        running, _task(network, task), Path(source), Path(out), options=settings, progress=progress
+    )
+
+
+@_quote_call
+def adapt(
+    checkpoints: Sequence[str | Path | Checkpoint] | Mapping[str, Checkpoint],
+    folder: str | Path,
+    *,
+    engine: str = "auto",
+    state: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Bundle:
+    """Train an estimator that selects one of several pruned networks for every tile of an image.
+
+    `checkpoints` have one task and scale; `folder` holds training images. `engine` runs the
+    networks while their errors are measured, `options` are fields of `AdaptOptions`. With
+    `state`, a folder, the same call resumes a killed run. Attentive Fine-Grained Structured
+    Sparsity (Oh et al., CVPR 2022), section 3.6.
+
+    >>> _ = save("thin", create("dncnn-17", depth=3, width=8), model="dncnn-17",
+    ...          task=make_task("denoise"))
+    >>> sorted(adapt(["thin"], "photos", steps=1, tile=(16, 16)).metrics)
+    ['laplacian', 'learned']
+    """
+    names = {field.name for field in fields(AdaptOptions)}
+    for key in options:
+        if key not in names:
+            raise UsageError(f"adapt has no option {key!r}: wanted {', '.join(sorted(names))}")
+    return adapt_bundle(
+        _by_name(checkpoints),
+        Path(folder),
+        AdaptOptions(**options),
+        run=engine_factory(engine),
+        state=Path(state) if state else None,
+        progress=progress,
+    )
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """List the networks whose names match `pattern`; with `pretrained`, the shipped checkpoints.
+
+    >>> list_models("edsr*"), list_models(pretrained=True)
+    (['edsr', 'edsr-8-128'], ['rfdn-x4'])
+    """
+    names = list_shipped() if pretrained else list(MODELS)
+    return [name for name in names if fnmatch(name, pattern)]
+
+
+def list_methods(pattern: str = "*") -> list[str]:
+    """List the pruning methods whose names match `pattern`.
+
+    >>> list_methods("s*")
+    ['sls', 'sr-ste']
+    """
+    return [name for name in METHODS if fnmatch(name, pattern)]
 
 
 def described(task: Task) -> dict[str, Any]:
-    """Return what a checkpoint remembers of a task: `make_task(**described(task))` makes it."""
+    """Return what a checkpoint holds of a task: `make_task(**described(task))` makes it again."""
     return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
 
 
-def _parts(network: Network) -> tuple[nn.Module, dict[str, Any]]:
+def runner(network: Network, engine: str) -> Runner:
+    """Return the callable that runs a network: its module, or what the native engine compiled."""
+    module, _ = _parts(network)
+    make = engine_factory(engine)
+    return module if engine == "torch" else model_of(module).runner(make)
+
+
+def _parts(network: Network) -> tuple[nn.Module, dict[str, Pattern]]:
+    """Return a network's module and the patterns of its pruned layers."""
     if isinstance(network, nn.Module):
         return network, {}
     return network.module, network.patterns
 
 
-def runner(network: Network, engine: str) -> Runner:
-    """Return what runs the network: its module, or what the native engine makes of it."""
-    module, _ = _parts(network)
-    if engine not in ENGINES:
-        raise UsageError(f"engine {engine!r}: wanted {', '.join(ENGINES)}")
-    if engine == "torch":
-        return module
-    if isinstance(module, Routed):
-        return RoutedRunner(module, [runner(branch, engine) for branch in module.apart()])
-    if engine == "auto":
-        return faster(module, image_channels(module))
-    if native() is None:
-        raise UsageError("engine native: it was not built on this machine; wanted torch")
-    return compile(module)
-
-
-def _task(network: Network | Restorer, task: Task | None) -> Task:
+def _task(network: Network | Bundle | Restorer, task: Task | None) -> Task:
     if task is not None:
         return task
+    if isinstance(network, Bundle):
+        return network.task
     if isinstance(network, Checkpoint):
         return make_task(**network.task)
-    raise UsageError("this network does not say its task: wanted task=make_task(...)")
+    raise UsageError("this network holds no task: wanted task=make_task(...)")
+
+
+def _by_name(
+    checkpoints: Sequence[str | Path | Checkpoint] | Mapping[str, Checkpoint],
+) -> dict[str, Checkpoint]:
+    """Return candidates by name: the last component of a folder, or a shipped name."""
+    if isinstance(checkpoints, Mapping):
+        return dict(checkpoints)
+    named: dict[str, Checkpoint] = {}
+    for index, source in enumerate(checkpoints):
+        if isinstance(source, Checkpoint):
+            named[f"{source.model}-{index}"] = source
+        else:
+            name = Path(source).resolve().name if Path(source).is_dir() else str(source)
+            named[name] = load_checkpoint(source)
+    if len(named) < len(checkpoints):
+        raise UsageError("two of the checkpoints have one name: wanted folders by other names")
+    return named

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from thinlens.cli import values
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.experiments import values
 from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from thinlens.bench.cases import LineUp
     from thinlens.bench.interleaved import Row
 
 MOST_ROUNDS = 10_000
-
-BLOB = 12
-"""Pixels between two random values of the image that networks are timed on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,7 @@ class Bench(Verb):
 
         from thinlens.bench.backends import PRECISIONS, Setting
         from thinlens.bench.cases import engines, line_up, precisions
+        from thinlens.bench.inputs import smooth_image
         from thinlens.bench.interleaved import best_dense, compete, speedup
         from thinlens.models import image_channels
 
@@ -122,33 +120,19 @@ class Bench(Verb):
         )
 
 
-def smooth_image(channels: int, size: tuple[int, int]) -> Tensor:
-    """Return an image `[1, channels, height, width]` as smooth as photographs are.
-
-    On noise a trained network answers values in the thousands, whose errors tell nothing.
-    """
-    import torch
-    from torch.nn import functional as F
-
-    height, width = size
-    coarse = (1, channels, -(-height // BLOB), -(-width // BLOB))
-    spots = torch.rand(coarse, generator=torch.Generator().manual_seed(0))
-    return F.interpolate(spots, size=(height, width), mode="bilinear")
-
-
 def network(source: str, pattern: str | None, branch: int | None = None) -> nn.Module:
     """Return what a name or a checkpoint stands for, zeros in place, in evaluation mode.
 
     Of a network that routes it is one branch.
     """
     from thinlens.dynamic.routed import Routed
-    from thinlens.experiments.networks import fresh, saved, thinned
+    from thinlens.experiments.networks import initialize_network, load_source, prune_uniformly
     from thinlens.models import MODELS
 
     if source in MODELS:
-        module = fresh(source)
+        module = initialize_network(source)
     else:
-        checkpoint = saved(source)
+        checkpoint = load_source(source)
         module = checkpoint.module
         if pattern and checkpoint.patterns:
             raise UsageError(f"--pattern {pattern}: {source} is pruned already")
@@ -159,7 +143,7 @@ def network(source: str, pattern: str | None, branch: int | None = None) -> nn.M
         module = module.alone(last if branch is None else branch)
     elif branch is not None:
         raise UsageError(f"--branch {branch}: {source} has no branches")
-    return (thinned(module, *values.pattern(pattern)) if pattern else module).eval()
+    return (prune_uniformly(module, *values.pattern(pattern)) if pattern else module).eval()
 
 
 def machine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: how well a network restores a folder of test images."""
+"""The command `evaluate`: PSNR and SSIM of a network or a bundle on a folder of test images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinlens.cli.verb import Answer, Verb
+from thinlens.cli.verb import Answer, Verb, refuse_for_networks
 from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
-    from thinlens.dynamic.routed import Routed
+    from thinlens.adaptive.bundle import Bundle
+    from thinlens.adaptive.options import RoutingOptions
+    from thinlens.checkpoints.format import Checkpoint
+    from thinlens.report.tables import Table
+    from thinlens.restoration.evaluation import Evaluation
+    from thinlens.sparsity.cost import Cost
     from thinlens.tasks.task import Task
+
+PROBE = (64, 64)
+"""Height and width, in pixels, of an input on which parameters are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +40,7 @@ class Evaluate(Verb):
     REDS, Köhler, SIDD or Rain800 unpack to, or clean images alone."""
     sigma: Annotated[str | None, tyro.conf.arg(metavar="25|15,25,50", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's), or several,
-    at each of which all images are judged."""
+    at each of which all images are evaluated."""
     crop_target: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Pixels to cut from every side of a dehazing task's targets: 10 for RESIDE's SOTS."""
     seed: int = 0
@@ -40,8 +48,8 @@ class Evaluate(Verb):
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
-    """Who picks the branch of a class-pruned network: its classifier, the true noise level,
-    chance with the classifier's shares, or one branch for all."""
+    """Selection of the branch of a routed network: its classifier, the true noise level, at random
+    with the classifier's shares, or one branch for all."""
     beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
     """Of a bundle: as for restore."""
     image_budget: Annotated[
@@ -58,48 +66,78 @@ class Evaluate(Verb):
     """Of a bundle: measure all of beta's range and every network alone; write sweep.json, and
     pictures of PSNR by GMACs and by milliseconds."""
     rounds: int = 3
-    """Of --sweep: how often each way is timed on every image; 0 times nothing."""
+    """Of --sweep: timed runs of each network on every image; 0 measures no times."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Folder of what --sweep writes (default: BUNDLE/sweep). Of a network that routes: of
-    branches.png, which shows an image of each noise level as every branch restores it."""
+    """Folder of the files of --sweep (default: BUNDLE/sweep). Of a routed network: of
+    branches.png, an image of each noise level restored by every branch."""
 
     def run(self) -> Answer:
-        from thinlens.adaptive.bundle import is_bundle
+        from thinlens.adaptive.bundle import Bundle
+        from thinlens.api import load
 
-        return self._bundle() if is_bundle(self.checkpoint) else self._network()
+        loaded = load(self.checkpoint)
+        if not isinstance(loaded, Bundle):
+            return self._network(loaded)
+        self._check_bundle_flags()
+        return self._sweep(loaded) if self.sweep else self._bundle(loaded)
 
-    def _bundle(self) -> Answer:
-        """Judge a bundle at one beta or budget, or at all."""
-        from thinlens.cli.bundle_score import score
-        from thinlens.cli.bundles import ready, wished
-        from thinlens.cli.sweep import SweepOptions, run_sweep
-
+    def _check_bundle_flags(self) -> None:
         for flag, value in (("sigma", self.sigma), ("crop-target", self.crop_target)):
             if value is not None:
                 raise UsageError(f"--{flag} {value}: a bundle's task is that of its estimator")
         if self.router != "learned":
             raise UsageError(f"--router {self.router}: the tiles of a bundle go by --beta")
-        wish = wished(self.beta, self.image_budget, self.rule, self.price)
-        made = ready(self.checkpoint, self.engine, wish)
-        if not self.sweep:
-            return score(made, self.data, seed=self.seed)
+
+    def _routing(self) -> RoutingOptions:
+        from thinlens.adaptive.options import RoutingOptions
+
+        return RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
+
+    def _sweep(self, bundle: Bundle) -> Answer:
+        from thinlens.cli.sweep import SweepOptions, run_sweep
+
+        timed_by = self.engine if self._routing().price == "ms" else None
         if (self.beta, self.image_budget, self.rule) != (None, None, None):
             raise UsageError("--sweep tries all: wanted no --beta, --image-budget or --rule")
         out = self.out or Path(self.checkpoint) / "sweep"
-        asked = SweepOptions(self.engine, self.seed, self.rounds)
-        return run_sweep(made, self.data, out, asked)
+        options = SweepOptions(self.engine, self.seed, self.rounds)
+        return run_sweep(bundle, self.data, out, options, timed_by)
 
-    def _network(self) -> Answer:
-        from thinlens.api import evaluate, load
-        from thinlens.cli.bundles import refuse_for_networks
-        from thinlens.cli.info import DEFAULT_SIZES
-        from thinlens.cli.scores import protocol_of, scores
-        from thinlens.dynamic.routed import Routed
-        from thinlens.experiments.networks import input_shape
-        from thinlens.experiments.values import sigmas, size
-        from thinlens.report.tables import count, giga
-        from thinlens.sparsity.summary import price
-        from thinlens.tasks import make_task
+    def _bundle(self, bundle: Bundle) -> Answer:
+        """Evaluate a bundle as a network is; `macs` are those of its tiles, scaled to 1280x720."""
+        from thinlens.api import evaluate
+        from thinlens.report.tables import format_giga, format_integer
+        from thinlens.sparsity.summary import summarize
+
+        with progress_bar("evaluating the bundle") as report:
+            evaluation = evaluate(
+                bundle,
+                self.data,
+                seed=self.seed,
+                engine=self.engine,
+                routing=self._routing(),
+                progress=report,
+            )
+        routing, shape = evaluation.routing, (bundle.task.channels, *PROBE)
+        networks = [(c.module, c.patterns) for c in bundle.checkpoints.values()]
+        networks.append((bundle.estimator, {}))
+        params = sum(summarize(module, masks, shape).total.params for module, masks in networks)
+        content = {**evaluation.as_json(), "macs": routing["hd_macs"], "params": params}
+        shares = ", ".join(
+            f"{name} {share:.1%}"
+            for name, share in zip(routing["candidates"], routing["shares"], strict=True)
+        )
+        sentence = (
+            f"{_protocol(evaluation)}; {format_giga(routing['hd_macs'])} GMACs at 1280x720 with "
+            f"margins and estimator, {format_integer(params)} parameters in all networks\n"
+            f"{routing['tiles']} tiles: {shares}{self._degradation(evaluation)}"
+        )
+        return Answer(content, (_table(evaluation).rich(), sentence))
+
+    def _network(self, network: Checkpoint) -> Answer:
+        from thinlens.api import evaluate
+        from thinlens.cli.values import sigmas
+        from thinlens.dynamic.model import model_of
 
         refuse_for_networks(
             self.checkpoint,
@@ -109,19 +147,13 @@ class Evaluate(Verb):
             price=self.price,
             sweep=self.sweep,
         )
-        network = load(self.checkpoint)
-        if self.out and not isinstance(network.module, Routed):
+        routed = bool(model_of(network.module).branch_names)
+        if self.out and not routed:
             raise UsageError(f"--out {self.out}: this network has one branch, and nothing is drawn")
         levels = sigmas(self.sigma) if self.sigma else ()
-        given: dict[str, Any] = {"crop_target": self.crop_target}
-        if len(levels) == 1:
-            given["sigma"] = levels[0]
-            given["sigmas"] = () if network.task.get("sigmas") else None
-        changed = {key: value for key, value in given.items() if value is not None}
-        task = make_task(**{**network.task, **changed})
-        shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
+        task = self._task(network, levels)
         with progress_bar(f"evaluating {self.checkpoint}") as report:
-            found = evaluate(
+            evaluation = evaluate(
                 network,
                 self.data,
                 task=task,
@@ -131,47 +163,101 @@ class Evaluate(Verb):
                 router=self.router,
                 progress=report,
             )
-        total = price(network.module, network.patterns, shape).total
-        content = {**found.as_json(), "macs": total.macs, "params": total.params}
-        cost = (
-            f"{giga(total.macs)} GMACs at {DEFAULT_SIZES['sls']}, {count(total.params)} parameters"
-        )
-        about = [f"{protocol_of(found)}; {cost}"]
-        about += [f"the inputs are {found.synthetic}, seed {self.seed}"] if found.synthetic else []
-        about += [f"targets: {found.targets}"] if found.targets else []
-        about += [f"LPIPS {found.lpips:.4f} (AlexNet)"] if found.lpips is not None else []
-        about += [found.without_lpips] if found.without_lpips else []
-        about += _routing(found.routing)
-        if isinstance(network.module, Routed) and self.out:
-            about.append(self._drawn(self.out, network.module, task, levels))
-        return Answer(content, (scores(found).rich(), "\n".join(about)))
+        total = self._total(network, task)
+        content = {**evaluation.as_json(), "macs": total.macs, "params": total.params}
+        lines = self._lines(evaluation, total)
+        if routed and self.out:
+            lines.append(self._draw_branches(self.out, network, task, levels))
+        return Answer(content, (_table(evaluation).rich(), "\n".join(lines)))
 
-    def _drawn(self, out: Path, module: Routed, task: Task, levels: Sequence[float]) -> str:
-        """Draw the first image at each noise level by every branch; say where, or why not."""
-        from thinlens.dynamic.samples import restore_by_branches
-        from thinlens.report.branches import samples_picture
-        from thinlens.tasks.denoising import at_sigma
+    def _task(self, network: Checkpoint, levels: Sequence[float]) -> Task:
+        """Return the checkpoint's task with the options of the flags."""
+        from thinlens.tasks import make_task
 
-        kinds: dict[str, Task] = {f"sigma {sigma:g}": at_sigma(task, sigma) for sigma in levels}
-        shown = {
-            label: restore_by_branches(module, kind, self.data, seed=self.seed)
-            for label, kind in (kinds or {task.name: task}).items()
-        }
+        options: dict[str, Any] = {"crop_target": self.crop_target}
+        if len(levels) == 1:
+            options["sigma"] = levels[0]
+            options["sigmas"] = () if network.task.get("sigmas") else None
+        changed = {key: value for key, value in options.items() if value is not None}
+        return make_task(**{**network.task, **changed})
+
+    def _total(self, network: Checkpoint, task: Task) -> Cost:
+        from thinlens.experiments.networks import HD_SIZE, input_shape
+        from thinlens.sparsity.summary import summarize
+
+        return summarize(network.module, network.patterns, input_shape(task, HD_SIZE)).total
+
+    def _lines(self, evaluation: Evaluation, total: Cost) -> list[str]:
+        """Return the protocol, the cost and the remarks of an evaluation as sentences."""
+        from thinlens.report.tables import format_giga, format_integer
+
+        cost = f"{format_giga(total.macs)} GMACs at 1280x720"
+        lines = [f"{_protocol(evaluation)}; {cost}, {format_integer(total.params)} parameters"]
+        lines[0] += self._degradation(evaluation)
+        lines += [f"targets: {evaluation.targets}"] if evaluation.targets else []
+        if evaluation.lpips is not None:
+            lines.append(f"LPIPS {evaluation.lpips:.4f} (AlexNet)")
+        lines += [evaluation.without_lpips] if evaluation.without_lpips else []
+        return lines + _shares(evaluation.routing)
+
+    def _degradation(self, evaluation: Evaluation) -> str:
+        """Return the line on synthetic inputs, or an empty text."""
+        kind = evaluation.synthetic
+        return f"\nthe inputs are {kind}, seed {self.seed}" if kind else ""
+
+    def _draw_branches(
+        self, out: Path, network: Checkpoint, task: Task, levels: tuple[float, ...]
+    ) -> str:
+        """Draw the first image at each noise level by every branch; return the file or why not."""
+        from thinlens.dynamic.model import EvaluationOptions, model_of
+        from thinlens.report.branch_plots import draw_branch_restorations
+
+        model = model_of(network.module)
+        options = EvaluationOptions(seed=self.seed, sigmas=levels)
+        images = model.branch_images(task, self.data, options)
         try:
-            samples_picture(out / "branches.png", shown, str(module.branches).split(","))
+            draw_branch_restorations(out / "branches.png", images, model.branch_names)
         except UsageError as missing:
             return f"no picture: {missing}"
-        return f"{out / 'branches.png'}: {next(iter(shown.values())).name} by every branch"
+        return f"{out / 'branches.png'}: {next(iter(images.values())).name} by every branch"
 
 
-def _routing(bill: Mapping[str, Any]) -> list[str]:
-    """Say where images went, if there was a choice."""
-    if not bill:
+def _shares(routing: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the shares and the cost of branches, for a routed network."""
+    if not routing:
         return []
-    shares = ", ".join(f"{share:.1%}" for share in bill["shares"])
+    shares = ", ".join(f"{share:.1%}" for share in routing["shares"])
     return [
-        f"routed by {cost_report['router']}, thinnest branch first: {shares}; "
-        f"{cost_report['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
-        f"{cost_report['classifier_flops'] / 1e9:.2f} of the classifier, {cost_report['of_base']:.1%} of the "
-        "base network's"
+        f"routed by {routing['router']}, thinnest branch first: {shares}; "
+        f"{routing['mean_flops'] / 1e9:.2f} GFLOPs a 256x256 image on average with "
+        f"{routing['classifier_flops'] / 1e9:.2f} of the classifier, {routing['of_base']:.1%} of "
+        "the base network's"
     ]
+
+
+def _protocol(evaluation: Evaluation) -> str:
+    """Return the protocol of an evaluation as a sentence."""
+    protocol = evaluation.protocol
+    return (
+        f"dB and SSIM of {protocol.channel}, border of {protocol.crop} pixels cut, rounded to "
+        f"{protocol.rounding}, range 0..{protocol.range}"
+    )
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """Return one row an image, and the means: of each noise level if there are several, and all."""
+    from thinlens.report.tables import Table
+
+    images = [
+        (x.name if x.sigma is None else f"{x.name} at {x.sigma:g}", x.psnr, x.ssim)
+        for x in evaluation.per_image
+    ]
+    levels = [
+        (f"mean at sigma {at['sigma']:g}", at["psnr"], at["ssim"]) for at in evaluation.per_sigma()
+    ]
+    mean = (f"mean of {evaluation.images}", evaluation.psnr, evaluation.ssim)
+    rows = [
+        (name, "inf" if psnr is None else f"{psnr:.2f}", f"{ssim:.4f}")
+        for name, psnr, ssim in [*images, *levels, mean]
+    ]
+    return Table(("image", "PSNR", "SSIM"), rows)

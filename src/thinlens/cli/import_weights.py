@@ -1,4 +1,4 @@
-"""The verb `import`: weights that somebody else trained become a checkpoint."""
+"""The command `import`: convert published weights to a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Import(Verb):
     def run(self) -> Answer:
         from thinlens.api import save
         from thinlens.checkpoints.pretrained import import_weights
-        from thinlens.experiments.networks import task_of
-        from thinlens.report.tables import count
+        from thinlens.experiments.networks import default_task
+        from thinlens.report.tables import format_integer
 
         options = {} if self.scale is None else {"scale": self.scale}
         module = import_weights(self.file, self.model, **options)
-        task = task_of(self.model, module)
+        task = default_task(self.model, module)
         size = save(self.out, module, model=self.model, task=task)
         params = sum(p.numel() for p in module.parameters())
         content = {
@@ -46,5 +46,8 @@ class Import(Verb):
             "bytes": size,
             "out": str(self.out),
         }
-        sentence = f"{self.out}: {self.model} of {count(params)} parameters, {count(size)} bytes"
+        sentence = (
+            f"{self.out}: {self.model} of {format_integer(params)} parameters, "
+            f"{format_integer(size)} bytes"
+        )
         return Answer(content, (sentence,))

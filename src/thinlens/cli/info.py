@@ -1,4 +1,4 @@
-"""The verb `info`: what a network costs, as a whole and layer by layer."""
+"""The command `info`: the cost of a network, in all and by layer."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from thinlens.cli import values
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.experiments import values
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
 
 DEFAULT_SIZES = {"sls": "1280x720", "fmp": "1280x720", "classpruning": "256x256"}
-"""The sizes that the papers count at."""
+"""The output sizes, WIDTHxHEIGHT, of the papers' cost figures."""
 
 DEFAULT_M = 32
-"""SLS's group size, by which layers count as prunable where no pattern says another."""
+"""SLS's group size, which decides whether a layer is prunable where no pattern has another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info(Verb):
-    """Print what a network costs: multiply-adds, parameters, bytes, and why a layer stays dense.
+    """Print the cost of a network: multiply-adds, parameters, bytes, and why a layer stays dense.
 
     Example: thinlens info rfdn --scale 4 --pattern 8:32
     """
@@ -41,13 +41,13 @@ class Info(Verb):
     """Output size for super-resolution, else input size (default: 1280x720, for classpruning
     256x256)."""
     convention: Annotated[str, tyro.conf.arg(metavar="sls|classpruning|fmp")] = "sls"
-    """Whose way of counting."""
+    """Convention of counting, by paper."""
 
     def run(self) -> Answer:
         from thinlens.experiments.networks import input_shape
         from thinlens.models import MODELS
         from thinlens.sparsity.cost import CONVENTIONS
-        from thinlens.sparsity.summary import BUDGET_BASE, price
+        from thinlens.sparsity.summary import BUDGET_BASE, summarize
         from thinlens.tasks import make_task
 
         if self.convention not in CONVENTIONS:
@@ -57,56 +57,66 @@ class Info(Verb):
         network, m = self._network()
         task = make_task(**network.task)
         shape = input_shape(task, size)
-        priced = price(network.module, network.patterns, shape, convention=self.convention, m=m)
-        base, kept = BUDGET_BASE, priced.budget
-        asked = network.provenance.get("budget_base")
-        if network.narrowed or asked in ("macs", "params"):
-            base = "params" if asked == "params" else "macs"
+        summary = summarize(
+            network.module, network.patterns, shape, convention=self.convention, m=m
+        )
+        base, kept = BUDGET_BASE, summary.budget
+        base_metric = network.provenance.get("budget_base")
+        if network.resized or base_metric in ("macs", "params"):
+            base = "params" if base_metric == "params" else "macs"
             whole = MODELS[network.model].build(network.module.config)
-            dense = price(whole, {}, shape, convention=self.convention).total
-            kept = getattr(priced.total, base) / getattr(dense, base)
+            dense = summarize(whole, {}, shape, convention=self.convention).total
+            kept = getattr(summary.total, base) / getattr(dense, base)
         content = {
             "model": network.model,
             "task": task.name,
             "scale": task.scale,
-            "params": priced.total.params,
-            "macs": priced.total.macs,
-            "flops": priced.total.flops,
-            "prunable_macs": priced.total.prunable_macs,
+            "params": summary.total.params,
+            "macs": summary.total.macs,
+            "flops": summary.total.flops,
+            "prunable_macs": summary.total.prunable_macs,
             "bytes": network.bytes,
             "budget": kept,
             "budget_base": base,
             "convention": self.convention,
             "size": size_text,
-            "layers": priced.entries(),
+            "layers": summary.entries(),
         }
         return Answer(content, _text(content))
 
     def _network(self) -> tuple[Checkpoint, int]:
-        """Return the network and the M that says which of its layers count as prunable."""
-        from thinlens.experiments.networks import fresh, uniform, unsaved
+        """Return the network and the M by which its layers count as prunable."""
+        from thinlens.experiments.networks import (
+            as_checkpoint,
+            initialize_network,
+            uniform_patterns,
+        )
         from thinlens.models import MODELS, image_channels
 
         if self.source not in MODELS:
             return self._checkpoint(), DEFAULT_M
-        module = fresh(self.source, self.scale, values.width(self.width) if self.width else None)
+        module = initialize_network(
+            self.source, self.scale, values.width(self.width) if self.width else None
+        )
         if self.pattern is None:
-            return unsaved(self.source, module, {}), DEFAULT_M
+            return as_checkpoint(self.source, module, {}), DEFAULT_M
         n, m = values.pattern(self.pattern)
-        return unsaved(self.source, module, uniform(module, image_channels(module), n, m)), m
+        return as_checkpoint(
+            self.source, module, uniform_patterns(module, image_channels(module), n, m)
+        ), m
 
     def _checkpoint(self) -> Checkpoint:
-        from thinlens.experiments.networks import saved
+        from thinlens.experiments.networks import load_source
 
-        found = saved(self.source)
+        checkpoint = load_source(self.source)
         for flag in ("scale", "pattern", "width"):
             if getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for networks by name; {self.source} is a checkpoint")
-        return found
+        return checkpoint
 
 
 def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
-    from thinlens.report.tables import Table, count, giga
+    from thinlens.report.tables import Table, format_giga, format_integer
 
     layers = Table(
         ("layer", "channels", "kernel", "N:M", "GMACs", "dense because"),
@@ -122,17 +132,18 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
             for layer in content["layers"]
         ],
     )
-    flops = f", {giga(content['flops'])} GFLOPs" if content["flops"] is not None else ""
+    flops = f", {format_giga(content['flops'])} GFLOPs" if content["flops"] is not None else ""
     side = "output" if content["scale"] > 1 else "input"
     part = (
-        f"{giga(content['prunable_macs'])} prunable GMACs"
+        f"{format_giga(content['prunable_macs'])} prunable GMACs"
         if content["budget_base"] == "prunable_macs"
         else f"the {content['budget_base']} of the whole network"
     )
     summary = (
         f"{content['model']} x{content['scale']} ({content['task']}): "
-        f"{giga(content['macs'])} GMACs{flops}, {count(content['params'])} parameters, "
-        f"{count(content['bytes'])} bytes\n"
+        f"{format_giga(content['macs'])} GMACs{flops}, "
+        f"{format_integer(content['params'])} parameters, "
+        f"{format_integer(content['bytes'])} bytes\n"
         f"{content['size']} {side}, counted as {content['convention']}; keeps "
         f"{content['budget']:.2%} of {part}"
     )

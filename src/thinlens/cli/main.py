@@ -1,7 +1,8 @@
-"""How does a command line become a verb, an answer and an exit status?"""
+"""Command-line entry point: parsing, printing, and exit statuses."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ from thinlens.cli.demo import Demo
 from thinlens.cli.evaluate import Evaluate
 from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
-from thinlens.cli.prune import Prune
+from thinlens.cli.prune import Prune, prune_command
 from thinlens.cli.restore import Restore
 from thinlens.cli.train import Train
 from thinlens.cli.verb import Answer, Verb
@@ -34,11 +35,11 @@ from thinlens.signals import Interrupted
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
-WIDE = 400
-"""Columns of a table that no terminal cuts."""
+PIPE_WIDTH = 400
+"""Console width in columns for a file or a pipe, where nothing is folded."""
 
 ITEM_INDENT = 4
-"""Of the flags in the parser's complaint; what is indented more is their help."""
+"""Indent, in columns, of flags in the parser's error; deeper lines are their help."""
 
 VERBS: dict[str, type[Verb]] = {
     "demo": Demo,
@@ -53,7 +54,7 @@ VERBS: dict[str, type[Verb]] = {
     "adapt": Adapt,
 }
 
-SUMMARY = "Make image-restoration networks thin, and show that they still see."
+SUMMARY = "Prune image-restoration networks, and run them fast on CPUs."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("thinlens").setLevel(logging.INFO)
     try:
-        with _terminated():
+        with _sigterm_interrupts():
             verb = _parsed(words)
             if verb is None:
                 return DONE  # --help has been printed
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print(answer, as_json)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:
-        # The reader (`| head`) has left; Python would complain again on closing stdout.
+        # The reader (`| head`) closed the pipe; Python would report it again on closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except EXPECTED as problem:
@@ -83,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 EXPECTED = (UsageError, RunError, OSError, MemoryError, Interrupted, KeyboardInterrupt)
-"""What ends a command with one sentence; anything else is a bug and shows where it is."""
+"""Errors that end a command with one sentence; others are bugs and show a traceback."""
 
 
 def _explained(problem: BaseException) -> tuple[str, int]:
-    """Return the sentence and the exit status that a problem ends with."""
+    """Return the sentence and the exit status of an expected error."""
     if isinstance(problem, Interrupted | KeyboardInterrupt):
         status = problem.exit_status if isinstance(problem, Interrupted) else 128 + signal.SIGINT
         return "interrupted; what was finished is kept", status
@@ -101,31 +102,35 @@ def _explained(problem: BaseException) -> tuple[str, int]:
 
 
 def _parsed(words: list[str]) -> Verb | None:
-    """Read the command line; a mistake is a `UsageError`, None means that help was wanted."""
-    union: Any = Union[  # noqa: UP007 - made from the table
+    """Parse the command line; a mistake is a `UsageError`, None stands for printed help."""
+    parser: Any = Union[  # noqa: UP007 - made from the table
         tuple(Annotated[v, tyro.conf.subcommand(n)] for n, v in VERBS.items())
     ]
+    program, description, arguments = "thinlens", SUMMARY, words or ["--help"]
+    if words[:1] == ["prune"]:  # its flags are those of the methods
+        parser, program, arguments = prune_command(words[1:])
+        description = inspect.getdoc(parser) or ""
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
             verb: Verb = tyro.cli(
-                union,
-                prog="thinlens",
-                description=SUMMARY,
-                args=words or ["--help"],
+                parser,
+                prog=program,
+                description=description,
+                args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
             )
-    except SystemExit as leaving:
-        if leaving.code in (0, None):
+    except SystemExit as exit_request:
+        if exit_request.code in (0, None):
             return None
         raise UsageError(_sentence(complaint.getvalue())) from None
     return verb
 
 
 def _sentence(box: str) -> str:
-    """Turn the parser's framed complaint into one sentence."""
+    """Turn the parser's framed error into one sentence."""
     lines = [line.strip("│") for line in box.splitlines()]
-    # A frame holds its title; where the terminal has no frames, title and rule are lines.
+    # The title is in the frame; on terminals without frames it is a line, as is the rule.
     body = lines[1:] if lines[0].startswith("╭") else lines[2:]
     margin = len(body[0]) - len(body[0].lstrip())
     head: list[str] = []
@@ -154,14 +159,14 @@ def _print(answer: Answer, as_json: bool) -> None:
     from rich.console import Console
 
     # A file or a pipe has no width: nothing is folded there.
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     for part in answer.text:
         console.print(part, highlight=False, markup=False)
     sys.stdout.flush()
 
 
 def _strict(value: Any) -> Any:
-    """Replace what JSON cannot say (infinity, NaN) by null."""
+    """Replace values that JSON does not have (infinity, NaN) by null."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -170,8 +175,8 @@ def _strict(value: Any) -> Any:
 
 
 @contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, with its own exit status."""
+def _sigterm_interrupts() -> Iterator[None]:
+    """End a command on SIGTERM as on Ctrl-C, with exit status 143."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Interrupted(number)

@@ -1,227 +1,357 @@
-"""The verb `prune`: a network becomes thin under a budget."""
+"""The command `prune`: one sub-command for every entry of `METHODS`, generated from its fields."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
 from thinlens.cli.verb import Answer, Verb
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, check_choice
 from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
+    from thinlens.experiments.recipe import TrainingRecipe
+    from thinlens.methods import Method
+    from thinlens.sparsity.pattern import Pruned
+    from thinlens.tasks.task import Task
+    from thinlens.training.data import Data
+    from thinlens.training.settings import Settings
 
-PARTS = {
+DEFAULT_METHOD = "least-squares"
+
+BASES = {
     "prunable_macs": "prunable multiply-adds",
     "macs": "whole network's multiply-adds",
     "params": "whole network's parameters",
     "base_flops": "network's FLOPs, an image on average",
 }
-"""What a budget that is no time is a part of, by `budget_base`."""
-
-ROUTED = ("classpruning", "multi-width", "multi-depth", "channel-skip", "layer-skip")
-"""The methods whose branches a classifier picks from."""
-
-LEARNING_RATE = 1e-3
-"""A third of the rate that rfdn-x4 was trained with: its weights are to be kept, not found."""
+"""The cost that a budget is a fraction of, by `budget_base` of a record; others are times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Verb):
-    """Keep N of every M weights under a budget, and save what is left as a smaller checkpoint.
+    """Prune a network under a budget and save it as a smaller checkpoint.
 
-    Example: thinlens prune rfdn-x4 --method least-squares --budget 1/4 --out thin
+    Example: thinlens prune least-squares rfdn-x4 --budget 1/4 --out thin
     """
 
+    KIND: ClassVar[Any] = None
+    """The `Method` of a sub-command."""
+
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
-    """A folder, or a shipped name; for fmp also the name of a network."""
-    method: Annotated[
-        str,
-        tyro.conf.arg(
-            metavar="one-shot|least-squares|sls|sr-ste|classpruning|multi-width|multi-depth|"
-            "channel-skip|layer-skip|filter|assl|fmp"
-        ),
-    ]
-    """one-shot keeps the largest weights; least-squares chooses by second order and solves for what
-    is left, so that it needs no training; filter removes whole channels; all three train on if
-    there are steps. sls searches how many weights each layer keeps while it trains; sr-ste lets
-    weights come back while it trains; classpruning trains several sparsities of one network and a
-    classifier that picks one per image, its rivals (multi-width, multi-depth, channel-skip,
-    layer-skip) several widths or depths with weights of their own or shared; assl removes channels
-    whose filters training has shrunk; fmp trains from nothing and removes channels and single
-    weights together."""
-    budget: Annotated[str | None, tyro.conf.arg(metavar="1/8|40ms", help_behavior_hint="")] = None
-    """The part of the prunable multiply-adds (filter, assl, fmp: of the metric) that is kept: 1/8,
-    0.125 or 12.5%; or the time that one input may take in the native engine on this machine:
-    40ms."""
-    target_cost: Annotated[str | None, tyro.conf.arg(metavar="58%", help_behavior_hint="")] = None
-    """classpruning and its rivals in place of --budget: the mean cost of an image, classifier
-    included, as a part of the network's FLOPs."""
-    branches: Annotated[str | None, tyro.conf.arg(metavar="1:4,2:4,4:4", help_behavior_hint="")] = (
-        None
-    )
-    """N:M of classpruning's branches, the thinnest first (default: 1:4,2:4,4:4); of its rivals, the
-    part N / M of the network's cost."""
-    metric: Annotated[str | None, tyro.conf.arg(metavar="macs|params", help_behavior_hint="")] = (
-        None
-    )
-    """What the budget of filter, assl and fmp is a part of, over the whole network (default:
-    macs)."""
-    criterion: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="channel|weight|total-fixed|total", help_behavior_hint=""),
-    ] = None
-    """What of fmp removes what the budget leaves out (default: total, channels and weights)."""
-    indicator: Annotated[
-        str | None, tyro.conf.arg(metavar="weight|kernel|nm", help_behavior_hint="")
-    ] = None
-    """What fmp removes beside channels: single weights, kernels, or N:M in groups of --m (default:
-    weight)."""
-    scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
-    """Enlargement of a super-resolution network that is given by name."""
+    """A folder, or a shipped name; for methods that train from scratch (fmp) also the name of a
+    network."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """Folder of the thin checkpoint."""
-    m: int = 32
-    """Consecutive input channels in a group."""
+    """Folder of the pruned checkpoint."""
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """A named set of the method's options."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
-    steps: int = 0
-    """Steps of fine-tuning with the mask fixed, or of search and training (sls, sr-ste)."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Optimizer steps of fine-tuning with fixed masks, or of search and training, for methods that
+    prune during training (default: the recipe's, else 0)."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Seed of the calibration or training batches (default: the recipe's, else 0)."""
+    recipe: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """TOML with the tables [training], [crops] and [task]."""
     size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT", help_behavior_hint="")] = None
-    """Input that a budget in milliseconds is for (default: the one of a 1280x720 output)."""
+    """Input size for a budget in milliseconds (default: that of a 1280x720 output)."""
     threads: int = 2
-    """Threads of the engine that a budget in milliseconds is for."""
-    seed: int = 0
-    """Seed of the calibration or training batches."""
-    preset: Annotated[
-        str | None, tyro.conf.arg(metavar="paper|code|plus|uniform|knapsack", help_behavior_hint="")
-    ] = None
-    """Settings of a method that trains: the paper's, its official code's or ours (default).
-    least-squares: knapsack, N layer by layer (default), or uniform."""
+    """Threads of the engine for a budget in milliseconds."""
+    scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
+    """Enlargement of a super-resolution network that is given by name."""
 
     def run(self) -> Answer:
         from thinlens.api import prune, save
-        from thinlens.cli.info import DEFAULT_SIZES
-        from thinlens.experiments.networks import input_shape
-        from thinlens.experiments.photographs import calibration
-        from thinlens.experiments.search_pictures import draw_search
-        from thinlens.experiments.values import size
-        from thinlens.report.tables import count, giga
-        from thinlens.sparsity.budget import Budget, milliseconds
-        from thinlens.sparsity.summary import BUDGET_BASE, price
+        from thinlens.cli.values import size
+        from thinlens.experiments.networks import HD_SIZE, input_shape
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
-        from thinlens.training.settings import Settings
 
-        asked, own = self._asked(), self._own()
-        time = milliseconds(asked)
-        part = Budget.of(asked) if time is None else None
-        network = self._network()
-        task = make_task(**network.task)
-        shape = input_shape(task, size(DEFAULT_SIZES["sls"]))
-        data = self.data if self.data or not self._needs_data() else calibration(task)
+        kind, options = self._method(), self._options()
+        budget = self._budget(kind)
+        network, recipe = self._network(kind), self._recipe()
+        task = make_task(**{**network.task, **recipe.task})
+        shape = input_shape(task, HD_SIZE)
+        settings = self._settings()
         with progress_bar(f"pruning {self.checkpoint}") as report:
-            settings = Settings(steps=self.steps, seed=self.seed, learning_rate=LEARNING_RATE)
-            trainer = Trainer(settings, self.out, report)
-            thin = prune(
+            pruned = prune(
                 network.module,
-                budget=asked,
-                method=self.method,
-                m=self.m,
-                data=data,
+                budget=budget,
+                method=kind.NAME,
+                m=getattr(self, "m", None),
+                data=self._data(kind, task, settings, recipe),
                 task=task,
                 size=size(self.size) if self.size else shape[1:],
                 threads=self.threads,
-                trainer=trainer,
+                trainer=Trainer(settings, self.out, report),
                 preset=self.preset,
-                **own,
+                **options,
             )
-        size_in_bytes = save(self.out, thin, model=network.model, task=task)
-        priced = price(thin.module, thin.patterns, shape)
-        base = thin.record["budget_base"]
-        achieved = priced.budget if base == BUDGET_BASE else thin.record["achieved"]
-        kept = f"{achieved:.2%} of the {PARTS[base]}" if base in PARTS else f"{achieved:.2f} ms"
+        size_in_bytes = save(self.out, pruned, model=network.model, task=task)
+        return self._answer(kind, pruned, shape, budget, size_in_bytes)
+
+    def _answer(
+        self,
+        kind: type[Method],
+        pruned: Pruned,
+        shape: tuple[int, int, int],
+        budget: str,
+        size_in_bytes: int,
+    ) -> Answer:
+        from thinlens.report.search_plots import draw_search
+        from thinlens.report.tables import format_giga, format_integer
+        from thinlens.sparsity.budget import Budget, parse_milliseconds
+        from thinlens.sparsity.summary import BUDGET_BASE, summarize
+
+        milliseconds, record = parse_milliseconds(budget), pruned.record
+        summary = summarize(pruned.module, pruned.patterns, shape)
+        base, total = record["budget_base"], summary.total
+        achieved = summary.budget if base == BUDGET_BASE else record["achieved"]
+        kept = f"{achieved:.2%} of the {BASES[base]}" if base in BASES else f"{achieved:.2f} ms"
+        value = Budget.parse(budget).kept if milliseconds is None else milliseconds
         content = {
-            "method": self.method,
-            "budget": float(part.kept if part else time or 0),
+            "method": kind.NAME,
+            "budget": float(value),
             "budget_base": base,
             "achieved": achieved,
-            "macs": priced.total.macs,
-            "params": priced.total.params,
+            "macs": total.macs,
+            "params": total.params,
             "bytes": size_in_bytes,
-            "seconds": round(thin.record["seconds"], 3),
-            "layers": priced.entries(),
+            "seconds": round(record["seconds"], 3),
+            "layers": summary.entries(),
         }
         sentence = (
-            f"{self.out}: {self.method} kept {kept} (budget {asked}): "
-            f"{giga(priced.total.macs)} GMACs, "
-            f"{count(priced.total.params)} parameters, {count(size_in_bytes)} bytes, "
-            f"{thin.record['seconds']:.1f} s"
+            f"{self.out}: {kind.NAME} kept {kept} (budget {budget}): "
+            f"{format_giga(total.macs)} GMACs, {format_integer(total.params)} parameters, "
+            f"{format_integer(size_in_bytes)} bytes, {record['seconds']:.1f} s"
         )
-        title = f"{self.method} {asked}, {self.steps} steps"
-        drawn = draw_search(self.out, self.method, priced, thin.record, title)
-        drawn += self._shares() if self.method in ROUTED else []
-        return Answer(content, (sentence, *drawn))
+        title = f"{kind.NAME} {budget}, {self.steps or record.get('steps', 0)} steps"
+        lines = draw_search(self.out, kind.NAME, summary, record, title)
+        lines += self._draw_shares(kind, pruned) if kind.ROUTED else []
+        return Answer(content, (sentence, *lines))
 
-    def _shares(self) -> list[str]:
-        """Draw where images went while the classifier learned what they are worth."""
-        from thinlens.report.branches import read_shares, shares_picture
+    def _draw_shares(self, kind: type[Method], pruned: Pruned) -> list[str]:
+        """Draw the share of images that each branch had during training."""
+        from thinlens.dynamic.model import model_of
+        from thinlens.report.branch_plots import draw_branch_shares, read_branch_shares
 
-        names = (self.branches or "1:4,2:4,4:4").split(",")
+        names = model_of(pruned.module).branch_names
         try:
-            shares_picture(self.out / "shares.png", {self.method: read_shares(self.out)}, names)
+            shares = {kind.NAME: read_branch_shares(self.out)}
+            draw_branch_shares(self.out / "shares.png", shares, names)
         except UsageError as missing:
             return [f"no picture: {missing}"]
-        return [f"{self.out / 'shares.png'}: the share of every branch as training went"]
+        return [f"{self.out / 'shares.png'}: the share of every branch during training"]
 
-    def _asked(self) -> str:
-        """Return the budget, under the name that the method calls it by."""
-        routed = self.method in ROUTED
-        asked, other = self.budget, self.target_cost
-        if routed:
-            asked, other = other, asked
-        wanted, unwanted = ("--target-cost", "--budget")[:: 1 if routed else -1]
-        if asked is None:
-            raise UsageError(f"{self.method} wants {wanted}, such as 58%")
-        if other is not None:
-            raise UsageError(f"{unwanted} {other}: {self.method} takes {wanted}")
-        return asked
+    def _method(self) -> type[Method]:
+        """Return the method: that of the sub-command, or of `--method`."""
+        from thinlens.methods import METHODS
 
-    def _network(self) -> Checkpoint:
-        """Load the checkpoint, or make the network of that name for a method that wants no more."""
-        from thinlens.api import load
+        kind: type[Method] | None = self.KIND
+        if kind is not None:
+            return kind
+        name = getattr(self, "method", DEFAULT_METHOD)
+        check_choice("method", name, METHODS)
+        return METHODS[name]
+
+    def _options(self) -> dict[str, Any]:
+        """Return the given options; `UsageError` for one that the method does not have."""
+        from thinlens.cli.method_flags import option_owners
+
+        options: dict[str, Any] = getattr(self, OPTIONS, {})
+        name = self._method().NAME
+        for key, value in options.items():
+            owners = option_owners(key)
+            if name not in owners:
+                flag = key.replace("_", "-")
+                verb = "have" if len(owners) > 1 else "has"
+                raise UsageError(f"--{flag} {value}: only {', '.join(owners)} {verb} {key}")
+        return options
+
+    def _budget(self, kind: type[Method]) -> str:
+        """Return the budget, which routed networks call a target cost."""
+        flags = {"--budget": getattr(self, "budget", None)}
+        flags["--target-cost"] = getattr(self, "target_cost", None)
+        flag = _budget_flag(kind)
+        (other,) = flags.keys() - {flag}
+        if flags[flag] is None:
+            raise UsageError(f"{kind.NAME} wants {flag}, such as 58%")
+        if flags[other] is not None:
+            raise UsageError(f"{other} {flags[other]}: {kind.NAME} takes {flag}")
+        return str(flags[flag])
+
+    def _network(self, kind: type[Method]) -> Checkpoint:
+        """Load the checkpoint, or build the network of that name where no weights are needed."""
+        from thinlens.api import load_checkpoint
         from thinlens.experiments import networks
+        from thinlens.methods import METHODS
         from thinlens.models import MODELS
 
         by_name = self.checkpoint in MODELS and not Path(self.checkpoint).exists()
         if not by_name:
             if self.scale is not None:
                 raise UsageError(f"--scale {self.scale} is for networks by name")
-            return load(self.checkpoint)
-        if self.method != "fmp":
+            return load_checkpoint(self.checkpoint)
+        if not kind.FROM_NAME:
+            others = ", ".join(name for name, other in METHODS.items() if other.FROM_NAME)
             raise UsageError(
-                f"{self.checkpoint} is a network without weights, which only fmp prunes: "
+                f"{self.checkpoint} is a network without weights, which only {others} prunes: "
                 "wanted a checkpoint"
             )
-        return networks.unsaved(self.checkpoint, networks.fresh(self.checkpoint, self.scale), {})
+        module = networks.initialize_network(self.checkpoint, self.scale)
+        return networks.as_checkpoint(self.checkpoint, module, {})
 
-    def _own(self) -> dict[str, Any]:
-        """Return the settings that only some methods have; `UsageError` for another's."""
-        owners = {
-            "branches": ROUTED,
-            "metric": ("filter", "assl", "fmp"),
-            "criterion": ("fmp",),
-            "indicator": ("fmp",),
-        }
-        given = {key: getattr(self, key) for key in owners if getattr(self, key) is not None}
-        for key, value in given.items():
-            if self.method not in owners[key]:
-                raise UsageError(f"--{key} {value}: only {', '.join(owners[key])} has {key}")
-        return {**given, **({"groups_of": self.m} if self.method == "fmp" else {})}
+    def _recipe(self) -> TrainingRecipe:
+        from thinlens.experiments.recipe import read_recipe
 
-    def _needs_data(self) -> bool:
-        return self.steps > 0 or self.method not in ("one-shot", "filter")
+        recipe = read_recipe(self.recipe)
+        for table, content in (("network", recipe.network), ("start", recipe.start)):
+            if content:
+                raise UsageError(f"{self.recipe}: [{table}] is for thinlens train")
+        return recipe
+
+    def _settings(self) -> Settings:
+        """Return the training settings: of flags, else of the recipe, else those of fine-tuning."""
+        from thinlens.cli.method_flags import CROPS
+        from thinlens.experiments.recipe import FINE_TUNING_RATE, read_toml
+        from thinlens.training.settings import Settings
+
+        written = read_toml(self.recipe).get("training", {}) if self.recipe else {}
+        settings = Settings(**{"steps": 0, "learning_rate": FINE_TUNING_RATE, **written})
+        shared = {"steps": self.steps, "seed": self.seed}
+        values: dict[str, Any] = {k: v for k, v in shared.items() if v is not None}
+        values |= {k: v for k, v in getattr(self, "training", {}).items() if k not in CROPS}
+        return replace(settings, **values)
+
+    def _data(
+        self, kind: type[Method], task: Task, settings: Settings, recipe: TrainingRecipe
+    ) -> Data:
+        from thinlens.cli.method_flags import CROPS
+        from thinlens.experiments.photographs import skimage_calibration
+        from thinlens.tasks.folders import training_crops
+        from thinlens.training.data import CALIBRATION_CROPS
+
+        values = {k: v for k, v in getattr(self, "training", {}).items() if k in CROPS}
+        crops = {**recipe.crops, **values}
+        if self.data is not None:
+            defaults = {} if settings.steps else CALIBRATION_CROPS
+            return training_crops(task, self.data, **{**defaults, **crops})
+        if settings.steps or kind.NEEDS_DATA:
+            return replace(skimage_calibration(task), **crops)
+        return None
+
+
+OPTIONS = "pruning"
+"""The field of a command that holds the given options of the method: "pruning options" in help."""
+
+
+def prune_command(words: Sequence[str]) -> tuple[type[Prune], str, list[str]]:
+    """Return the command that `prune WORDS` stands for, its name, and the words that it parses.
+
+    The first word is the method, unless a folder of that name exists: `prune sls CHECKPOINT ...`;
+    otherwise `--method` selects it, by default least-squares.
+    """
+    from thinlens.methods import METHODS
+
+    first = words[0] if words else ""
+    if first in METHODS and not Path(first).is_dir():
+        return _method_command(METHODS[first]), f"thinlens prune {first}", list(words[1:])
+    return _general_command(METHODS), "thinlens prune", list(words)
+
+
+def _method_command(kind: type[Method]) -> type[Prune]:
+    from thinlens.cli.method_flags import method_flags
+
+    flag = _budget_flag(kind)
+    presets = f" {', '.join(kind.PRESETS)}; default {kind.DEFAULT_PRESET}." if kind.PRESETS else ""
+    budget = "mean cost of an image, as a fraction of the network's FLOPs: 58%"
+    if kind.BUDGET_BASE != "base_flops":
+        budget = "fraction of the cost that is kept: 1/8, 0.125 or 12.5%"
+    if kind.BUDGET_BASE == "prunable_macs":
+        budget += "; or the time of one input in the native engine on this machine: 40ms"
+    example = f"Example: thinlens prune {kind.NAME} rfdn-x4 {flag} 1/4 --out thin"
+    doc = (
+        f"{' '.join((kind.__doc__ or '').split())}\n\n{example}{presets and f' Presets:{presets}'}"
+    )
+    members = [
+        _text_flag(flag.removeprefix("--").replace("-", "_"), f"The {budget}."),
+        (OPTIONS, method_flags(kind)),
+    ]
+    return _command(doc, members, kind)
+
+
+def _general_command(methods: Mapping[str, type[Method]]) -> type[Prune]:
+    from thinlens.cli.method_flags import all_method_flags
+
+    summaries = " ".join(
+        f"{name}: {(kind.__doc__ or '').split('.')[0].strip()}." for name, kind in methods.items()
+    )
+    doc = (
+        f"{(Prune.__doc__ or '').strip()}\n\nThinlens prune METHOD --help lists the options of one "
+        f"method. The methods: {' '.join(summaries.split())}"
+    )
+    members = [
+        _text_flag(
+            "method", f"One of {', '.join(methods)} (default: {DEFAULT_METHOD}).", DEFAULT_METHOD
+        ),
+        _text_flag(
+            "budget",
+            "The fraction of the prunable multiply-adds (methods with --metric: of the metric) "
+            "that is kept: 1/8, 0.125 or 12.5%; or the time of one input in the native engine on "
+            "this machine: 40ms.",
+        ),
+        _text_flag(
+            "target_cost",
+            "Methods of routed networks, in place of --budget: the mean cost of an image, "
+            "classifier included, as a fraction of the network's FLOPs, such as 58%.",
+        ),
+        (
+            "m",
+            Annotated[
+                int | None,
+                tyro.conf.arg(
+                    help="Consecutive input channels in a group (default: 32).",
+                    metavar="INT",
+                    help_behavior_hint="",
+                ),
+            ],
+            None,
+        ),
+        (OPTIONS, all_method_flags(methods)),
+    ]
+    return _command(doc, members, None)
+
+
+Member = tuple[Any, ...]
+"""Name, type and, if it has one, default of a field."""
+
+
+def _budget_flag(kind: type[Method]) -> str:
+    return "--target-cost" if kind.BUDGET_BASE == "base_flops" else "--budget"
+
+
+def _text_flag(name: str, doc: str, default: str | None = None) -> Member:
+    argument = tyro.conf.arg(help=doc, metavar="TEXT", help_behavior_hint="")
+    return name, Annotated[str | None, argument], default
+
+
+def _command(doc: str, members: Sequence[Member], kind: type[Method] | None) -> type[Prune]:
+    """Return a command with the shared flags, `members` and the training settings."""
+    from thinlens.cli.method_flags import options_type, training_flags
+
+    members_list: list[Any] = []
+    for name, hint, *default in [*members, ("training", training_flags())]:
+        if isinstance(hint, dict):  # a group of flags
+            members_list.append((name, options_type(name, hint), field(default_factory=dict)))
+        else:
+            members_list.append((name, hint, field(default=default[0])))
+    command = make_dataclass("Prune", members_list, bases=(Prune,), frozen=True, kw_only=True)
+    command.__doc__ = doc
+    command.KIND = kind
+    return command

@@ -1,4 +1,4 @@
-"""What does `evaluate BUNDLE --sweep` measure, write and draw?"""
+"""Trade-off curves of a bundle: the command `evaluate BUNDLE --sweep`."""
 
 from __future__ import annotations
 
@@ -7,84 +7,90 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from thinlens.adaptive.adapt import means_of
-from thinlens.adaptive.bundle import USES
-from thinlens.adaptive.router import TileRouter, RoutingOptions
-from thinlens.adaptive.sweep import SweepPoint, Sweep, sweep
+from thinlens.adaptive.bundle import USES, Bundle
 from thinlens.adaptive.latency import mean_latency_ms
-from thinlens.cli.bundles import Ready
+from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.router import TileRouter
+from thinlens.adaptive.sweep import Sweep, SweepPoint, sweep
 from thinlens.cli.verb import Answer
+from thinlens.dynamic.model import engine_factory
 from thinlens.errors import UsageError
 from thinlens.files import write_json
 from thinlens.progress import progress_bar
 from thinlens.report.tables import Table
-from thinlens.report.trade_off import Axis, calibration_picture, trade_off_picture
+from thinlens.report.trade_off import CostAxis, draw_calibration, draw_trade_off
 
 TIMED = 6
-"""Points of the curve that are timed."""
+"""Points of the curve whose time is measured."""
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How a sweep is measured."""
+    """Settings of a sweep."""
 
     engine: str
     seed: int
     rounds: int
-    """How often each way is timed; 0 times nothing."""
+    """Timed runs of every network and every beta; 0 measures no times."""
 
     def __post_init__(self) -> None:
         if self.rounds < 0:
             raise UsageError(f"--rounds {self.rounds}: wanted 0 or more")
 
 
-def run_sweep(ready: Ready, folder: Path, out: Path, asked: SweepOptions) -> Answer:
-    """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured."""
-    bundle, means, task = ready.bundle, ready.means, ready.bundle.task
+def run_sweep(
+    bundle: Bundle, folder: Path, out: Path, options: SweepOptions, timed_by: str | None
+) -> Answer:
+    """Write sweep.json and the pictures to `out`; PSNR by MACs is exact, times are measured.
+
+    `timed_by` names the engine whose milliseconds are the cost of a tile; None: multiply-adds.
+    """
+    make, task = engine_factory(options.engine), bundle.task
+    context = bundle.context(make, timed_by=timed_by)
     estimators = {}
     for use in USES:
-        judging = means if use == bundle.use else means_of(bundle, ready.run, use)
-        estimators[use] = (judging.estimator, judging.estimator_macs)
+        by_use = context if use == bundle.use else bundle.context(make, use)
+        estimators[use] = (by_use.estimator, by_use.estimator_macs)
     with progress_bar("restoring by every candidate") as report:
-        found = sweep(means, estimators, task, folder, seed=asked.seed, progress=report)
-    timed = _spread(found.curves[bundle.use])
-    ways: dict[str, Any] = {c.name: c.network for c in means.candidates}
-    ways |= {_way(point): TileRouter(means, RoutingOptions(point.t)) for point in timed}
+        result = sweep(context, estimators, task, folder, seed=options.seed, progress=report)
+    timed = _spread(result.curves[bundle.use])
+    restorers: dict[str, Any] = {c.name: c.network for c in context.candidates}
+    restorers |= {_label(p): TileRouter(context, RoutingOptions(p.t)) for p in timed}
     with progress_bar("timing") as report:
         times = mean_latency_ms(
-            ways, task, folder, seed=asked.seed, rounds=asked.rounds, progress=report
+            restorers, task, folder, seed=options.seed, rounds=options.rounds, progress=report
         )
     content = {
-        "images": found.images,
-        "protocol": asdict(task.judgement),
-        "engine": asked.engine,
+        "images": result.images,
+        "protocol": asdict(task.protocol),
+        "engine": options.engine,
         "use": bundle.use,
-        "price": means.prices.unit,
+        "price": context.cost_model.unit,
         "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
-        **_figures(found, times),
-        "timed": [{**_entry(p, bundle.use), "ms": times[_way(p)]} for p in timed],
+        **_figures(result, times),
+        "timed": [{**_entry(p, bundle.use), "ms": times[_label(p)]} for p in timed],
     }
     write_json(out / "sweep.json", content)
-    drawn = _draw(ready, found, content, out, f"{folder.name}, {found.images} images")
+    drawn = _draw(bundle, result, content, out, f"{folder.name}, {result.images} images")
     return Answer(content, (_table(content).rich(), "\n".join([_chord(content), drawn])))
 
 
-def _figures(found: Sweep, times: Mapping[str, float | None]) -> dict[str, Any]:
+def _figures(result: Sweep, times: Mapping[str, float | None]) -> dict[str, Any]:
     """Return the networks alone, the curves, and how far these lie above the chord."""
-    above = {name: found.above_chord(name) for name in found.curves}
+    above = {name: result.above_chord(name) for name in result.curves}
     return {
         "static": {
-            name: {**_entry(point), "ms": times[name], "psnr_tiled": found.tiled[name]}
-            for name, point in found.static.items()
+            name: {**_entry(point), "ms": times[name], "psnr_tiled": result.tiled[name]}
+            for name, point in result.static.items()
         },
-        "curves": {n: [_entry(p, n) for p in points] for n, points in found.curves.items()},
+        "curves": {n: [_entry(p, n) for p in points] for n, points in result.curves.items()},
         "above_chord": {
             name: {"db": most[0], "gmacs": most[1]} for name, most in above.items() if most
         },
     }
 
 
-def _way(point: SweepPoint) -> str:
+def _label(point: SweepPoint) -> str:
     return f"beta {point.t:.6g}"
 
 
@@ -97,32 +103,32 @@ def _entry(point: SweepPoint, curve: str = "") -> dict[str, Any]:
 def _spread(points: list[SweepPoint]) -> list[SweepPoint]:
     """Return the points of a curve that are nearest to even steps of cost."""
     low, high = (pick(p.gmacs for p in points) for pick in (min, max))
-    wanted = [low + (high - low) * step / (TIMED - 1) for step in range(TIMED)]
-    near = [min(points, key=lambda p: abs(p.gmacs - goal)) for goal in wanted]
+    targets = [low + (high - low) * step / (TIMED - 1) for step in range(TIMED)]
+    near = [min(points, key=lambda p: abs(p.gmacs - target)) for target in targets]
     return list({point.t: point for point in near}.values())
 
 
-def _draw(ready: Ready, found: Sweep, content: dict[str, Any], out: Path, title: str) -> str:
+def _draw(bundle: Bundle, result: Sweep, content: dict[str, Any], out: Path, title: str) -> str:
     networks = dict(content["static"])
-    costs = Axis(
+    costs = CostAxis(
         "GMACs at 1280x720",
         {name: (x["gmacs"], x["psnr"]) for name, x in networks.items()},
-        {name: [(p.gmacs, p.psnr) for p in points] for name, points in found.curves.items()},
+        {name: [(p.gmacs, p.psnr) for p in points] for name, points in result.curves.items()},
     )
     axes = [costs]
     if content["timed"][0]["ms"] is not None:
         timed = sorted((x["ms"], x["psnr"]) for x in content["timed"])
-        alone = {name: (x["ms"], x["psnr"]) for name, x in networks.items()}
+        networks_alone = {name: (x["ms"], x["psnr"]) for name, x in networks.items()}
         label = f"milliseconds an image ({content['engine']})"
-        axes.append(Axis(label, alone, {content["use"]: timed}))
+        axes.append(CostAxis(label, networks_alone, {content["use"]: timed}))
     names = list(networks)
-    known = {
+    calibrations = {
         use: {n: [(x, y) for x, y in c] for n, c in zip(names, j.calibration, strict=True)}
-        for use, j in ready.bundle.judged.items()
+        for use, j in bundle.metrics.items()
     }
     try:
-        trade_off_picture(out / "sweep.png", axes, title)
-        calibration_picture(out / "calibration.png", known, "tiles of held-out images")
+        draw_trade_off(out / "sweep.png", axes, title)
+        draw_calibration(out / "calibration.png", calibrations, "tiles of held-out images")
     except UsageError as missing:
         return f"{out / 'sweep.json'}; no pictures: {missing}"
     return f"{out / 'sweep.json'}, sweep.png: the curves; calibration.png: the estimators"
@@ -152,12 +158,12 @@ def _ms(value: float | None) -> str:
 
 
 def _chord(content: dict[str, Any]) -> str:
-    said = "; ".join(
+    differences = "; ".join(
         f"{name} {x['db']:+.3f} dB at {x['gmacs']:.2f}"
         for name, x in content["above_chord"].items()
     )
     return (
         "GMACs for 1280x720, margins and estimator counted; milliseconds are means of an image, "
-        "from memory to memory. Most above the chord of the cheapest and the dearest network: "
-        f"{said}"
+        "from memory to memory. Most above the chord of the cheapest and the most expensive "
+        f"network: {differences}"
     )

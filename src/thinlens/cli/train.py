@@ -1,4 +1,4 @@
-"""The verb `train`: a network learns its task from a folder of images."""
+"""The command `train`: train a network on a folder of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
 
 OTHER_TRAINERS = {"logits": "prune --method classpruning", "log errors": "adapt"}
-"""What trains the networks that make no images, by what they answer."""
+"""The command that trains networks whose output is no image, by kind of output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Train(Verb):
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
     """Enlargement of a super-resolution network (default: the network's own)."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Steps of the optimizer (default: the recipe's)."""
+    """Optimizer steps (default: the recipe's)."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Seed of the weights and the batches (default: the recipe's)."""
     recipe: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -48,33 +48,35 @@ class Train(Verb):
     def run(self) -> Answer:
         import torch
 
-        from thinlens.api import described
+        from thinlens.api import described, train
         from thinlens.checkpoints.format import save
-        from thinlens.experiments.networks import fresh, start_from, task_of
+        from thinlens.experiments.networks import (
+            default_task,
+            initialize_network,
+            load_mean_weights,
+        )
         from thinlens.experiments.recipe import check_options, read_recipe
-        from thinlens.models import network
+        from thinlens.models import model_entry
         from thinlens.tasks.folders import training_crops
-        from thinlens.training.loop import Trainer
-        from thinlens.training.objective import Plain
 
-        trained_by = OTHER_TRAINERS.get(network(self.name).answers)
+        trained_by = OTHER_TRAINERS.get(model_entry(self.name).output_kind)
         if trained_by:
             raise UsageError(f"{self.name} makes no images: {trained_by} trains it")
         recipe = read_recipe(self.recipe)
-        given = {"steps": self.steps, "seed": self.seed}
-        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        flags = {"steps": self.steps, "seed": self.seed}
+        changed: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
         settings = replace(recipe.training, **changed)
         torch.manual_seed(settings.seed)
         if self.recipe is not None:
             check_options(self.recipe, self.name, recipe.network)
-        module = fresh(self.name, self.scale, options=recipe.network)
+        module = initialize_network(self.name, self.scale, options=recipe.network)
         if recipe.starts:
-            start_from(recipe.starts, self.name, module)
-        task = task_of(self.name, module, **recipe.task)
+            load_mean_weights(recipe.starts, self.name, module)
+        task = default_task(self.name, module, **recipe.task)
         crops = training_crops(task, self.data, **recipe.crops)
         started = time.monotonic()
         with progress_bar(f"training {self.name}") as report:
-            Trainer(settings, self.out, report).fit(Plain(module, settings.loss), crops)
+            train(module, crops, settings=settings, state=self.out, progress=report)
         seconds = round(time.monotonic() - started, 3)
         last = _last_line(self.out / METRICS_FILE)
         training = {
@@ -110,7 +112,7 @@ class Train(Verb):
 
 
 def _last_line(path: Path) -> dict[str, float]:
-    """Return the newest metrics; a run of no steps has none."""
+    """Return the metrics of the last line; a run of 0 steps has none."""
     lines = path.read_text().splitlines() if path.is_file() else []
-    found: dict[str, float] = json.loads(lines[-1]) if lines else {}
-    return found
+    metrics: dict[str, float] = json.loads(lines[-1]) if lines else {}
+    return metrics

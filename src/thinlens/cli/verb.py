@@ -1,4 +1,4 @@
-"""What is a verb of the command line, and what does it answer?"""
+"""The interface of a command: its flags, and the answer that it prints."""
 
 from __future__ import annotations
 
@@ -6,29 +6,39 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thinlens.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a verb found or did."""
+    """The result of a command."""
 
     content: dict[str, Any]
-    """The object that `--json` prints; its keys are a promise."""
+    """The object that `--json` prints; its keys are frozen."""
     text: tuple[RenderableType, ...] = ()
-    """What a person reads instead."""
+    """The output without `--json`."""
     failures: tuple[str, ...] = ()
-    """What went wrong with single images, for stderr; any makes the exit status 1."""
+    """Errors of single images, for stderr; any makes the exit status 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verb(ABC):
-    """A verb: its fields are the flags, their docstrings the help, its docstring the summary."""
+    """A command: its fields are the flags, their docstrings the help, its docstring the summary."""
 
     json: bool = False
     """Print exactly one JSON object on stdout; logs go to stderr."""
 
     @abstractmethod
     def run(self) -> Answer:
-        """Do the work. Raise `UsageError` or `RunError` with one sentence where it cannot be."""
+        """Execute the command. Raise `UsageError` or `RunError` with one sentence on failure."""
+
+
+def refuse_for_networks(source: str, **flags: object) -> None:
+    """Raise `UsageError` for a flag that only bundles have."""
+    for name, value in flags.items():
+        if value is not None and value is not False:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is for bundles (thinlens adapt); {source} is none")

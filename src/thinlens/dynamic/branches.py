@@ -1,7 +1,7 @@
-"""Which sparsities does one set of weights serve at once, and what does each cost?
+"""Nested N:M patterns of one set of weights, one for each branch, and the FLOPs of each.
 
-Branches keep the N best of the same groups of M, so that a thin branch's weights are a subset of
-a thicker one's (ClassPruning, section 3.3).
+Branches keep the N best of the same groups of M, so that a sparser branch's weights are a subset
+of a denser one's (ClassPruning, section 3.3).
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from thinlens.sparsity.ranks import LARGEST_M
 
 @dataclass(frozen=True)
 class Branches:
-    """N of every branch, rising, in groups of one M. `str` gives back what `of` reads."""
+    """N of every branch, rising, in groups of one M; `str` returns what `of` reads.
+
+    >>> branches = Branches.of("1:4, 2:4, 4:4")
+    >>> branches.kept, branches.m, str(branches)
+    ((1, 2, 4), 4, '1:4,2:4,4:4')
+    """
 
     kept: tuple[int, ...]
     m: int
@@ -41,30 +46,30 @@ class Branches:
 
     @property
     def full(self) -> bool:
-        """Whether the last branch hides nothing."""
+        """Whether the last branch keeps every weight."""
         return self.kept[-1] == self.m
 
     @classmethod
     def of(cls, text: str) -> Branches:
         """Read `1:4,2:4,4:4`; branches that do not nest are a `UsageError`."""
         pairs = [re.fullmatch(r"\s*(\d{1,3}):(\d{1,3})\s*", part) for part in text.split(",")]
-        found = [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
-        if len(found) < len(pairs):
+        patterns = [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
+        if len(patterns) < len(pairs):
             raise UsageError(f"branches {text!r}: wanted N:M by N:M, such as 1:4,2:4,4:4")
-        if len({m for _, m in found}) > 1:
+        if len({m for _, m in patterns}) > 1:
             raise UsageError(f"branches {text!r} do not nest: wanted one M for all")
-        return cls(tuple(n for n, _ in found), found[0][1])
+        return cls(tuple(n for n, _ in patterns), patterns[0][1])
 
 
 def branch_flops(
     network: nn.Module, example: Sequence[int], m: int, kept: Sequence[Mapping[str, int]]
 ) -> list[int]:
-    """Return what `network` costs on an input shaped `example`, branch by branch.
+    """Return the FLOPs of every branch of `network` on an input shaped `example`.
 
-    `kept` is N by layer name of every branch. In ClassPruning's convention, but a layer that is
-    not named is charged whole.
+    `kept` is N by layer name of every branch. Counted in ClassPruning's convention, except that a
+    layer without an N costs as much as a dense one.
     """
-    # every layer may be thin here; which ones are, `kept` says
+    # every layer may be pruned here; `kept` lists those that are
     layers = find_layers(network, example, m=m, policy="pad", keep_dense=())
-    found = (cost(network, example, layers, n, "classpruning").flops for n in kept)
-    return [flops for flops in found if flops is not None]
+    costs = (cost(network, example, layers, n, "classpruning").flops for n in kept)
+    return [flops for flops in costs if flops is not None]

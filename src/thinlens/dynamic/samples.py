@@ -1,4 +1,4 @@
-"""What does every branch of a routed network make of the same image?"""
+"""Images restored by every branch of a routed network, for comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from thinlens.dynamic.routed import Routed
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_uint8
-from thinlens.restoration.whole import restore_image
+from thinlens.restoration.tiled import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr
 from thinlens.tasks.task import Task
@@ -24,16 +24,18 @@ class BranchImages:
     name: str
     degraded: Tensor
     restored: tuple[Tensor, ...]
-    """By branch, the thinnest first."""
+    """By branch, the smallest first."""
     psnr: tuple[float, ...]
     """In dB, by branch."""
     target: Tensor
     chosen: int
-    """The branch that the classifier picks."""
+    """The branch that the classifier selects."""
 
 
 @torch.no_grad()
-def restore_by_branches(module: Routed, task: Task, folder: Path, *, index: int = 0, seed: int = 0) -> BranchImages:
+def restore_by_branches(
+    module: Routed, task: Task, folder: Path, *, index: int = 0, seed: int = 0
+) -> BranchImages:
     """Restore image number `index` of a test folder by every branch, degraded as in `evaluate`.
 
     Raises `UsageError` where the folder has fewer images, or one whose input is of another size.
@@ -50,7 +52,7 @@ def restore_by_branches(module: Routed, task: Task, folder: Path, *, index: int 
         pairs[index].name,
         to_uint8(image),
         restored,
-        tuple(psnr(x, target, task.judgement) for x in restored),
+        tuple(psnr(x, target, task.protocol) for x in restored),
         target,
         int(module.classify(image[None])),
     )

@@ -1,4 +1,4 @@
-"""Are SIDD, Köhler's photographs and Rain800 found as they are unpacked, and judged as they say?"""
+"""SIDD, Köhler's photographs and Rain800 are read as they are unpacked, by their protocols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
 from thinlens.tasks.folders import open_pairs, read_pair, training_crops
 from thinlens.tasks.metrics import psnr
-from thinlens.tasks.moments import best_of_moments, fitted
+from thinlens.tasks.trajectory_metrics import best_over_trajectory, fit_to_target
 
 DENOISE = make_task("denoise", channels=3)
 DEBLUR, DERAIN, DEHAZE = (make_task(name) for name in ("deblur", "derain", "dehaze"))
@@ -36,12 +36,12 @@ def sidd(folder: Path, *scenes: str) -> None:
                 write_png(path, torch.full((3, 20, 24), shade, dtype=torch.uint8))
 
 
-def kohler(folder: Path, images: int = 2, shakes: int = 3, moments: int = 4) -> None:
+def kohler(folder: Path, images: int = 2, shakes: int = 3, targets: int = 4) -> None:
     for image in range(1, images + 1):
         for shake in range(1, shakes + 1):
             write_png(folder / "BlurryImages" / f"Blurry{image}_{shake}.png", drawn(image))
             sharp = folder / f"Image{image}" / f"Kernel{shake}"
-            for moment in range(1, moments + 1):
+            for moment in range(1, targets + 1):
                 name = f"GroundTruth{image}_{shake}_{moment}.png"
                 write_png(sharp / name, drawn(10 * image + moment))
 
@@ -77,7 +77,7 @@ def test_half_of_sidd_is_refused(tmp_path: Path) -> None:
         open_pairs(tmp_path / "blocks", DENOISE)
 
 
-def test_every_shake_has_all_its_moments(tmp_path: Path) -> None:
+def test_every_shake_has_all_its_targets(tmp_path: Path) -> None:
     kohler(tmp_path)
     pairs = open_pairs(tmp_path, DEBLUR)
     assert [pair.name for pair in pairs] == [
@@ -85,14 +85,14 @@ def test_every_shake_has_all_its_moments(tmp_path: Path) -> None:
     ]
     for pair in pairs:
         numbers = pair.name.removeprefix("BlurryImages/Blurry")
-        files = [pair.target, *pair.others]
+        files = [pair.target, *pair.alternatives]
         assert sorted(x.stem for x in files) == [f"GroundTruth{numbers}_{n}" for n in range(1, 5)]
     with pytest.raises(UsageError, match="holds pairs to test with alone"):
         open_pairs(tmp_path, DEBLUR, "train")
 
 
-def test_kohlers_photographs_without_moments_are_refused(tmp_path: Path) -> None:
-    kohler(tmp_path, moments=0)
+def test_kohlers_photographs_without_targets_are_refused(tmp_path: Path) -> None:
+    kohler(tmp_path, targets=0)
     with pytest.raises(UsageError, match="holds Blurry1_1 but no GroundTruth"):
         open_pairs(tmp_path, DEBLUR)
     kohler(tmp_path / "whole", images=1, shakes=1)
@@ -102,9 +102,9 @@ def test_kohlers_photographs_without_moments_are_refused(tmp_path: Path) -> None
 
 
 @given(st.integers(-6, 6), st.integers(-6, 6), st.floats(0.5, 1.5))
-def test_intensity_and_place_are_fitted(down: int, right: int, gain: float) -> None:
+def test_intensity_and_shift_are_fitted(down: int, right: int, gain: float) -> None:
     target = drawn(0).double()
-    x, y = fitted(gain * target.roll((down, right), (1, 2)), target)
+    x, y = fit_to_target(gain * target.roll((down, right), (1, 2)), target)
     inside = [slice(6, 32 - 6), slice(6, 40 - 6)]
     scale = x[:, *inside] / y[:, *inside]
     assert scale.std() < 1e-9  # the same image, but for the pixels that rolled around
@@ -112,21 +112,21 @@ def test_intensity_and_place_are_fitted(down: int, right: int, gain: float) -> N
     assert ((x == 0) == (y == 0)).all()
 
 
-def test_the_best_moment_counts_and_it_is_said(tmp_path: Path) -> None:
+def test_the_best_target_counts_and_the_protocol_states_it(tmp_path: Path) -> None:
     folder = tmp_path / "one"
-    kohler(folder, images=1, shakes=1, moments=3)
+    kohler(folder, images=1, shakes=1, targets=3)
     write_png(folder / "Image1" / "Kernel1" / "GroundTruth1_1_2.png", drawn(1).roll(2, 2))
-    found = evaluate(nn.Identity(), DEBLUR, folder)
-    moments = [drawn(11), drawn(1).roll(2, 2), drawn(13)]
-    alone = [best_of_moments(drawn(1), [x], DEBLUR.judgement) for x in moments]
-    assert found.psnr == max(psnr for psnr, _ in alone) == alone[1][0] > 20
-    assert found.ssim == max(ssim for _, ssim in alone)
-    assert psnr(drawn(1), moments[1], DEBLUR.judgement) < 15  # nothing fitted
-    assert "the best of several" in found.as_json()["protocol"]["targets"]
+    metrics = evaluate(nn.Identity(), DEBLUR, folder)
+    targets = [drawn(11), drawn(1).roll(2, 2), drawn(13)]
+    alone = [best_over_trajectory(drawn(1), [x], DEBLUR.protocol) for x in targets]
+    assert metrics.psnr == max(psnr for psnr, _ in alone) == alone[1][0] > 20
+    assert metrics.ssim == max(ssim for _, ssim in alone)
+    assert psnr(drawn(1), targets[1], DEBLUR.protocol) < 15  # without fitting
+    assert "the best of several" in metrics.as_json()["protocol"]["targets"]
 
 
-def test_an_equal_moment_is_perfect() -> None:
-    same = best_of_moments(drawn(3), [drawn(3)], DEBLUR.judgement)
+def test_an_equal_target_is_perfect() -> None:
+    same = best_over_trajectory(drawn(3), [drawn(3)], DEBLUR.protocol)
     assert same[0] == math.inf or same[0] > 200
     assert same[1] == pytest.approx(1)
 
@@ -162,7 +162,7 @@ def test_other_folders_called_training_hold_clean_images(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("sides", [("hazy", "clear"), ("ITS_haze", "ITS_clear"), ("haze", "clear")])
-def test_reside_makes_many_hazy_images_of_one(tmp_path: Path, sides: tuple[str, str]) -> None:
+def test_reside_has_many_hazy_images_of_one_target(tmp_path: Path, sides: tuple[str, str]) -> None:
     write_png(tmp_path / sides[1] / "1064.png", drawn(1))
     for number in range(1, 11):
         write_png(tmp_path / sides[0] / f"1064_{number:02}_0.7{number}.png", drawn(2))

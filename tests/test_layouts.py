@@ -1,4 +1,4 @@
-"""Are GoPro's and REDS's folders found as they are unpacked, and half of them refused?"""
+"""GoPro's and REDS's folders are read as they are unpacked; incomplete ones are refused."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def listed(folder: Path, split: str = "test") -> list[tuple[str, str, str]]:
 
 def test_gopro_pairs_frames_within_a_video_and_takes_gamma(tmp_path: Path) -> None:
     gopro(tmp_path, "GOPR0384_11_00", "GOPR0385_11_01")
-    found = listed(tmp_path)
-    assert [name for name, _, _ in found] == [
+    rows = listed(tmp_path)
+    assert [name for name, _, _ in rows] == [
         f"{video}/{frame}"
         for video in ("GOPR0384_11_00", "GOPR0385_11_01")
         for frame in ("000001", "000002")
     ]
-    for name, blurry, sharp in found:
+    for name, blurry, sharp in rows:
         video, frame = name.split("/")
         assert blurry == f"{video}/blur_gamma/{frame}.png"
         assert sharp == f"{video}/sharp/{frame}.png"
@@ -61,7 +61,7 @@ def test_gopro_without_gamma_takes_the_other_blur(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["test", "val"])
-def test_a_parted_data_set_gives_each_use_its_part(named: str, tmp_path: Path) -> None:
+def test_a_split_data_set_is_read_by_split(named: str, tmp_path: Path) -> None:
     gopro(tmp_path / "gopro" / "train", "seen")
     gopro(tmp_path / "gopro" / named, "unseen")
     reds(tmp_path / "reds" / "train", "train")
@@ -72,7 +72,7 @@ def test_a_parted_data_set_gives_each_use_its_part(named: str, tmp_path: Path) -
             for _, blurry, sharp in listed(tmp_path / folder, split):
                 assert blurry.startswith(stem)
                 assert sharp.startswith(stem)
-    # a part that is named itself serves both uses
+    # a folder of one split is read for both
     assert listed(tmp_path / "gopro" / named, "train") == listed(tmp_path / "gopro" / named, "test")
     assert listed(tmp_path / "reds" / named, "train") == listed(tmp_path / "reds" / named, "test")
 
@@ -100,7 +100,7 @@ def test_frames_that_do_not_pair_are_listed_with_their_video(tmp_path: Path) -> 
     assert "\n" not in sentence
 
 
-def test_half_of_a_layout_is_refused_not_taken_for_clean_images(tmp_path: Path) -> None:
+def test_an_incomplete_layout_is_refused_and_not_read_as_clean_images(tmp_path: Path) -> None:
     frames(tmp_path / "one" / "blur", "1")
     frames(tmp_path / "two" / "val_blur" / "000", "1")
     frames(tmp_path / "three" / "a" / "blur", "1")
@@ -118,10 +118,10 @@ def test_videos_of_two_kinds_of_blur_are_not_mixed(tmp_path: Path) -> None:
 
 
 def listed_of(folder: Path, video: str) -> list[tuple[str, str, str]]:
-    return [found for found in listed(folder) if found[0].startswith(video)]
+    return [row for row in listed(folder) if row[0].startswith(video)]
 
 
-def test_a_missing_folder_says_which_layout_is_expected(tmp_path: Path) -> None:
+def test_a_missing_folder_error_names_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         open_pairs(tmp_path / "GoPro", DEBLUR)
     for part in ("is not a folder", "VIDEO/blur", "train_sharp/VIDEO", "or clean images alone"):
@@ -130,7 +130,7 @@ def test_a_missing_folder_says_which_layout_is_expected(tmp_path: Path) -> None:
         open_pairs(tmp_path / "Set5", make_task("sr"))
 
 
-def test_training_on_pairs_reads_the_training_part(tmp_path: Path) -> None:
+def test_training_reads_the_training_split(tmp_path: Path) -> None:
     gopro(tmp_path / "train", "a")
     gopro(tmp_path / "test", "b")
     image, target = training_crops(DEBLUR, tmp_path, patch=16, batch_size=2).batch(0, 0, 0)
@@ -139,7 +139,7 @@ def test_training_on_pairs_reads_the_training_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_data
-def test_the_parts_of_reds_are_apart(data: Path) -> None:
+def test_the_splits_of_reds_are_disjoint(data: Path) -> None:
     folder = data / "deblur" / "REDS_resized"
     assert len(open_pairs(folder, DEBLUR, "train")) == 20
     tests = open_pairs(folder, DEBLUR, "test")

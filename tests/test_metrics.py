@@ -1,4 +1,4 @@
-"""Do PSNR and SSIM equal the formulas that papers use?"""
+"""PSNR and SSIM equal the formulas of the papers and scikit-image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from thinlens.errors import UsageError
 from thinlens.tasks import METRICS
 from thinlens.tasks.metrics import psnr, ssim
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import MetricProtocol
 
-GREY, RGB, Y = (Judgement(channel, crop=0) for channel in ("grey", "RGB", "Y"))
+GREY, RGB, Y = (MetricProtocol(channel, crop=0) for channel in ("grey", "RGB", "Y"))
 SSIM_BORDER = 5
-"""Half the window: scikit-image pads there, MATLAB leaves it out."""
+"""Half the window: scikit-image pads there, MATLAB omits it."""
 
 
 def pair(height: int, width: int, channels: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @given(sizes, sizes, st.integers(0, 99))
-def test_rgb_is_judged_over_all_channels(height: int, width: int, seed: int) -> None:
+def test_rgb_is_compared_over_all_channels(height: int, width: int, seed: int) -> None:
     x, y = pair(height, width, 3, seed)
     assert psnr(x, y, RGB) == pytest.approx(peak_signal_noise_ratio(y.numpy(), x.numpy()), abs=1e-9)
     by_channel = [_ssim(x[c].numpy(), y[c].numpy()) for c in range(3)]
@@ -70,10 +70,10 @@ def test_luma_is_matlabs_and_not_rounded(height: int, width: int, crop: int, see
         (np.tensordot([65.481, 128.553, 24.966], i.numpy() / 255, 1) + 16)[inside, inside]
         for i in (x, y)
     )
-    judgement = Judgement("Y", crop=crop)
+    protocol = MetricProtocol("Y", crop=crop)
     expected = 10 * math.log10(255**2 / np.mean((a - b) ** 2))
-    assert psnr(x, y, judgement) == pytest.approx(expected, abs=1e-9)
-    assert ssim(x, y, judgement) == pytest.approx(_ssim(a, b), abs=1e-6)
+    assert psnr(x, y, protocol) == pytest.approx(expected, abs=1e-9)
+    assert ssim(x, y, protocol) == pytest.approx(_ssim(a, b), abs=1e-6)
 
 
 def test_one_level_everywhere_is_48_decibels() -> None:
@@ -81,25 +81,25 @@ def test_one_level_everywhere_is_48_decibels() -> None:
     assert psnr(x + 1, x, GREY) == pytest.approx(20 * math.log10(255))
 
 
-@pytest.mark.parametrize("judgement", [RGB, Y])
-def test_equal_images_are_infinitely_near(judgement: Judgement) -> None:
+@pytest.mark.parametrize("protocol", [RGB, Y])
+def test_equal_images_have_infinite_psnr(protocol: MetricProtocol) -> None:
     x, _ = pair(12, 13, 3, 0)
-    assert psnr(x, x, judgement) == math.inf
-    assert ssim(x, x, judgement) == pytest.approx(1)
+    assert psnr(x, x, protocol) == math.inf
+    assert ssim(x, x, protocol) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_what_cannot_be_compared_is_refused(name: str) -> None:
+def test_incomparable_images_are_refused(name: str) -> None:
     x, y = pair(12, 12, 1, 0)
     with pytest.raises(UsageError, match="two uint8 images of one shape"):
         METRICS[name](x[:, 1:], y, GREY)
     with pytest.raises(UsageError, match="two uint8 images of one shape"):
         METRICS[name](x.float(), y, GREY)
-    with pytest.raises(UsageError, match="12x12 image has nothing left"):
-        METRICS[name](x, y, Judgement("grey", crop=6))
+    with pytest.raises(UsageError, match="12x12 image has no pixels inside"):
+        METRICS[name](x, y, MetricProtocol("grey", crop=6))
 
 
-def test_ssim_wants_room_for_its_window() -> None:
+def test_ssim_needs_the_size_of_its_window() -> None:
     x, y = pair(10, 30, 1, 0)
-    with pytest.raises(UsageError, match="30x10: SSIM wants at least 11"):
+    with pytest.raises(UsageError, match="30x10: SSIM needs at least 11"):
         ssim(x, y, GREY)

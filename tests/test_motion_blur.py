@@ -1,4 +1,4 @@
-"""Is synthetic blur an average of light along a path of a camera, and alike every time?"""
+"""Synthetic blur averages linear light along a camera trajectory, reproducibly."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.tasks import make_task
-from thinlens.tasks.crops import crops_of_clean
-from thinlens.tasks.motion_blur import POSES, blurred, trajectory
+from thinlens.tasks.crops import crops_from_clean
+from thinlens.tasks.motion_blur import POSES, blur_along, random_trajectory
 
 DEBLUR = make_task("deblur", reach=6)
 
 seeds = st.integers(0, 2**31)
 
 
-def drawn(seed: int, reach: float = 6) -> np.ndarray:
-    return trajectory(np.random.default_rng(seed), reach)
+def drawn(seed: int, radius: float = 6) -> np.ndarray:
+    return random_trajectory(np.random.default_rng(seed), radius)
 
 
 def photograph(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
@@ -29,52 +29,52 @@ def photograph(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
 
 
 @given(seeds, st.floats(1, 40))
-def test_a_path_is_at_rest_in_the_middle_and_stays_within_reach(seed: int, reach: float) -> None:
-    path = drawn(seed, reach)
+def test_a_trajectory_is_zero_in_the_middle_and_within_its_radius(seed: int, radius: float) -> None:
+    path = drawn(seed, radius)
     assert path.shape == (POSES, 3)
     assert np.array_equal(path[POSES // 2], np.zeros(3))
-    assert (np.hypot(path[:, 0], path[:, 1]) + np.abs(path[:, 2])).max() <= reach + 1e-9
+    assert (np.hypot(path[:, 0], path[:, 1]) + np.abs(path[:, 2])).max() <= radius + 1e-9
 
 
 @given(seeds)
-def test_paths_are_smooth(seed: int) -> None:
+def test_trajectories_are_smooth(seed: int) -> None:
     path = drawn(seed)
     steps = np.diff(path, axis=0)
-    # neighbouring steps share most of their direction, as no jagged path's do
+    # neighbouring steps share most of their direction, unlike those of a jagged path
     assert (steps[1:] * steps[:-1]).sum() > 0
 
 
-def test_a_path_of_whole_pixels_is_the_mean_of_shifted_images() -> None:
+def test_a_trajectory_of_whole_pixels_is_the_mean_of_shifted_images() -> None:
     light = photograph()
     path = np.array([[0.0, 0, 0], [2, 0, 0], [0, -3, 0]])
     inside = np.s_[:, 4:-4, 4:-4]
-    # looking 2 pixels to the right shows at every place what was 2 to its right
+    # a camera pose 2 pixels to the right shifts the image 2 pixels to the left
     shifted = [light, light.roll(-2, 2), light.roll(3, 1)]
     expected = torch.stack(shifted).mean(0)
-    torch.testing.assert_close(blurred(light, path)[inside], expected[inside], rtol=0, atol=1e-5)
+    torch.testing.assert_close(blur_along(light, path)[inside], expected[inside], rtol=0, atol=1e-5)
 
 
-def test_beyond_the_border_an_image_goes_on_as_it_ends() -> None:
+def test_the_border_is_replicated() -> None:
     light = photograph()
     path = np.array([[100.0, 0, 0]])
     expected = light[:, :, -1:].expand_as(light)
-    torch.testing.assert_close(blurred(light, path), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(blur_along(light, path), expected, rtol=0, atol=1e-5)
 
 
-def test_a_turn_blurs_the_corners_and_not_the_centre() -> None:
+def test_a_rotation_blurs_the_corners_and_not_the_centre() -> None:
     light = (torch.arange(41)[:, None] + torch.arange(41)[None] & 1).float()[None]
-    turned = blurred(light, np.array([[0.0, 0, 4], [0, 0, 0], [0, 0, -4]]))
-    change = (turned - light).abs()[0]
+    rotated = blur_along(light, np.array([[0.0, 0, 4], [0, 0, 0], [0, 0, -4]]))
+    change = (rotated - light).abs()[0]
     assert change[20, 20] < 1e-4
     assert change[18:23, 18:23].mean() < change[:5, :5].mean()
-    # a quarter turn about the centre is an exact permutation of the pixels of a square
+    # a quarter rotation about the centre is an exact permutation of the pixels of a square
     radius = np.hypot(41, 41) / 2
     picture = photograph(height=41, width=41)
-    quarter = blurred(picture, np.array([[0.0, 0, np.pi / 2 * radius]]))
+    quarter = blur_along(picture, np.array([[0.0, 0, np.pi / 2 * radius]]))
     torch.testing.assert_close(quarter, picture.rot90(1, (1, 2)), rtol=0, atol=1e-4)
 
 
-def test_blur_averages_light_and_not_its_code() -> None:
+def test_blur_averages_linear_light() -> None:
     halves = torch.zeros(1, 20, 40)
     halves[:, :, 20:] = 1
     linear, coded = make_task("deblur", gamma=1.0), make_task("deblur")
@@ -87,8 +87,8 @@ def test_blur_averages_light_and_not_its_code() -> None:
 @given(seeds)
 def test_the_same_numbers_give_the_same_blur_in_8_bits(seed: int) -> None:
     image = photograph()
-    first, again = (DEBLUR.corrupt(image, np.random.default_rng(seed)) for _ in range(2))
-    assert torch.equal(first, again)
+    first, second = (DEBLUR.corrupt(image, np.random.default_rng(seed)) for _ in range(2))
+    assert torch.equal(first, second)
     other = DEBLUR.corrupt(image, np.random.default_rng(seed + 1))
     assert not torch.equal(first, other)
     assert ((first * 255) - (first * 255).round()).abs().max() < 1e-4
@@ -96,24 +96,24 @@ def test_the_same_numbers_give_the_same_blur_in_8_bits(seed: int) -> None:
     assert first.max() <= 1
 
 
-def test_a_flat_image_stays_as_it_is() -> None:
+def test_a_flat_image_is_unchanged() -> None:
     flat = torch.full((3, 16, 16), 77 / 255)
     torch.testing.assert_close(DEBLUR.corrupt(flat, np.random.default_rng(0)), flat)
 
 
-def test_a_training_crop_is_blurred_by_what_lies_around_it() -> None:
+def test_a_training_crop_is_blurred_with_its_surroundings() -> None:
     rows, columns = torch.arange(60)[:, None], torch.arange(70)[None]
     ramps = torch.stack([(3 * columns).expand(60, 70), (4 * rows).expand(60, 70)])
     clean = torch.cat([ramps, torch.zeros(1, 60, 70)]).to(torch.uint8)
-    crops = crops_of_clean(make_task("deblur", reach=6, gamma=1.0), [clean], patch=12)
+    crops = crops_from_clean(make_task("deblur", reach=6, gamma=1.0), [clean], patch=12)
     assert crops.synthetic == "synthetic motion blur"
     image, target = (batch * 255 for batch in crops.batch(0, 0, 0))
     assert image.shape == target.shape == (8, 3, 12, 12)
-    # the target keeps the margin from the border of the whole image
+    # the target is at least the margin away from the border of the whole image
     for channel, (slope, last) in enumerate([(3, 69), (4, 59)]):
-        places = target[:, channel] / slope
-        assert places.min() >= 6
-        assert places.max() <= last - 6
+        positions = target[:, channel] / slope
+        assert positions.min() >= 6
+        assert positions.max() <= last - 6
     # a ramp stays a ramp, also at the border of the crop, where padding would flatten it
     for blurry, sharp in zip(image[:, 0], target[:, 0], strict=True):
         along = 1 if sharp[0, 0] != sharp[0, 1] else 0
@@ -121,10 +121,10 @@ def test_a_training_crop_is_blurred_by_what_lies_around_it() -> None:
 
 
 @pytest.mark.parametrize("patch", [49, 48])
-def test_an_image_without_room_for_the_margin_is_refused(patch: int) -> None:
+def test_an_image_smaller_than_patch_and_margin_is_refused(patch: int) -> None:
     clean = torch.zeros(3, 60, 70, dtype=torch.uint8)
     if patch == 48:
-        assert crops_of_clean(DEBLUR, [clean], patch=patch).batch(0, 0, 0)[0].shape[-1] == 48
+        assert crops_from_clean(DEBLUR, [clean], patch=patch).batch(0, 0, 0)[0].shape[-1] == 48
         return
     with pytest.raises(UsageError, match="patch of 49 input pixels and 6 around it"):
-        crops_of_clean(DEBLUR, [clean], patch=patch)
+        crops_from_clean(DEBLUR, [clean], patch=patch)

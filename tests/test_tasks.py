@@ -1,4 +1,4 @@
-"""Are folders read as pairs, degraded alike every time, and wrong ones refused?"""
+"""Tasks: folders are read as pairs, degraded reproducibly, and refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.resize import shrink
+from thinlens.images.resize import bicubic_downsample
 from thinlens.images.writing import write_png
 from thinlens.tasks import TASKS, make_task
 from thinlens.tasks.folders import open_pairs, read_pair, training_crops
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import MetricProtocol
 
 SR, GREY = make_task("sr"), make_task("denoise")
 
@@ -30,7 +30,7 @@ def save(path: Path, height: int = 24, width: int = 32, channels: int = 3, seed:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_made_again_from_its_fields(name: str) -> None:
+def test_a_task_round_trips_through_its_fields(name: str) -> None:
     task = make_task(name)
     assert make_task(name, **asdict(task)) == task
     assert task.name == name
@@ -43,7 +43,7 @@ def test_a_task_is_made_again_from_its_fields(name: str) -> None:
         ("sr", {"factor": 2}, "no option 'factor'"),
         ("sr", {"scale": "2"}, "scale of task sr is '2': wanted int"),
         ("sr", {"scale": True}, "wanted int"),
-        ("sr", {"scale": 5}, "knows 2, 3 and 4"),
+        ("sr", {"scale": 5}, "--scale 5: wanted 2, 3 or 4"),
         ("denoise", {"sigma": 0.0}, "--sigma 0.0"),
         ("denoise", {"sigma": float("nan")}, "--sigma nan"),
         ("denoise", {"channels": 2}, "2 channels"),
@@ -58,10 +58,10 @@ def test_a_wrong_task_is_refused(name: str, options: dict[str, object], reason: 
 
 
 def test_each_task_states_its_protocol() -> None:
-    assert make_task("sr", scale=3).judgement == Judgement("Y", crop=3)
-    assert GREY.judgement == Judgement("grey", crop=0)
-    assert make_task("denoise", channels=3).judgement == Judgement("RGB", crop=0)
-    assert make_task("deblur").judgement == Judgement("RGB", crop=0)
+    assert make_task("sr", scale=3).protocol == MetricProtocol("Y", crop=3)
+    assert GREY.protocol == MetricProtocol("grey", crop=0)
+    assert make_task("denoise", channels=3).protocol == MetricProtocol("RGB", crop=0)
+    assert make_task("deblur").protocol == MetricProtocol("RGB", crop=0)
 
 
 @given(st.integers(2, 4), st.integers(8, 30), st.integers(8, 30))
@@ -70,7 +70,7 @@ def test_aligned_images_are_whole_multiples_of_their_inputs(
 ) -> None:
     task = make_task("sr", scale=scale)
     clean = torch.zeros(3, height, width, dtype=torch.uint8)
-    large, small = task.align(clean), task.reduce(clean)
+    large, small = task.align(clean), task.downscale(clean)
     assert large.shape == (3, small.shape[1] * scale, small.shape[2] * scale)
 
 
@@ -85,8 +85,8 @@ def test_noise_depends_on_seed_and_index_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.numpy(), expected, atol=1e-6)
     assert image.min() < 0  # never clipped
     assert image.max() > 1
-    again, _ = read_pair(pair, GREY, index=4, seed=7)
-    assert not torch.equal(again, image)
+    other, _ = read_pair(pair, GREY, index=4, seed=7)
+    assert not torch.equal(other, image)
 
 
 def test_clean_images_alone_are_degraded(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_clean_images_alone_are_degraded(tmp_path: Path) -> None:
     assert [pair.name for pair in pairs] == ["b", "deep/a"]
     image, target = read_pair(pairs[1], SR, index=0, seed=0)
     assert torch.equal(target, large[:, :24, :32])
-    assert torch.equal((image * 255).round().to(torch.uint8), shrink(large, 4))
+    assert torch.equal((image * 255).round().to(torch.uint8), bicubic_downsample(large, 4))
 
 
 LAYOUT_NAMES = {
@@ -109,9 +109,9 @@ LAYOUT_NAMES = {
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
-@pytest.mark.parametrize("place", ["", "x4"])
-def test_layouts_pair_by_name(layout: tuple[str, str], place: str, tmp_path: Path) -> None:
-    inputs, targets = (tmp_path / place / folder.strip() for folder in layout)
+@pytest.mark.parametrize("parent", ["", "x4"])
+def test_layouts_pair_by_name(layout: tuple[str, str], parent: str, tmp_path: Path) -> None:
+    inputs, targets = (tmp_path / parent / folder.strip() for folder in layout)
     input_name, target_name = LAYOUT_NAMES[layout]
     save(inputs / f"{input_name}.png", 6, 8)
     save(targets / f"{target_name}.png")
@@ -127,7 +127,7 @@ def test_several_hazy_images_share_a_target(tmp_path: Path) -> None:
     assert [pair.target.name for pair in open_pairs(tmp_path, task)] == ["1.png", "1.png"]
 
 
-def test_all_that_does_not_pair_is_listed_in_one_sentence(tmp_path: Path) -> None:
+def test_unpaired_files_are_listed_in_one_sentence(tmp_path: Path) -> None:
     save(tmp_path / "LR" / "a.png", 6, 8)
     save(tmp_path / "LR" / "b.png", 6, 8)
     save(tmp_path / "LR" / "c.png", 6, 7)
@@ -142,7 +142,7 @@ def test_all_that_does_not_pair_is_listed_in_one_sentence(tmp_path: Path) -> Non
     assert "\n" not in sentence
 
 
-def test_given_inputs_are_not_degraded_again(tmp_path: Path) -> None:
+def test_inputs_of_pairs_are_not_degraded(tmp_path: Path) -> None:
     noisy = save(tmp_path / "input" / "a.png", channels=1, seed=1)
     save(tmp_path / "target" / "a.png", channels=1, seed=2)
     (pair,) = open_pairs(tmp_path, GREY)
@@ -171,7 +171,7 @@ def test_training_lists_every_unreadable_image(tmp_path: Path) -> None:
 def test_training_reads_clean_and_paired_folders_alike(tmp_path: Path) -> None:
     large = save(tmp_path / "clean" / "a.png", 42, 43)
     write_png(tmp_path / "pairs" / "HR" / "a.png", large)
-    write_png(tmp_path / "pairs" / "LR" / "a.png", shrink(large, 4))
+    write_png(tmp_path / "pairs" / "LR" / "a.png", bicubic_downsample(large, 4))
     clean = training_crops(SR, tmp_path / "clean", patch=8, batch_size=2)
     paired = training_crops(SR, tmp_path / "pairs", patch=8, batch_size=2)
     for x, y in zip(clean.batch(1, 2, 3), paired.batch(1, 2, 3), strict=True):
@@ -185,7 +185,7 @@ def test_a_grey_task_trains_on_colour_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_data
-def test_a_grey_image_of_set14_serves_as_rgb(data: Path) -> None:
+def test_a_grey_image_of_set14_is_read_as_rgb(data: Path) -> None:
     pairs = open_pairs(data / "sr_test" / "Set14", SR)
     assert len(pairs) == 14
     image, target = read_pair(pairs[2], SR, index=2, seed=0)

@@ -1,4 +1,4 @@
-"""Where do training batches come from?"""
+"""Training crops: random batches of patches as a pure function of seed, epoch and step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class Crops:
     """Random crops of image pairs held in memory, as a pure function of (seed, epoch, step).
 
-    Crops are flipped and turned (eight ways). Of `candidates` random crops the most detailed one
-    is taken, because flat sky teaches little: the share of the gradient that says something grows.
+    Crops are augmented by the eight flips and rotations. Of `candidates` random crops the one with
+    the largest mean gradient is taken, because flat regions contribute little to training.
     """
 
     task: Task
@@ -33,9 +33,11 @@ class Crops:
     patch: int = 48
     """Side of a crop in input pixels."""
     batch_size: int = 8
+    """Crops in a batch."""
     candidates: int = 3
+    """Random crops of which the most detailed one is taken."""
     degraded: bool = False
-    """Whether the inputs came degraded, so that the task adds nothing random to them."""
+    """Whether the inputs are degraded already, so that the task does not corrupt them."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
@@ -58,12 +60,12 @@ class Crops:
 
     @property
     def synthetic(self) -> str:
-        """What inputs are called that the task made and a camera usually makes; else empty."""
+        """The name of inputs that the task synthesises in place of photographs; else empty."""
         return "" if self.degraded else self.task.synthetic
 
     @property
     def _margin(self) -> int:
-        """Pixels around a crop that its degradation draws upon."""
+        """Pixels around a crop on which its degradation depends."""
         return 0 if self.degraded else self.task.margin
 
     @property
@@ -71,23 +73,23 @@ class Crops:
         return self.patch + 2 * self._margin
 
     def _pair(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        places = [self._place(generator) for _ in range(self.candidates)]
-        best = max(places, key=lambda place: _detail(self._cut(self.inputs, place, 1)))
-        turn = int(generator.integers(8))
-        x = turned(self._cut(self.inputs, best, 1), turn).float() / 255
-        y = turned(self._cut(self.targets, best, self.task.scale), turn).float() / 255
+        positions = [self._position(generator) for _ in range(self.candidates)]
+        best = max(positions, key=lambda position: _detail(self._cut(self.inputs, position, 1)))
+        symmetry = int(generator.integers(8))
+        x = apply_symmetry(self._cut(self.inputs, best, 1), symmetry).float() / 255
+        y = apply_symmetry(self._cut(self.targets, best, self.task.scale), symmetry).float() / 255
         x = x if self.degraded else self.task.corrupt(x, generator)
-        return _within(x, self._margin), _within(y, self._margin * self.task.scale)
+        return _crop_border(x, self._margin), _crop_border(y, self._margin * self.task.scale)
 
-    def _place(self, generator: np.random.Generator) -> tuple[int, int, int]:
+    def _position(self, generator: np.random.Generator) -> tuple[int, int, int]:
         index = int(generator.integers(len(self.inputs)))
         height, width = self.inputs[index].shape[-2:]
         top = int(generator.integers(height - self._side + 1))
         left = int(generator.integers(width - self._side + 1))
         return index, top, left
 
-    def _cut(self, images: Sequence[Tensor], place: tuple[int, int, int], scale: int) -> Tensor:
-        index, top, left = place
+    def _cut(self, images: Sequence[Tensor], position: tuple[int, int, int], scale: int) -> Tensor:
+        index, top, left = position
         side, top, left = self._side * scale, top * scale, left * scale
         return images[index][:, top : top + side, left : left + side]
 
@@ -96,12 +98,12 @@ class Crops:
         return f"{width}x{height}"
 
 
-def crops_of_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Crops:
-    """Make training crops from clean uint8 images; the task makes each input once."""
+def crops_from_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Crops:
+    """Return training crops of clean uint8 images, each of which the task downscales once."""
     targets = [task.align(image) for image in clean]
     if task.synthetic:
-        log.info("no pairs at hand: training on %s of %d clean images", task.synthetic, len(clean))
-    return Crops(task, [task.reduce(image) for image in targets], targets, **settings)
+        log.info("no pairs: training on %s of %d clean images", task.synthetic, len(clean))
+    return Crops(task, [task.downscale(image) for image in targets], targets, **settings)
 
 
 def _detail(crop: Tensor) -> float:
@@ -110,14 +112,14 @@ def _detail(crop: Tensor) -> float:
     return float((x[:, 1:] - x[:, :-1]).abs().mean() + (x[:, :, 1:] - x[:, :, :-1]).abs().mean())
 
 
-def _within(crop: Tensor, margin: int) -> Tensor:
+def _crop_border(crop: Tensor, margin: int) -> Tensor:
     """Cut `margin` pixels off on every side."""
     height, width = crop.shape[-2:]
     return crop[..., margin : height - margin, margin : width - margin]
 
 
-def turned(crop: Tensor, turn: int) -> Tensor:
-    """Apply one of the eight symmetries of a square to images `[..., H, W]`."""
-    crop = crop.flip(-1) if turn & 1 else crop
-    crop = crop.flip(-2) if turn & 2 else crop
-    return crop.transpose(-1, -2) if turn & 4 else crop
+def apply_symmetry(crop: Tensor, symmetry: int) -> Tensor:
+    """Apply one of the eight symmetries of a square, 0 to 7, to images `[..., H, W]`."""
+    crop = crop.flip(-1) if symmetry & 1 else crop
+    crop = crop.flip(-2) if symmetry & 2 else crop
+    return crop.transpose(-1, -2) if symmetry & 4 else crop

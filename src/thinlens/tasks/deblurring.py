@@ -1,4 +1,4 @@
-"""Deblurring of motion: real pairs, or synthetic blur of clean images where there are none."""
+"""Motion deblurring: real pairs, or synthetic camera shake on clean images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.tasks.motion_blur import blurred, trajectory
-from thinlens.tasks.task import Judgement, check_channels, whole_image
+from thinlens.tasks.motion_blur import blur_along, random_trajectory
+from thinlens.tasks.task import MetricProtocol, check_channels, whole_image_protocol
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Deblurring:
 
     channels: int = 3
     reach: int = 16
-    """Farthest that synthetic blur moves a pixel from its place in the sharp image, in pixels."""
+    """Largest displacement of a pixel by synthetic blur, in pixels."""
     gamma: float = 2.2
-    """Synthetic blur is an average of light: of pixel values to this power."""
+    """Exponent of pixel values for linear light, which synthetic blur averages."""
     name: ClassVar[str] = "deblur"
     scale: ClassVar[int] = 1
     synthetic: ClassVar[str] = "synthetic motion blur"
@@ -42,17 +42,17 @@ class Deblurring:
         return self.reach
 
     @property
-    def judgement(self) -> Judgement:
-        return whole_image(self.channels)
+    def protocol(self) -> MetricProtocol:
+        return whole_image_protocol(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         return clean
 
-    def reduce(self, clean: Tensor) -> Tensor:
+    def downscale(self, clean: Tensor) -> Tensor:
         return clean
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         light = image.clamp(0, 1) ** self.gamma
-        mean = blurred(light, trajectory(generator, self.reach))
+        mean = blur_along(light, random_trajectory(generator, self.reach))
         # a blurry photograph is stored as 8 bits
         return (mean.clamp(0, 1) ** (1 / self.gamma) * 255).round() / 255

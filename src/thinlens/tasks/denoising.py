@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.tasks.task import Judgement, Task, check_channels, whole_image
+from thinlens.tasks.task import MetricProtocol, Task, check_channels, whole_image_protocol
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Denoising:
     sigma: float = 25.0
     """Standard deviation on the 0..255 range."""
     sigmas: tuple[float, ...] = ()
-    """Where given, each image has one of these instead, drawn by chance."""
+    """Noise levels of which each image has one at random; if empty, all have `sigma`."""
     name: ClassVar[str] = "denoise"
     scale: ClassVar[int] = 1
     synthetic: ClassVar[str] = ""
@@ -34,13 +34,13 @@ class Denoising:
                 raise UsageError(f"--sigma {sigma}: wanted a noise level above 0 and up to 255")
 
     @property
-    def judgement(self) -> Judgement:
-        return whole_image(self.channels)
+    def protocol(self) -> MetricProtocol:
+        return whole_image_protocol(self.channels)
 
     def align(self, clean: Tensor) -> Tensor:
         return clean
 
-    def reduce(self, clean: Tensor) -> Tensor:
+    def downscale(self, clean: Tensor) -> Tensor:
         return clean
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
@@ -50,7 +50,11 @@ class Denoising:
 
 
 def at_sigma(task: Task, sigma: float) -> Denoising:
-    """Return the task at one noise level for all images; `UsageError` if it is no denoising."""
+    """Return the task at one noise level for all images; `UsageError` if it is not denoising.
+
+    >>> at_sigma(Denoising(sigmas=(15.0, 25.0)), 50).sigmas
+    ()
+    """
     if not isinstance(task, Denoising):
         raise UsageError(f"--sigma {sigma:g}: only denoising has noise levels, not {task.name}")
     return replace(task, sigma=sigma, sigmas=())

@@ -1,4 +1,4 @@
-"""In which folders of a data set do inputs and their targets lie?"""
+"""Folder layouts of paired data sets: find the folders of inputs and of targets."""
 
 from __future__ import annotations
 
@@ -15,111 +15,111 @@ def _before_underscore(name: str, task: Task) -> str:
 
 
 LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
-    # DIV2K calls the input of 0001 0001x4.
+    # DIV2K names the input of 0001 0001x4.
     ("LR", "HR", lambda name, task: name.removesuffix(f"x{task.scale}")),
     ("input", "target", same_name),
     ("blur", "sharp", same_name),
-    # RESIDE makes several hazy images of one: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
+    # RESIDE has several hazy images of one target: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
     ("hazy", "gt", _before_underscore),
     ("hazy", "clear", _before_underscore),
     # The first edition of its indoor training set, ITS, and that one's val.
     ("ITS_haze", "ITS_clear", _before_underscore),
     ("haze", "clear", _before_underscore),
-    # Rain100L and Rain100H call the input of norain-1 rain-1, and norain-1x2 where it is heavier.
+    # Rain100L and Rain100H name the input of norain-1 rain-1, and norain-1x2 where it is heavier.
     ("rain", "norain", lambda name, task: f"no{name.removeprefix('no').removesuffix('x2')}"),
 )
-"""Two folders side by side: of the inputs and of the targets."""
+"""Two folders side by side: inputs, targets, and the rule that matches their names."""
 
-SIDES = {
+TASK_INPUT_FOLDERS = {
     "sr": ["LR"],
     "denoise": ["input"],
     "deblur": ["blur"],
     "derain": ["rain", "input"],
     "dehaze": ["hazy", "ITS_haze", "haze"],
 }
-"""The folders of inputs that a task's data sets have, by the task's name."""
+"""Names of the folders of inputs in the data sets of a task, by its name."""
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
-"""What data sets call their parts, by what we do with them."""
+"""Names of the folders of a split."""
 
 BLURRY = ("blur_gamma", "blur")
 """GoPro's two kinds of blurry frames. The authors' framework, which SLS used, takes the first."""
 
 
 def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
-    """Find where the pairs of `folder` lie; nothing is found where all its images are clean.
+    """Find the folders of pairs in `folder`; none where all its images are clean.
 
-    Looked for are, in `folder`, in its `x<scale>` and in its `train` (or `test`, or `val`): two
+    Recognised are, in `folder`, in its `x<scale>` and in its `train` (or `test`, or `val`): two
     folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos; in
-    `folder` itself, what `data_sets` knows.
+    `folder` itself, the layouts of `data_sets`.
     Inputs without any targets, or pairs of the other split alone, are a `UsageError`.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder: wanted {expected(task)}")
-    found = _found(folder, task, split)
-    if not found:
+        raise UsageError(f"{folder} is not a folder: wanted {layout_description(task)}")
+    pairs = _find(folder, task, split)
+    if not pairs:
         (other,) = SPLITS.keys() - {split}
-        elsewhere = _found(folder, task, other)
-        if elsewhere:
+        other_pairs = _find(folder, task, other)
+        if other_pairs:
             raise UsageError(
-                f"{folder} holds pairs to {other} with alone ({elsewhere[0].inputs}): "
+                f"{folder} holds pairs to {other} with alone ({other_pairs[0].inputs}): "
                 f"wanted {' or '.join(SPLITS[split])} beside them, or --data with their own folder"
             )
-    return found
+    return pairs
 
 
-def expected(task: Task) -> str:
-    """Say in which layout a folder for `task` is wanted."""
-    sides = SIDES.get(task.name)
-    known = [f"{x} and {y} side by side" for x, y, _ in LAYOUTS if not sides or x in sides]
+def layout_description(task: Task) -> str:
+    """Return the layouts that a folder for `task` may have, for messages."""
+    sides = TASK_INPUT_FOLDERS.get(task.name)
+    layouts = [f"{x} and {y} side by side" for x, y, _ in LAYOUTS if not sides or x in sides]
     if task.name == "deblur":
-        known.insert(0, "REDS's train_blur/VIDEO and train_sharp/VIDEO (or val_ or test_)")
-        known.insert(0, "GoPro's VIDEO/blur and VIDEO/sharp, itself or in its train or test")
+        layouts.insert(0, "REDS's train_blur/VIDEO and train_sharp/VIDEO (or val_ or test_)")
+        layouts.insert(0, "GoPro's VIDEO/blur and VIDEO/sharp, itself or in its train or test")
     if task.name in DATA_SETS:
-        known.append(DATA_SETS[task.name][1])
-    return ", ".join([*known, "or clean images alone"])
+        layouts.append(DATA_SETS[task.name][1])
+    return ", ".join([*layouts, "or clean images alone"])
 
 
-def _found(folder: Path, task: Task, split: str) -> list[PairFolders]:
-    places = (folder, folder / f"x{task.scale}", *(folder / part for part in SPLITS[split]))
-    there = [place for place in places if place.is_dir()]
-    for place in there:
-        if found := _side_by_side(place):
-            return found
-    for place in there:
-        if found := _by_split(place, split) or _by_video(place):
-            return found
+def _find(folder: Path, task: Task, split: str) -> list[PairFolders]:
+    parents = (folder, folder / f"x{task.scale}", *(folder / name for name in SPLITS[split]))
+    existing = [parent for parent in parents if parent.is_dir()]
+    for parent in existing:
+        if pairs := _side_by_side(parent):
+            return pairs
+    for parent in existing:
+        if pairs := _by_split(parent, split) or _by_video(parent):
+            return pairs
     return DATA_SETS[task.name][0](folder, split) if task.name in DATA_SETS else []
 
 
-def _side_by_side(place: Path) -> list[PairFolders]:
-    there = [layout for layout in LAYOUTS if (place / layout[0]).is_dir()]
-    for inputs, targets, rule in there:
-        if (place / targets).is_dir():
-            return [PairFolders(place / inputs, place / targets, rule)]
-    for inputs, targets, _ in there:
-        raise UsageError(f"{place} holds {inputs} but no {targets}: wanted both")
+def _side_by_side(parent: Path) -> list[PairFolders]:
+    layouts = [layout for layout in LAYOUTS if (parent / layout[0]).is_dir()]
+    for inputs, targets, rule in layouts:
+        if (parent / targets).is_dir():
+            return [PairFolders(parent / inputs, parent / targets, rule)]
+    for inputs, targets, _ in layouts:
+        raise UsageError(f"{parent} holds {inputs} but no {targets}: wanted both")
     return []
 
 
-def _by_split(place: Path, split: str) -> list[PairFolders]:
+def _by_split(parent: Path, split: str) -> list[PairFolders]:
     """Find REDS's layout: `train_blur` and `train_sharp`, or `val_` or `test_`."""
-    ends = [path for path in place.iterdir() if path.is_dir() and path.name.endswith("_blur")]
+    ends = [path for path in parent.iterdir() if path.is_dir() and path.name.endswith("_blur")]
     stems = sorted(path.name.removesuffix("_blur") for path in ends)
     if not stems:
         return []
-    wanted = [stem for stem in SPLITS[split] if stem in stems] or stems
-    if len(wanted) > 1 and wanted == stems:
-        raise UsageError(f"{place} holds {', '.join(f'{s}_blur' for s in stems)}: wanted one")
-    stem = wanted[0]
-    if not (place / f"{stem}_sharp").is_dir():
-        raise UsageError(f"{place} holds {stem}_blur but no {stem}_sharp: wanted both")
-    return [PairFolders(place / f"{stem}_blur", place / f"{stem}_sharp")]
+    chosen = [stem for stem in SPLITS[split] if stem in stems] or stems
+    if len(chosen) > 1 and chosen == stems:
+        raise UsageError(f"{parent} holds {', '.join(f'{s}_blur' for s in stems)}: wanted one")
+    stem = chosen[0]
+    if not (parent / f"{stem}_sharp").is_dir():
+        raise UsageError(f"{parent} holds {stem}_blur but no {stem}_sharp: wanted both")
+    return [PairFolders(parent / f"{stem}_blur", parent / f"{stem}_sharp")]
 
 
-def _by_video(place: Path) -> list[PairFolders]:
+def _by_video(parent: Path) -> list[PairFolders]:
     """Find GoPro's layout: a folder for every video that holds its blurry and sharp frames."""
-    folders = sorted(path for path in place.iterdir() if path.is_dir())
+    folders = sorted(path for path in parent.iterdir() if path.is_dir())
     blurry = [path for path in folders if any((path / kind).is_dir() for kind in BLURRY)]
     sharp = [path for path in folders if (path / "sharp").is_dir()]
     lacking = [path.name for path in folders if (path in blurry) != (path in sharp)]
@@ -127,9 +127,9 @@ def _by_video(place: Path) -> list[PairFolders]:
         return []
     if lacking:
         raise UsageError(
-            f"{place} holds videos without sharp or without blurry frames: {', '.join(lacking)}"
+            f"{parent} holds videos without sharp or without blurry frames: {', '.join(lacking)}"
         )
     common = [kind for kind in BLURRY if all((video / kind).is_dir() for video in blurry)]
     if not common:
-        raise UsageError(f"{place} holds {' and '.join(BLURRY)}, but neither for all videos")
+        raise UsageError(f"{parent} holds {' and '.join(BLURRY)}, but neither for all videos")
     return [PairFolders(v / common[0], v / "sharp", video=v.name) for v in blurry]

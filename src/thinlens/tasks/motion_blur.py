@@ -1,8 +1,8 @@
-"""What does a camera see that moves while its shutter is open?
+"""Synthetic motion blur: average an image over the random trajectory of a shaken camera.
 
-A camera held by hand shakes: each push decays over the exposure, and so the path is smooth (after
+Each impulse decays over the exposure, so the trajectory is smooth (after
 Boracchi and Foi, "Modeling the performance of image restoration from motion blur", TIP 2012). It
-shifts the image and turns it about its centre; the turn makes the blur differ from place to place.
+shifts the image and rotates it about its centre, so that the blur depends on the position.
 The sharp image is the one in the middle of the exposure, as in GoPro and REDS.
 """
 
@@ -14,43 +14,43 @@ from torch import Tensor
 from torch.nn import functional as F
 
 POSES = 33
-"""Moments of the exposure; odd, so that one is the middle. A path of 16 pixels either way then
-moves about a pixel from one to the next, which leaves no ghosts."""
+"""Camera poses per exposure; odd, so that one is the middle. A trajectory of 16 pixels either way
+then moves by about a pixel per pose, so that no separate copies are visible."""
 
 PERSISTENCE = 0.9
-"""Part of the velocity that a 33rd of the exposure leaves. At 0 paths are jagged, at 1 straight."""
+"""Factor of the velocity from pose to pose. At 0 trajectories are jagged, at 1 straight."""
 
 
-def trajectory(generator: np.random.Generator, reach: float) -> np.ndarray:
-    """Draw a path `[POSES, 3]` in pixels: right, down, and what the turn moves a corner by.
+def random_trajectory(generator: np.random.Generator, radius: float) -> np.ndarray:
+    """Draw a trajectory `[POSES, 3]` in pixels: right, down, and the arc of a corner by rotation.
 
-    It passes 0 in the middle of the exposure, and no pixel moves farther than `reach` from there;
-    how far the farthest one gets, and how much of it is turning, is drawn too.
+    It is 0 in the middle of the exposure, and no pixel moves farther than `radius` from there; the
+    largest displacement and the fraction of rotation are random too.
     """
     directions = generator.uniform(0, 1, 3)
-    pushes = generator.standard_normal((POSES, 3)) * directions
-    velocity, place, path = np.zeros(3), np.zeros(3), np.zeros((POSES, 3))
-    for moment, push in enumerate(pushes):
-        velocity = PERSISTENCE * velocity + push
-        place = place + velocity
-        path[moment] = place
+    impulses = generator.standard_normal((POSES, 3)) * directions
+    velocity, position, path = np.zeros(3), np.zeros(3), np.zeros((POSES, 3))
+    for pose, impulse in enumerate(impulses):
+        velocity = PERSISTENCE * velocity + impulse
+        position = position + velocity
+        path[pose] = position
     path -= path[POSES // 2]
     farthest = (np.hypot(path[:, 0], path[:, 1]) + np.abs(path[:, 2])).max()
-    scaled: np.ndarray = path * (generator.uniform(0, reach) / farthest)
+    scaled: np.ndarray = path * (generator.uniform(0, radius) / farthest)
     return scaled
 
 
-def blurred(light: Tensor, path: np.ndarray) -> Tensor:
+def blur_along(light: Tensor, path: np.ndarray) -> Tensor:
     """Average `light` `[C, H, W]` (linear, not gamma-coded) over the poses of `path`.
 
-    Beyond its border an image goes on as it ends there.
+    The border is replicated.
     """
     height, width = light.shape[-2:]
     radius = np.hypot(height, width) / 2
     total = torch.zeros_like(light)
     for right, down, corner in path:
         cos, sin = np.cos(corner / radius), np.sin(corner / radius)
-        # in units of half the height and half the width, as torch wants them
+        # in units of half the height and half the width, as affine_grid
         rows = [
             [cos, -sin * height / width, 2 * right / width],
             [sin * width / height, cos, 2 * down / height],

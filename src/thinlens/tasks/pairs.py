@@ -1,4 +1,4 @@
-"""What is a pair of images, and what says that two files are one?"""
+"""Pairs of image files: an input and its target, matched by name."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from thinlens.images.reading import image_paths
 from thinlens.tasks.task import Task
 
 NameRule = Callable[[str, Task], str]
-"""The key of an input's target, given the input's name."""
+"""Maps the name of an input to the key of its target."""
 
 
 def same_name(name: str, task: Task) -> str:
-    """Look for a target that is called as its input is."""
+    """Return the name of a target that has the name of its input."""
     return name
 
 
 @dataclass(frozen=True)
 class PairFiles:
-    """A target and, unless the task makes it, its input."""
+    """A target and, unless the task synthesises it, its input."""
 
     name: str
     """The input's path relative to its folder, without suffix."""
     input: Path | None
     """None: the task degrades the target."""
     target: Path
-    others: tuple[Path, ...] = ()
-    """Further targets, where a data set has several for one input: the nearest one counts."""
+    alternatives: tuple[Path, ...] = ()
+    """Further targets, where a data set has several for one input: the best score counts."""
 
     @property
-    def halves(self) -> bool:
+    def side_by_side(self) -> bool:
         """Whether one file holds both: the target on the left, the input on the right."""
         return self.input == self.target
 
@@ -47,18 +47,17 @@ class PairFolders:
     targets: Path
     target_key: NameRule = same_name
     key: Callable[[str], str] = str
-    """Makes a target's key of its name."""
+    """Maps the name of a target to its key."""
     alternatives: bool = False
-    """Whether targets of one key are several for one input, and no mistake."""
+    """Whether several targets of one key are alternatives, not an error."""
     marks: tuple[str, str] = ("", "")
-    """What file names of inputs and of targets contain, where a folder holds more than one kind."""
+    """Infixes of the file names of inputs and of targets, where a folder holds both."""
     video: str = ""
-    """Where a data set has such folders for every video or scene: its name, which names begin
-    with."""
+    """The video or scene, where a data set has such folders for each: a prefix of names."""
 
     @property
     def sides(self) -> tuple[str, str]:
-        """What to call inputs and targets."""
+        """Names of the inputs and of the targets for messages."""
         return self.marks[0] or self.inputs.name, self.marks[1] or self.targets.name
 
     def input_files(self) -> dict[str, Path]:
@@ -67,15 +66,15 @@ class PairFolders:
 
     def target_files(self) -> dict[str, tuple[Path, ...]]:
         """Return the targets by key, sorted."""
-        found: dict[str, tuple[Path, ...]] = {}
+        paths: dict[str, tuple[Path, ...]] = {}
         for path in _marked(self.targets, self.marks[1]):
             key = self.key(name_of(path, self.targets))
-            found[key] = (*found.get(key, ()), path)
-        return found
+            paths[key] = (*paths.get(key, ()), path)
+        return paths
 
 
 def name_of(path: Path, folder: Path) -> str:
-    """Return what an image is called within a folder."""
+    """Return the path of an image relative to a folder, without suffix."""
     return path.relative_to(folder).with_suffix("").as_posix()
 
 

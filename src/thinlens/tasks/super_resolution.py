@@ -1,4 +1,4 @@
-"""Super-resolution: inputs are MATLAB-style bicubic reductions; Y-PSNR with the border cut."""
+"""Super-resolution: MATLAB-style bicubic downsampling; metrics of luma without the border."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.resize import shrink
-from thinlens.tasks.task import Judgement
+from thinlens.images.resize import bicubic_downsample
+from thinlens.tasks.task import MetricProtocol
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class SuperResolution:
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4):
-            raise UsageError(f"--scale {self.scale}: super-resolution knows 2, 3 and 4")
+            raise UsageError(f"--scale {self.scale}: wanted 2, 3 or 4")
 
     @property
-    def judgement(self) -> Judgement:
-        return Judgement(channel="Y", crop=self.scale)
+    def protocol(self) -> MetricProtocol:
+        return MetricProtocol(channel="Y", crop=self.scale)
 
     def align(self, clean: Tensor) -> Tensor:
         height, width = (size // self.scale * self.scale for size in clean.shape[-2:])
         return clean[:, :height, :width]
 
-    def reduce(self, clean: Tensor) -> Tensor:
-        return shrink(clean, self.scale)
+    def downscale(self, clean: Tensor) -> Tensor:
+        return bicubic_downsample(clean, self.scale)
 
     def corrupt(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         return image

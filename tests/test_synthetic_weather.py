@@ -1,4 +1,4 @@
-"""Are synthetic rain and haze what their models say, alike for a seed, and called synthetic?"""
+"""Synthetic rain and haze follow their models, are reproducible, and are reported as synthetic."""
 
 from __future__ import annotations
 
@@ -20,67 +20,67 @@ from thinlens.images.writing import write_png
 from thinlens.models import create
 from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
-from thinlens.tasks.dehazing import AIRLIGHT, SCATTERING, depth
-from thinlens.tasks.deraining import line, streaks
+from thinlens.tasks.dehazing import AIRLIGHT, SCATTERING, random_depth
+from thinlens.tasks.deraining import line_kernel, random_streaks
 from thinlens.tasks.folders import open_pairs, read_pair
-from thinlens.tasks.task import Judgement
+from thinlens.tasks.task import MetricProtocol
 
 DERAIN, DEHAZE = make_task("derain"), make_task("dehaze")
-SIDES = st.integers(1, 40)
+SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 999)
 
 
-def chance(seed: int) -> np.random.Generator:
+def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
 @pytest.mark.parametrize("task", [DERAIN, DEHAZE], ids=["derain", "dehaze"])
-@given(height=SIDES, width=SIDES, seed=SEEDS)
+@given(height=SIZES, width=SIZES, seed=SEEDS)
 def test_weather_depends_on_the_seed_alone(
     task: object, height: int, width: int, seed: int
 ) -> None:
     assert task in (DERAIN, DEHAZE)
-    made = DERAIN if task is DERAIN else DEHAZE
+    weather = DERAIN if task is DERAIN else DEHAZE
     clean = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-    bad = made.corrupt(clean, chance(seed))
+    bad = weather.corrupt(clean, generator(seed))
     assert bad.shape == clean.shape
     assert bad.dtype == torch.float32
     assert 0 <= bad.min() <= bad.max() <= 1
-    assert torch.equal(bad, made.corrupt(clean, chance(seed)))
-    assert made.judgement == Judgement("RGB", crop=0)
+    assert torch.equal(bad, weather.corrupt(clean, generator(seed)))
+    assert weather.protocol == MetricProtocol("RGB", crop=0)
 
 
 @given(SEEDS)
 def test_rain_only_adds_the_same_light_to_all_channels(seed: int) -> None:
     clean = torch.full((3, 32, 48), 0.2)
-    bad = DERAIN.corrupt(clean, chance(seed))
+    bad = DERAIN.corrupt(clean, generator(seed))
     assert (bad >= clean).all()
     assert torch.equal(bad[0], bad[1])
-    expected = (clean + streaks(32, 48, chance(seed))).clamp(max=1)
+    expected = (clean + random_streaks(32, 48, generator(seed))).clamp(max=1)
     assert torch.equal(bad, expected)
-    assert not torch.equal(bad, DERAIN.corrupt(clean, chance(seed + 1)))
+    assert not torch.equal(bad, DERAIN.corrupt(clean, generator(seed + 1)))
 
 
 @given(st.integers(4, 12), st.floats(-math.pi / 6, math.pi / 6))
 def test_a_streak_is_a_line_of_its_slant(half: int, slant: float) -> None:
     length = 2 * half + 1
-    kernel = line(length, slant)
+    kernel = line_kernel(length, slant)
     torch.testing.assert_close(kernel.sum(1), torch.ones(length, dtype=torch.float64))
-    places = torch.arange(length, dtype=torch.float64)
-    centres = (kernel * places).sum(1) - half  # where the light of each row lies
-    rows = places - half
+    columns = torch.arange(length, dtype=torch.float64)
+    centres = (kernel * columns).sum(1) - half  # the mean column of each row
+    rows = columns - half
     torch.testing.assert_close(centres, rows * math.tan(slant), atol=1e-9, rtol=0)
 
 
 @given(SEEDS, st.integers(2, 40), st.integers(2, 40))
 def test_haze_obeys_its_model(seed: int, height: int, width: int) -> None:
-    """Two clean images under one haze give t and A back: I1 - I2 = t (J1 - J2)."""
+    """Two clean images under one haze determine t and A: I1 - I2 = t (J1 - J2)."""
     black, white = torch.zeros(3, height, width), torch.ones(3, height, width)
-    dark, light = DEHAZE.corrupt(black, chance(seed)), DEHAZE.corrupt(white, chance(seed))
+    dark, light = DEHAZE.corrupt(black, generator(seed)), DEHAZE.corrupt(white, generator(seed))
     transmission = light - dark
     assert (transmission > 0).all()
-    reached = transmission.log().neg()
-    assert SCATTERING[0] - 1e-4 <= reached.max() <= SCATTERING[1] + 1e-4
+    optical_depth = transmission.log().neg()
+    assert SCATTERING[0] - 1e-4 <= optical_depth.max() <= SCATTERING[1] + 1e-4
     airlight = dark.double().sum() / (1 - transmission.double()).sum()
     assert AIRLIGHT[0] - 1e-3 <= airlight <= AIRLIGHT[1] + 1e-3
     torch.testing.assert_close(dark, airlight.float() * (1 - transmission), atol=1e-4, rtol=0)
@@ -88,7 +88,7 @@ def test_haze_obeys_its_model(seed: int, height: int, width: int) -> None:
 
 @given(SEEDS)
 def test_the_top_of_a_scene_is_farther_than_its_bottom(seed: int) -> None:
-    far = depth(64, 48, chance(seed))
+    far = random_depth(64, 48, generator(seed))
     assert far.shape == (1, 64, 48)
     assert (far.min(), far.max()) == (0, 1)
     assert far[0, :8].mean() > far[0, -8:].mean()
@@ -108,7 +108,7 @@ def picture(path: Path, height: int, width: int) -> None:
         ("input/1.png", "target/1.png"),
     ],
 )
-def test_the_layouts_of_the_data_sets_pair(inputs: str, target: str, tmp_path: Path) -> None:
+def test_files_of_the_data_sets_are_paired(inputs: str, target: str, tmp_path: Path) -> None:
     for name in (inputs, target):
         picture(tmp_path / name, 20, 24)
     (pair,) = open_pairs(tmp_path, DERAIN)
@@ -128,17 +128,17 @@ def test_a_larger_target_is_cropped_on_request(tmp_path: Path) -> None:
         make_task("dehaze", crop_target=-1)
 
 
-def test_figures_on_made_weather_are_called_synthetic(tmp_path: Path) -> None:
+def test_metrics_on_synthetic_weather_are_reported_as_synthetic(tmp_path: Path) -> None:
     images(tmp_path / "clean", height=32, width=40)
-    made = evaluate(nn.Identity(), DERAIN, tmp_path / "clean")
-    assert made.as_json()["protocol"]["input"] == "synthetic rain"
+    synthetic = evaluate(nn.Identity(), DERAIN, tmp_path / "clean")
+    assert synthetic.as_json()["protocol"]["input"] == "synthetic rain"
     for folder in ("input", "target"):
         images(tmp_path / "pairs" / folder, height=32, width=40)
     real = evaluate(nn.Identity(), DERAIN, tmp_path / "pairs").as_json()
     assert "input" not in real["protocol"]
 
 
-def test_the_command_line_says_synthetic(tmp_path: Path) -> None:
+def test_the_command_line_reports_synthetic(tmp_path: Path) -> None:
     images(tmp_path / "clean", height=32, width=40)
     torch.manual_seed(0)
     network = create("gcanet", width=4)
@@ -150,7 +150,7 @@ def test_the_command_line_says_synthetic(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_data
-def test_real_pairs_are_found(data: Path) -> None:
+def test_real_pairs_are_listed(data: Path) -> None:
     rain = open_pairs(data / "rain" / "Rain100L", DERAIN)
     assert len(rain) == 50
     assert all(pair.input is not None for pair in rain)

@@ -1,4 +1,4 @@
-"""How unlike do two images look to a network that was trained to see (LPIPS)?"""
+"""LPIPS: perceptual distance of two images, from features of a trained network."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch import Tensor
 from thinlens.errors import UsageError
 from thinlens.images.pixels import to_float
 
-Distance = Callable[[Tensor, Tensor], float]
-"""Maps two uint8 RGB images `[3, H, W]` to a number; 0 says that they look the same."""
+ImageDistance = Callable[[Tensor, Tensor], float]
+"""Maps two uint8 RGB images `[3, H, W]` to a number; 0 for equal images."""
 
 BACKBONE = "alexnet-owt-*.pth"
-"""AlexNet's weights as torchvision names them, in torch's folder of downloads."""
+"""AlexNet's file of weights as torchvision names it, in torch's folder of downloads."""
 
 
-def lpips_distance() -> Distance:
+def lpips_distance() -> ImageDistance:
     """Return LPIPS version 0.1 on AlexNet (Zhang et al., CVPR 2018), of the package `lpips`.
 
-    A `UsageError` says what it misses. Nothing is downloaded.
+    Nothing is downloaded: a `UsageError` names the package or the weights that are missing.
     """
     try:
         import lpips
     except ImportError as error:
         raise UsageError(
-            "LPIPS is not measured: it wants the package lpips (pip install 'thinlens[lpips]')"
+            "LPIPS is not measured: it needs the package lpips (pip install 'thinlens[lpips]')"
         ) from error
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not any(folder.glob(BACKBONE)):
         raise UsageError(
-            f"LPIPS is not measured: it wants AlexNet's weights, which torchvision.models.alexnet"
+            f"LPIPS is not measured: it needs AlexNet's weights, which torchvision.models.alexnet"
             f"(weights='DEFAULT') downloads to {folder}"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips asks torchvision for weights in its old way
+        warnings.simplefilter("ignore")  # lpips uses torchvision's deprecated argument
         network = lpips.LPIPS(net="alex", version="0.1", verbose=False).eval()
 
     @torch.inference_mode()

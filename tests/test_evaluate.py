@@ -83,7 +83,7 @@ def test_one_bad_image_spoils_the_set(tmp_path: Path) -> None:
 
 def test_a_tiny_image_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "a", side=10)
-    with pytest.raises(UsageError, match=r"a\.png: .*SSIM wants at least 11"):
+    with pytest.raises(UsageError, match=r"a\.png: .*SSIM needs at least 11"):
         evaluate(nn.Identity(), GREY, tmp_path)
 
 
@@ -107,11 +107,11 @@ def test_missing_lpips_is_explained_where_papers_report_it(
     monkeypatch.setitem(sys.modules, "lpips", None)
     result = evaluate(nn.Identity(), make_task("deblur"), tmp_path)
     assert result.lpips is None
-    assert "wants the package lpips" in result.without_lpips
+    assert "needs the package lpips" in result.without_lpips
     monkeypatch.setitem(sys.modules, "lpips", types.ModuleType("lpips"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     result = evaluate(nn.Identity(), make_task("deblur"), tmp_path)
-    assert "wants AlexNet's weights" in result.without_lpips
+    assert "needs AlexNet's weights" in result.without_lpips
     assert not evaluate(nn.Identity(), GREY, tmp_path).without_lpips
 
 

@@ -30,7 +30,7 @@ def mean_latency_ms(
 ) -> dict[str, float | None]:
     """Return the mean milliseconds an image of each restorer on a test folder.
 
-    From the input in memory to the result in memory: estimation, selection and joining included.
+    From the input in memory to the result in memory: estimation, selection and stitching included.
     For each image the median of `rounds` interleaved rounds counts; None where `rounds` is 0.
     """
     if not rounds:

@@ -34,7 +34,7 @@ class ImageBudget:
         if match is None or float(match[1]) == 0:
             raise UsageError(
                 f"--image-budget {text!r}: wanted multiply-adds such as 6G, milliseconds such as "
-                "40ms, or a part of the most expensive network's such as 30%"
+                "40ms, or a fraction of the most expensive network's such as 30%"
             )
         value, unit = float(match[1]), match[2]
         if unit == "ms":

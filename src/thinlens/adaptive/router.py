@@ -247,12 +247,14 @@ class TileRouter:
                 for start in range(0, len(indices), TILE_BATCH):
                     batch = indices[start : start + TILE_BATCH]
                     planes = self._stacked([tiles[index] for index in batch])
-                    places = self._places([band[index] for index in batch], size, len(planes))
-                    restored = run_tiles(network, planes, places)
+                    positions = self._positions([band[index] for index in batch], size, len(planes))
+                    restored = run_tiles(network, planes, positions)
                     restored = restored.view(len(batch), -1, *restored.shape[2:])
                     yield from zip([band[index] for index in batch], restored, strict=True)
 
-    def _places(self, tiles: list[Tile], size: tuple[int, int], planes: int) -> list[TilePosition]:
+    def _positions(
+        self, tiles: list[Tile], size: tuple[int, int], planes: int
+    ) -> list[TilePosition]:
         """Return the positions of tiles in the image, for bundles with exact tiles."""
         if not self._context.exact or all(_size(tile) == size for tile in tiles):
             return []

@@ -151,8 +151,8 @@ def _measured(
     for candidate in context.candidates:
         restored = run_tiles(candidate.network, stack)
         true.append(core_mse(restored, tiles, target, task.scale).numpy())
-        joined = _joined(restored, tiles, target, task.scale)
-        squares.append(_by_tile(_squares(joined, target, task.protocol), tiles, task.scale))
+        stitched = _stitched(restored, tiles, target, task.scale)
+        squares.append(_by_tile(_squares(stitched, target, task.protocol), tiles, task.scale))
         alone = to_uint8(restore_image(candidate.network, image, task.channels))
         whole.append(float(_squares(alone, target, task.protocol).sum()))
     sizes = [(t.outer.height, t.outer.width) for t in tiles]
@@ -174,8 +174,8 @@ def _measured(
     )
 
 
-def _joined(restored: Tensor, tiles: Sequence[Tile], like: Tensor, scale: int) -> Tensor:
-    """Join the cores of restored tiles to an image, uint8."""
+def _stitched(restored: Tensor, tiles: Sequence[Tile], like: Tensor, scale: int) -> Tensor:
+    """Stitch the cores of restored tiles to an image, uint8."""
     image = torch.empty_like(like)
     whole = Box(0, 0, like.shape[-2] // scale, like.shape[-1] // scale)
     for pixels, tile in zip(restored, tiles, strict=True):

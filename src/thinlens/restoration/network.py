@@ -72,18 +72,18 @@ def device_of(network: Network) -> torch.device:
     return next((weight.device for weight in weights), torch.device("cpu"))
 
 
-def run_tiles(network: Network, tiles: Tensor, places: Sequence[TilePosition] = ()) -> Tensor:
+def run_tiles(network: Network, tiles: Tensor, positions: Sequence[TilePosition] = ()) -> Tensor:
     """Restore float tiles `[T, C, h, w]` to `[T, C, H, W]`, clipped to [0, 1], on the CPU.
 
-    `places` are the positions of the tiles in their image, one each, or none where tiles are whole
-    images. A batch that does not fit into memory is halved. Raises `TileTooLargeError` where a
-    single tile does not fit, `RunError` for NaN or infinity in a result.
+    `positions` are those of the tiles in their image, or none where tiles are whole images. A batch
+    that does not fit into memory is halved. Raises `TileTooLargeError` where a single tile does not
+    fit, `RunError` for NaN or infinity in a result.
     """
     results: list[Tensor] = []
     done, batch = 0, TILE_BATCH
     while done < len(tiles):
         inputs = tiles[done : done + batch]
-        result = _forward(network, inputs, places[done : done + batch])
+        result = _forward(network, inputs, positions[done : done + batch])
         if result is not None:
             results.append(result)
             done += len(inputs)
@@ -95,10 +95,10 @@ def run_tiles(network: Network, tiles: Tensor, places: Sequence[TilePosition] = 
     return torch.cat(results)
 
 
-def _forward(network: Network, inputs: Tensor, places: Sequence[TilePosition]) -> Tensor | None:
+def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]) -> Tensor | None:
     """Run one batch; return None if it does not fit into memory."""
     try:
-        with torch.inference_mode(), evaluating(network), tile_positions(places):
+        with torch.inference_mode(), evaluating(network), tile_positions(positions):
             output = network(inputs.to(device_of(network)))
             return _image(output, inputs.ndim).clamp(0, 1).float().cpu()
     except (RuntimeError, MemoryError) as error:

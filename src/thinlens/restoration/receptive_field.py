@@ -156,9 +156,9 @@ def _error(network: Network, strip: Tensor, whole: Tensor, cut: tuple[int, int])
     margin, grid = cut
     axis, length = (2, strip.shape[2]) if strip.shape[2] > STRIP else (3, strip.shape[3])
     start, stop = grid, (length - grid - 1) // grid * grid
-    place = TilePosition(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
+    position = TilePosition(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
     try:
-        with tile_positions([place]):
+        with tile_positions([position]):
             tile = network(strip.narrow(axis, start, stop - start).contiguous())
     except UsageError:
         return math.inf  # the network does not accept inputs of this grid

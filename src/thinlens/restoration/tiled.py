@@ -171,8 +171,8 @@ class Tiler:
         image = to_float(crop) if crop.dtype == torch.uint8 else crop
         batch = image.reshape(-1, self._channels, box.height, box.width)
         whole = (box.height, box.width) == size
-        places = [] if whole else [TilePosition(box.top, box.left, *size)] * len(batch)
-        return run_tiles(self._network, batch, places).flatten(0, 1)
+        positions = [] if whole else [TilePosition(box.top, box.left, *size)] * len(batch)
+        return run_tiles(self._network, batch, positions).flatten(0, 1)
 
 
 def checked(

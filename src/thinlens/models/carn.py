@@ -55,15 +55,15 @@ class Cascade(nn.Module):
         super().__init__()
         self.units = nn.ModuleList(unit(channels) for _ in range(CASCADE_UNITS))
         self.fusions = nn.ModuleList(
-            nn.Sequential(conv((seen + 1) * channels, channels, 1), nn.ReLU())
-            for seen in range(1, CASCADE_UNITS + 1)
+            nn.Sequential(conv((count + 1) * channels, channels, 1), nn.ReLU())
+            for count in range(1, CASCADE_UNITS + 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x
+        outputs = x
         for unit, fusion in zip(self.units, self.fusions, strict=True):
-            seen = torch.cat([seen, unit(x)], dim=1)
-            x = fusion(seen)
+            outputs = torch.cat([outputs, unit(x)], dim=1)
+            x = fusion(outputs)
         return x
 
 

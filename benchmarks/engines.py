@@ -26,7 +26,8 @@ from thinlens.bench.cases import LineUp, engines, line_up, precisions
 from thinlens.bench.inputs import smooth_image
 from thinlens.bench.interleaved import Entrant, Row, best_dense, compete, speedup
 from thinlens.cli import values
-from thinlens.cli.bench import machine, network
+from thinlens.bench.run import describe_machine
+from thinlens.cli.bench import load_branch
 from thinlens.engine.native import build
 from thinlens.files import write_json
 from thinlens.models import image_channels
@@ -68,12 +69,12 @@ class Engines:
         options = {
             key: value for key, value in asdict(self).items() if key not in ("networks", "out")
         }
-        return {**options, "build": build(), "machine": machine()}
+        return {**options, "build": build(), "machine": describe_machine()}
 
     def _measured(self, name: str) -> dict[str, Any]:
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        thin = {pattern: network(name, pattern) for pattern in PATTERNS}
+        thin = {pattern: load_branch(name, pattern) for pattern in PATTERNS}
         channels = image_channels(thin[PATTERNS[0]])
         image = smooth_image(channels, values.size(self.size))
         settings = [Setting(self.threads, word) for word in precisions(self.precision)]

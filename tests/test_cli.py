@@ -1,20 +1,24 @@
-"""Does the command line answer bad input with one sentence, the right status and a whole disk?"""
+"""The command line: one sentence and the right status for bad input, nothing half-written."""
 
 from __future__ import annotations
 
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import thinlens
 from cli_cases import (
@@ -25,13 +29,19 @@ from cli_cases import (
     run,
     sr_checkpoint,
 )
+from thinlens.cli import values
 from thinlens.cli.main import VERBS
 from thinlens.errors import UsageError
-from thinlens.experiments import values
-from thinlens.experiments.comparison import cells, read_comparison
-from thinlens.experiments.networks import start_from
+from thinlens.experiments.networks import load_mean_weights
+from thinlens.experiments.plan import all_runs, read_plan
 from thinlens.experiments.recipe import read_recipe, read_toml
+from thinlens.methods import METHODS
+from thinlens.methods.nm_method import NMMethod
+from thinlens.methods.one_shot import OneShot
+from thinlens.sparsity.pattern import Pruned
 from thinlens.tasks import make_task
+from thinlens.training.loop import Trainer
+from thinlens.training.objective import TrainingData
 
 
 @given(st.integers(1, 99_999), st.integers(1, 99_999))
@@ -80,7 +90,7 @@ BAD_LINES = [
     ("import nowhere.pth --model dncnn-17 --out run", "nowhere.pth"),
     ("import clean/image0.png --model dncnn-17 --out run", "cannot be read as weights"),
     ("prune nowhere --method one-shot --budget 1/2 --out run", "nowhere is not a checkpoint"),
-    ("prune sr --method magic --budget 1/2 --out run", "unknown method 'magic'"),
+    ("prune sr --method magic --budget 1/2 --out run", "method 'magic': wanted one-shot"),
     ("prune sr --method fmp --budget 1/2 --out run", "wanted a number of steps"),
     ("prune sr --method fmp --budget 1/2 --criterion x --out run", "criterion 'x': wanted channel"),
     ("prune sr --method filter --budget 1/2 --criterion total --out run", "only fmp has criterion"),
@@ -95,7 +105,7 @@ BAD_LINES = [
     ("prune sr --method one-shot --budget 1/2 --out run --preset plus", "no presets"),
     ("evaluate sr --data empty", "empty holds no images"),
     ("evaluate sr --data clean --sigma 25", "sigma"),
-    ("evaluate sr --data clean --engine warp", "auto, torch, native"),
+    ("evaluate sr --data clean --engine warp", "auto, torch or native"),
     ("evaluate sr --data broken", "broken/image0.png"),
     ("restore nowhere --model sr --out run", "nowhere does not exist"),
     ("restore clean --model sr --out clean", "the folder of the inputs"),
@@ -234,7 +244,7 @@ def test_training_starts_from_the_mean_of_several_checkpoints(tmp_path: Path) ->
     before = {key: value.clone() for key, value in module.state_dict().items()}
     module.load_state_dict({key: 3 * value for key, value in before.items()})
     thinlens.save(other, module, model="rfdn", task=make_task("sr", scale=2))
-    start_from([str(one), str(other)], "rfdn", module)
+    load_mean_weights([str(one), str(other)], "rfdn", module)
     for key, value in module.state_dict().items():
         torch.testing.assert_close(value, 2 * before[key])
 
@@ -257,7 +267,7 @@ def test_the_shipped_recipes_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
     comparisons = [path for path in recipes if "networks" in read_toml(path)]
     assert comparisons
     for path in comparisons:
-        assert cells(read_comparison(path))
+        assert all_runs(read_plan(path))
     training = [path for path in recipes if path not in comparisons]
     assert training
     for path in training:
@@ -306,7 +316,7 @@ def test_a_signal_ends_training_at_a_saved_step_and_the_same_command_goes_on(
     out = tmp_path / "run"
     command = ("train", "dncnn-17", "--data", place / "clean", "--out", out, "--steps", 3)
     with monkeypatch.context() as patched:
-        patched.setattr("thinlens.cli.train.progress", lambda _: nullcontext(kill_at_two))
+        patched.setattr("thinlens.cli.train.progress_bar", lambda _: nullcontext(kill_at_two))
         ran = run(*command, "--recipe", recipe, "--json")
     assert ran.status == 128 + number
     assert "interrupted" in ran.json["error"]
@@ -334,3 +344,82 @@ def test_help_needs_no_torch() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert ran.returncode == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(NMMethod):
+    """Keep the first N of every M weights."""
+
+    NAME = "toy"
+    NEEDS_DATA = False
+
+    softness: float = 0.5
+    """A number that changes nothing."""
+    style: Literal["plain", "fancy"] = "plain"
+    """One of two words."""
+
+    def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
+        thin = OneShot(**self.shared()).run(model, data, trainer)
+        record = {**thin.record, "softness": self.softness, "style": self.style}
+        return Pruned(thin.module, thin.patterns, record)
+
+
+def test_a_new_method_has_a_command_with_its_flags(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "toy", Toy)
+    monkeypatch.setenv("COLUMNS", "120")
+    for words in (("prune", "--help"), ("prune", "toy", "--help")):
+        helped = run(*words).out
+        assert "--softness FLOAT" in helped
+        assert "A number that changes nothing." in helped
+        assert "--style {plain,fancy}" in helped
+    assert "toy: Keep the first N of every M weights." in run("prune", "--help").out
+    flags = ("--budget", "1/2", "--m", TINY_M, "--out", tmp_path / "thin", "--json")
+    ran = run("prune", "toy", place / "sr", *flags, "--style", "fancy")
+    assert ran.status == 0, ran.err
+    record = thinlens.load(tmp_path / "thin").provenance
+    assert (record["softness"], record["style"]) == (0.5, "fancy")
+    ran = run("prune", place / "sr", "--method", "one-shot", *flags, "--style", "plain")
+    assert ran.status == 2
+    assert "--style plain: only toy has style" in ran.json["error"]
+
+
+def test_both_spellings_of_prune_write_the_same_bytes(place: Path, tmp_path: Path) -> None:
+    flags = ("--budget", "1/2", "--m", TINY_M, "--data", place / "clean")
+    for method in ("one-shot", "least-squares"):
+        first, second = tmp_path / f"{method}-1", tmp_path / f"{method}-2"
+        assert run("prune", method, place / "sr", *flags, "--out", first).status == 0
+        assert run("prune", place / "sr", "--method", method, *flags, "--out", second).status == 0
+        one, other = (contents(x)["model.safetensors"] for x in (first, second))
+        assert one == other
+    default = tmp_path / "default"
+    assert run("prune", place / "sr", *flags, "--out", default).status == 0
+    assert contents(default)["model.safetensors"] == one
+
+
+def test_a_folder_named_as_a_method_is_a_checkpoint(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "sr", tmp_path / "sls")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--method", "one-shot", "--budget", "1/2", "--m", TINY_M, "--out", "thin", "--json")
+    ran = run("prune", "sls", *flags)
+    assert ran.status == 0, ran.err
+    assert ran.json["method"] == "one-shot"
+
+
+def test_training_settings_of_prune_are_flags_and_a_recipe(place: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[training]\nsteps = 2\nwarmup = 1\n[crops]\npatch = 16\nbatch_size = 1\n")
+    flags = ("--budget", "1/2", "--m", TINY_M, "--data", place / "clean", "--recipe", recipe)
+    out = tmp_path / "thin"
+    ran = run("prune", "one-shot", place / "sr", *flags, "--out", out, "--optimizer", "adam")
+    assert ran.status == 0, ran.err
+    assert thinlens.load(out).provenance["steps"] == 2
+    state = torch.load(out / "training.pt", weights_only=False)["settings"]
+    assert (state["steps"], state["warmup"], state["optimizer"]) == (2, 1, "adam")
+    assert state["learning_rate"] == 1e-3  # that of fine-tuning, for neither names another
+    recipe.write_text("[start]\ncheckpoint = 'sr'\n")
+    ran = run("prune", "one-shot", place / "sr", *flags, "--out", out, "--json")
+    assert (ran.status, "is for thinlens train" in ran.json["error"]) == (2, True)

@@ -1,16 +1,20 @@
-"""Are the verbs, the flags and the JSON keys still what was promised?
+"""The frozen command line: verbs, flags and JSON keys.
 
-A failure here is not a wrong test but a broken promise: think before changing a line.
+A failure here is not a wrong test but a broken promise: think before changing a line. Lists may
+grow, never shrink.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from cli_cases import TINY_M, denoising_checkpoint, images, run, sr_checkpoint
+from thinlens.cli.method_flags import field_docs
+from thinlens.methods import METHODS, Method
 
 FLAGS = {
     "demo": ["--data", "--json", "--out"],
@@ -20,7 +24,7 @@ FLAGS = {
     "prune": [
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
-        *("--target-cost", "--threads"),
+        *("--target-cost", "--threads", "--recipe"),
     ],
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
@@ -40,6 +44,18 @@ FLAGS = {
         *("--seed", "--steps", "--tile"),
     ],
 }
+
+TRAINING_FLAGS = [
+    *("--average", "--batch-size", "--candidates", "--epoch-steps", "--floor", "--learning-rate"),
+    *("--loss", "--optimizer", "--patch", "--precision", "--save-every", "--schedule", "--warmup"),
+]
+"""The training settings of `prune`."""
+
+SHARED_FLAGS = [
+    *("--data", "--json", "--out", "--preset", "--recipe", "--scale", "--seed", "--size"),
+    *("--steps", "--threads"),
+]
+"""The flags of `prune` for every method."""
 
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]
 
@@ -68,13 +84,48 @@ def test_the_verbs() -> None:
     assert listed[1].split(",") == list(FLAGS)
 
 
+def flags_of(*words: str) -> list[str]:
+    """Return the flags that the help of a command lists."""
+    ran = run(*words, "--help")
+    assert ran.status == 0
+    return sorted(re.findall(r"^[│ ]+(?:-h, )?(--[a-z][a-z-]*)", ran.out, re.M))
+
+
 @pytest.mark.parametrize("verb", FLAGS)
 def test_the_flags(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    ran = run(verb, "--help")
-    assert ran.status == 0
-    listed = re.findall(r"^[│ ]+(?:-h, )?(--[a-z][a-z-]*)", ran.out, re.M)
-    assert sorted(listed) == sorted(["--help", *FLAGS[verb]])
+    monkeypatch.setenv("COLUMNS", "120")  # wider help has panels side by side
+    flags = sorted(["--help", *FLAGS[verb]])
+    if verb != "prune":
+        assert flags_of(verb) == flags
+        return
+    # without a method, `prune` has the flags of all methods
+    options = {flag(name) for kind in METHODS.values() for name in method_options(kind)}
+    assert set(flags) <= set(flags_of("prune"))
+    assert set(flags_of("prune")) == {*flags, *options, *TRAINING_FLAGS}
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def method_options(kind: type[Method]) -> list[str]:
+    return [name for name in kind.option_names() if name not in kind.NOT_FLAGS]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_field_of_a_method_is_a_flag(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # wider help has panels side by side
+    kind = METHODS[method]
+    budget = "--target-cost" if kind.BUDGET_BASE == "base_flops" else "--budget"
+    flags = ["--help", budget, *SHARED_FLAGS, *TRAINING_FLAGS, *map(flag, method_options(kind))]
+    assert flags_of("prune", method) == sorted(flags)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert fields - set(method_options(kind)) <= set(kind.NOT_FLAGS)
+
+
+def test_every_field_has_help() -> None:
+    for kind in METHODS.values():
+        assert set(method_options(kind)) <= set(field_docs(kind))
 
 
 @pytest.mark.parametrize("verb", FLAGS)

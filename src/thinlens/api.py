@@ -6,12 +6,11 @@ of the input in pixels. A `UsageError` carries a note that quotes the call.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,17 +20,13 @@ from thinlens.adaptive.adapt import adapt as adapt_bundle
 from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
 from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.sources import load_candidates
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import list_shipped, resolve
-from thinlens.dynamic.model import (
-    EvaluationOptions,
-    compiled_runner,
-    engine_factory,
-    model_of,
-)
-from thinlens.errors import UsageError, check_choice
+from thinlens.dynamic.model import EvaluationOptions, compiled_runner, engine_factory, model_of
+from thinlens.errors import UsageError, check_choice, quote_call
 from thinlens.methods import METHODS
 from thinlens.models import MODELS, create, image_channels
 from thinlens.progress import Progress
@@ -52,38 +47,17 @@ from thinlens.training.loop import Trainer
 from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
 
+if TYPE_CHECKING:
+    from thinlens.bench.run import BenchResult
+
 THREADS = 2
 """Threads of the engine for which a budget in milliseconds is measured, by default."""
 
 Network = nn.Module | Pruned | Checkpoint
 """A plain module, what `prune` returned or what `load` read."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _quote_call(function: Callable[P, T]) -> Callable[P, T]:
-    """Add the caller's call as a note to a `UsageError`: `in thinlens.prune(budget='2')`."""
-
-    @functools.wraps(function)
-    def quoted(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except UsageError as error:
-            words = [*map(_word, args), *(f"{key}={_word(x)}" for key, x in kwargs.items())]
-            error.add_note(f"in thinlens.{function.__name__}({', '.join(words)})")
-            raise
-
-    return quoted
-
-
-def _word(value: object) -> str:
-    if isinstance(value, str | int | float | tuple | None):
-        return repr(value)
-    return repr(str(value)) if isinstance(value, Path) else type(value).__name__
-
-
-@_quote_call
+@quote_call
 def load(path: str | Path) -> Checkpoint | Bundle:
     """Read a checkpoint or a bundle folder, or a shipped network by its name.
 
@@ -100,7 +74,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return load_folder(resolve(str(path)))
 
 
-@_quote_call
+@quote_call
 def save(
     path: str | Path,
     network: Network | Bundle,
@@ -138,7 +112,7 @@ def save(
     )
 
 
-@_quote_call
+@quote_call
 def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network,
     *,
@@ -189,7 +163,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     return chosen.run(module, DistilledTargets(batches, module, chosen.distill_weight), trainer)
 
 
-@_quote_call
+@quote_call
 def train(
     network: str | nn.Module | Checkpoint | Pruned,
     data: Data,
@@ -222,7 +196,7 @@ def train(
     return strip(module)[0].eval()
 
 
-@_quote_call
+@quote_call
 def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:
     """Make a callable that maps images `[B, C, h, w]` as the network does, without its zeros.
 
@@ -235,11 +209,10 @@ def compile(network: Network, precision: str = "fp32", threads: int | None = Non
     >>> run(torch.rand(1, 1, 32, 48)).shape
     torch.Size([1, 1, 32, 48])
     """
-    module, _ = _parts(network)
-    return compiled_runner(module, precision=precision, threads=threads)
+    return compiled_runner(_parts(network)[0], precision=precision, threads=threads)
 
 
-@_quote_call
+@quote_call
 def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> CostSummary:
     """Count a network's multiply-adds and parameters for one input of `size`, in all and by layer.
 
@@ -250,7 +223,7 @@ def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") ->
     return summarize(module, patterns, (image_channels(module), *size), convention=convention)
 
 
-@_quote_call
+@quote_call
 def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network | Bundle,
     folder: str | Path,
@@ -278,7 +251,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     """
     evaluated, make = _task(network, task), engine_factory(engine)
     if isinstance(network, Bundle):
-        restorer = network.restorer(make, routing or RoutingOptions(), engine=engine)
+        restorer = network.restorer(make, routing, engine=engine)
         scores = evaluate_folder(restorer, evaluated, Path(folder), seed=seed, progress=progress)
         return replace(scores, routing=restorer.cost_report(evaluated.scale))
     trained_for = make_task(**network.task) if isinstance(network, Checkpoint) else None
@@ -287,7 +260,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     return model.evaluate(evaluated, Path(folder), make, options, progress)
 
 
-@_quote_call
+@quote_call
 def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: Network | Bundle | Restorer,
     source: str | Path,
@@ -309,16 +282,12 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
     1
     """
-    names = {field.name for field in fields(RestoreOptions)}
-    for key in options:
-        if key not in names:
-            raise UsageError(f"restore has no option {key!r}: wanted {', '.join(sorted(names))}")
+    _check_options("restore", RestoreOptions, options)
     settings = RestoreOptions(**options)
     running: Runner | Restorer
     if isinstance(network, Bundle):
         make, blend = engine_factory(engine), settings.blend
-        routed = routing or RoutingOptions()
-        running = network.restorer(make, routed, blend=blend, engine=engine)
+        running = network.restorer(make, routing, blend=blend, engine=engine)
     elif isinstance(network, Network):
         running = runner(network, engine)
     else:
@@ -328,7 +297,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     )
 
 
-@_quote_call
+@quote_call
 def adapt(
     checkpoints: Sequence[str | Path | Checkpoint] | Mapping[str, Checkpoint],
     folder: str | Path,
@@ -350,18 +319,32 @@ def adapt(
     >>> sorted(adapt(["thin"], "photos", steps=1, tile=(16, 16)).metrics)
     ['laplacian', 'learned']
     """
-    names = {field.name for field in fields(AdaptOptions)}
-    for key in options:
-        if key not in names:
-            raise UsageError(f"adapt has no option {key!r}: wanted {', '.join(sorted(names))}")
+    _check_options("adapt", AdaptOptions, options)
     return adapt_bundle(
-        _by_name(checkpoints),
+        load_candidates(checkpoints),
         Path(folder),
         AdaptOptions(**options),
         run=engine_factory(engine),
         state=Path(state) if state else None,
         progress=progress,
     )
+
+
+@quote_call
+def bench(network: Network, size: tuple[int, int], **options: Any) -> BenchResult:
+    """Time a network on an input of `size` in the native engine and in others, interleaved.
+
+    `options` are those of `bench.run.bench`: `precision`, `against` (lists separated by commas),
+    `threads`, `rounds` and `progress`. Of a routed network the largest branch runs.
+
+    >>> network = create("dncnn-17", depth=3, width=8).eval()
+    >>> result = bench(network, (16, 16), precision="fp32", against="torch", rounds=1)
+    >>> {row["engine"] for row in result.as_json()["rows"]} >= {"torch"}
+    True
+    """
+    from thinlens.bench.run import bench as bench_module
+
+    return bench_module(model_of(_parts(network)[0]).branch(None, "this network"), size, **options)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -412,19 +395,8 @@ def _task(network: Network | Bundle | Restorer, task: Task | None) -> Task:
     raise UsageError("this network holds no task: wanted task=make_task(...)")
 
 
-def _by_name(
-    checkpoints: Sequence[str | Path | Checkpoint] | Mapping[str, Checkpoint],
-) -> dict[str, Checkpoint]:
-    """Return candidates by name: the last component of a folder, or a shipped name."""
-    if isinstance(checkpoints, Mapping):
-        return dict(checkpoints)
-    named: dict[str, Checkpoint] = {}
-    for index, source in enumerate(checkpoints):
-        if isinstance(source, Checkpoint):
-            named[f"{source.model}-{index}"] = source
-        else:
-            name = Path(source).resolve().name if Path(source).is_dir() else str(source)
-            named[name] = load_checkpoint(source)
-    if len(named) < len(checkpoints):
-        raise UsageError("two of the checkpoints have one name: wanted folders by other names")
-    return named
+def _check_options(function: str, kind: type, options: Mapping[str, Any]) -> None:
+    names = sorted(field.name for field in fields(kind))
+    for key in options:
+        if key not in names:
+            raise UsageError(f"{function} has no option {key!r}: wanted {', '.join(names)}")

@@ -1,8 +1,14 @@
-"""Exceptions for user errors and runtime failures, and the shared check of a choice."""
+"""Exceptions for user errors and runtime failures, the check of a choice, and quoted calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class UsageError(ValueError):
@@ -27,3 +33,35 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value not in choices:
         listed = f"{', '.join(first)} or {last}" if first else last
         raise UsageError(f"{name} {value!r}: wanted {listed}")
+
+
+def quote_call(function: Callable[P, T]) -> Callable[P, T]:
+    """Add the caller's call as a note to a `UsageError`, which tracebacks show below the sentence.
+
+    >>> @quote_call
+    ... def prune(budget):
+    ...     raise UsageError("budget 2: wanted at most 1")
+    >>> try:
+    ...     prune(budget=2)
+    ... except UsageError as error:
+    ...     print(error, *error.__notes__, sep="\\n")
+    budget 2: wanted at most 1
+    in thinlens.prune(budget=2)
+    """
+
+    @functools.wraps(function)
+    def quoted(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except UsageError as error:
+            words = [*map(_word, args), *(f"{key}={_word(x)}" for key, x in kwargs.items())]
+            error.add_note(f"in thinlens.{function.__name__}({', '.join(words)})")
+            raise
+
+    return quoted
+
+
+def _word(value: object) -> str:
+    if isinstance(value, str | int | float | tuple | None):
+        return repr(value)
+    return repr(str(value)) if isinstance(value, Path) else type(value).__name__

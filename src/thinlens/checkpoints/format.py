@@ -1,9 +1,10 @@
-"""How does a checkpoint folder hold a thin network, whole at every moment?
+"""Checkpoint folders: atomic saving and safe loading of a dense or pruned network.
 
 The folder holds `config.json` and `model.safetensors`. A save writes the tensors to
 `next.safetensors`, then config.json with their SHA-256, which is the moment the checkpoint
-changes, then renames the tensors to their place. Killed in between, it leaves the previous
-checkpoint or the new one: tensors belong to the config.json that names their SHA-256.
+changes, then renames the tensors to their final name. A process killed in between keeps the
+previous checkpoint or the new one whole: tensors belong to the config.json that holds their
+SHA-256.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.checkpoints.config_file import CheckpointConfig, read_config
-from thinlens.checkpoints.safe_build import build_from_config, is_resized, build_meta
-from thinlens.checkpoints.tensors import WeightStructures, unpack_network, pack_network, unique_tensors
-from thinlens.dynamic.routed import Routed
+from thinlens.checkpoints.safe_build import build_from_config, build_meta, is_resized
+from thinlens.checkpoints.tensors import (
+    WeightStructures,
+    pack_network,
+    unique_tensors,
+    unpack_network,
+)
+from thinlens.dynamic.model import model_of
 from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
 from thinlens.sparsity.masking import prunable_layer
@@ -33,15 +39,15 @@ TENSORS_FILE = "model.safetensors"
 NEXT_FILE = "next.safetensors"
 
 LARGEST_TENSORS_FILE = 4 * 2**30
-"""Bytes of the tensors file that are read at most: a billion weights."""
+"""Largest tensors file that is read, in bytes: a billion weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a folder held."""
+    """The content of a checkpoint folder."""
 
     module: nn.Module
-    """Plain, in evaluation mode, with its zeros in place."""
+    """Plain, in evaluation mode, with zeros in its pruned weights."""
     patterns: dict[str, Pattern]
     """The masks by module name, bit for bit as they were saved."""
     ranks: dict[str, SharedRanks]
@@ -51,9 +57,9 @@ class Checkpoint:
     task: dict[str, Any]
     provenance: dict[str, Any]
     bytes: int
-    """The size of the packed file."""
-    narrowed: bool = False
-    """Whether channels were removed: layers are narrower than the module's config says."""
+    """Size of the packed file."""
+    resized: bool = False
+    """Whether channels were pruned: layers are narrower than the module's config builds them."""
 
 
 def save(
@@ -67,14 +73,14 @@ def save(
 ) -> int:
     """Write `module`, a plain network of `MODELS[model]`, and return the packed file's bytes.
 
-    The folder changes whole or not at all. Every entry that its pattern calls dead must be 0.
-    A full disk is a `RunError`; a network that could not be loaded again is a `UsageError`.
+    The folder changes whole or not at all. Every pruned entry must be 0. A full disk is a
+    `RunError`; a network that could not be loaded again is a `UsageError`.
     """
     config = getattr(module, "config", None)
     if not is_dataclass(config) or isinstance(config, type):
         raise UsageError(f"{type(module).__name__} has no config: it is no network of thinlens")
     patterns = patterns or {}
-    _check_dead(module, patterns)
+    _check_zeros(module, patterns)
     tensors, entries = pack_network(module, patterns)
     packed_file = safetensors.torch.save(tensors)
     manifest = CheckpointConfig(
@@ -91,38 +97,37 @@ def save(
     build_meta(manifest)
     text = manifest.dump()
     sweep_leftovers(folder)
-    _settle(folder)
+    _finish_save(folder)
     with atomic_write(folder / NEXT_FILE) as file:
         file.write(packed_file)
     with atomic_write(folder / CONFIG_FILE) as file:
         file.write(text)
-    _settle(folder)
+    _finish_save(folder)
     return len(packed_file)
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read a folder; whatever is damaged, hostile or of another network is a `UsageError`.
+    """Read a folder; one that is damaged, hostile or of another network is a `UsageError`.
 
-    No code of the folder runs, and it cannot ask for more memory than its size justifies.
+    No code of the folder runs, and memory is bounded by the size of its files.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UsageError(f"{folder} is not a checkpoint: it has no {CONFIG_FILE}")
     try:
         manifest = read_config(path)
-        drawn = build_meta(manifest)
+        network = build_meta(manifest)
         path = folder / TENSORS_FILE
         content = _read_tensors(folder, manifest.sha256)
-        weights, structures = unpack_network(_parse(content), manifest.tensors, drawn)
+        weights, structures = unpack_network(_parse(content), manifest.tensors, network)
     except (UsageError, OSError) as error:
         raise UsageError(f"{path} cannot be used: {error}") from error
     module = build_from_config(manifest)
     for name, tensor in unique_tensors(module).items():
-        # A copy is aligned as torch aligns its own; the parser's tensors lie anywhere.
+        # A copy has torch's alignment; the parser's tensors have none.
         tensor.data = weights[name].clone()
     ranks = {name: s for name, s in structures.items() if isinstance(s, SharedRanks)}
-    if isinstance(module, Routed):
-        module.load_rank_structures(ranks)
+    model_of(module).load_rank_structures(ranks)
     return Checkpoint(
         module.eval(),
         {name: s for name, s in structures.items() if isinstance(s, Pattern)},
@@ -140,7 +145,7 @@ def packed_bytes(module: nn.Module, patterns: Patterns) -> int:
     return len(safetensors.torch.save(pack_network(module, patterns)[0]))
 
 
-def _check_dead(module: nn.Module, structures: WeightStructures) -> None:
+def _check_zeros(module: nn.Module, structures: WeightStructures) -> None:
     for name, structure in structures.items():
         weight = prunable_layer(module, name).weight
         if isinstance(structure, Pattern):
@@ -154,8 +159,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _settle(folder: Path) -> None:
-    """Finish or drop what a save has begun, so that no name but the two final ones is left."""
+def _finish_save(folder: Path) -> None:
+    """Finish or discard an interrupted save, so that only the two final names remain."""
     new, old = folder / NEXT_FILE, folder / TENSORS_FILE
     if not new.is_file():
         return
@@ -171,7 +176,7 @@ def _settle(folder: Path) -> None:
 
 
 def _current(folder: Path) -> str | None:
-    """Return the SHA-256 that config.json names, or None where there is no usable one."""
+    """Return the SHA-256 in config.json, or None where there is no usable one."""
     try:
         return read_config(folder / CONFIG_FILE).sha256
     except (UsageError, FileNotFoundError):
@@ -179,7 +184,7 @@ def _current(folder: Path) -> str | None:
 
 
 def _read_tensors(folder: Path, sha256: str) -> bytes:
-    """Return the bytes of the tensors file that config.json names by its SHA-256."""
+    """Return the bytes of the tensors file whose SHA-256 is in config.json."""
     for path in (folder / TENSORS_FILE, folder / NEXT_FILE):
         if path.is_file():
             if path.stat().st_size > LARGEST_TENSORS_FILE:
@@ -195,7 +200,7 @@ def _read_tensors(folder: Path, sha256: str) -> bytes:
 def _parse(content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
-    except Exception as error:  # the parser's own kinds are many; none of them is ours
+    except Exception as error:  # the parser raises many types
         raise UsageError(f"it is not a safetensors file ({error})") from error
 
 

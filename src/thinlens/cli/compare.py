@@ -1,4 +1,4 @@
-"""The verb `compare`: run a comparison's recipe and print its table."""
+"""The command `compare`: run a comparison's recipe and print its table."""
 
 from __future__ import annotations
 

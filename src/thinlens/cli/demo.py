@@ -1,4 +1,4 @@
-"""The verb `demo`: pruning, restoration and a report on real photographs, in a few minutes."""
+"""The command `demo`: pruning, restoration and a report on real photographs, in a few minutes."""
 
 from __future__ import annotations
 

@@ -74,6 +74,7 @@ class Prune(Verb):
         from thinlens.training.loop import Trainer
 
         kind, options = self._method(), self._options()
+        m = options.pop("m", getattr(self, "m", None))
         budget = self._budget(kind)
         network, recipe = self._network(kind), self._recipe()
         task = make_task(**{**network.task, **recipe.task})
@@ -84,7 +85,7 @@ class Prune(Verb):
                 network.module,
                 budget=budget,
                 method=kind.NAME,
-                m=getattr(self, "m", None),
+                m=m,
                 data=self._data(kind, task, settings, recipe),
                 task=task,
                 size=size(self.size) if self.size else shape[1:],
@@ -164,14 +165,13 @@ class Prune(Verb):
         """Return the given options; `UsageError` for one that the method does not have."""
         from thinlens.cli.method_flags import option_owners
 
-        options: dict[str, Any] = getattr(self, OPTIONS, {})
+        options = dict(getattr(self, OPTIONS, {}))
         name = self._method().NAME
         for key, value in options.items():
             owners = option_owners(key)
             if name not in owners:
                 flag = key.replace("_", "-")
-                verb = "have" if len(owners) > 1 else "has"
-                raise UsageError(f"--{flag} {value}: only {', '.join(owners)} {verb} {key}")
+                raise UsageError(f"--{flag} {value}: only {', '.join(owners)} has {key}")
         return options
 
     def _budget(self, kind: type[Method]) -> str:
@@ -351,7 +351,8 @@ def _command(doc: str, members: Sequence[Member], kind: type[Method] | None) -> 
             members_list.append((name, options_type(name, hint), field(default_factory=dict)))
         else:
             members_list.append((name, hint, field(default=default[0])))
-    command = make_dataclass("Prune", members_list, bases=(Prune,), frozen=True, kw_only=True)
+    command: Any = make_dataclass("Prune", members_list, bases=(Prune,), frozen=True, kw_only=True)
     command.__doc__ = doc
     command.KIND = kind
-    return command
+    prune_class: type[Prune] = command
+    return prune_class

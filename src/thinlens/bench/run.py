@@ -1,0 +1,119 @@
+"""Benchmark of one network: interleaved times of all engines, speed-ups and the roofline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import nn
+
+from thinlens.bench.backends import PRECISIONS, Setting
+from thinlens.bench.cases import LineUp, engines, line_up, precisions
+from thinlens.bench.inputs import smooth_image
+from thinlens.bench.interleaved import Row, best_dense, compete, speedup
+from thinlens.bench.roofline import limits, shares
+from thinlens.engine.graph import Size
+from thinlens.engine.native import fastest
+from thinlens.engine.timings import cpu_name
+from thinlens.models import image_channels
+from thinlens.progress import Progress, no_progress
+
+ALL_BACKENDS = "torch,onnxruntime,openvino,ncnn"
+"""The other engines, separated by commas; those that are not installed are listed as missing."""
+
+PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """The times of a network in the native engine and in other engines."""
+
+    machine: dict[str, Any]
+    """CPU, cores, versions and, under `roofline`, the fractions of the CPU's limits, or None."""
+    rows: tuple[Row, ...]
+    """One for each engine and precision."""
+    missing: tuple[dict[str, str], ...]
+    """Engines that did not run, with the reason."""
+
+    @property
+    def best_dense(self) -> dict[str, Any]:
+        """The fastest engine that multiplies by every zero, by precision and of `any`."""
+        return best_dense(self.rows, PRECISIONS)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `thinlens bench --json` prints."""
+        return {
+            "machine": self.machine,
+            "rows": [row.as_json() for row in self.rows],
+            "best_dense": self.best_dense,
+            "speedup": speedup(self.rows, self.best_dense),
+            "missing": list(self.missing),
+        }
+
+
+def bench(  # noqa: PLR0913 - keyword-only, each has one meaning
+    module: nn.Module,
+    size: tuple[int, int],
+    *,
+    precision: str = ",".join(PRECISIONS),
+    against: str = ALL_BACKENDS,
+    threads: int = 2,
+    rounds: int = 20,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Time `module` on an image of `size` (height, width) in all engines, interleaved.
+
+    `precision` and `against` are lists separated by commas; `none` stands for no other engine.
+    """
+    settings = [Setting(threads, name) for name in precisions(precision)]
+    backends = engines(against)
+    channels = image_channels(module)
+    image = smooth_image(channels, size)
+    with _torch_threads(threads):
+        cases = line_up(module, image, settings, backends)
+        rows = compete(cases.entrants, threads, rounds, report=progress or no_progress)
+        roofline = _roofline(cases, rows, Size(channels, *size), threads)
+    machine = {**describe_machine(), "size": f"{size[1]}x{size[0]}", "roofline": roofline}
+    return BenchResult(machine, tuple(rows), tuple(cases.missing))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the CPU, its cores, the native kernels and the versions of the installed engines."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {"cpu": cpu_name(), "cores": os.cpu_count(), "kernels": fastest(), **versions}
+
+
+def _roofline(
+    cases: LineUp, rows: Sequence[Row], size: Size, threads: int
+) -> dict[str, float] | None:
+    """Return the fractions of the CPU's limits that float32 reaches in the native engine."""
+    if cases.thin is None:
+        return None
+    native_row = next(row for row in rows if row.entrant.run == cases.thin.run)
+    most = limits(threads)
+    fractions = shares(cases.thin.engine.plan(size), native_row.ms / 1e3, most)
+    return {
+        "gflops": fractions.flops / 1e9,
+        "peak_gflops": most.flops / 1e9,
+        "share_of_peak": fractions.of_flops,
+        "memory_gb_per_s": most.bytes / 1e9,
+        "share_of_memory": fractions.of_bytes,
+    }
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -30,10 +30,13 @@ from thinlens.adaptive.estimator import (
     train_estimator,
 )
 from thinlens.adaptive.laplacian import LaplacianTable, fit_laplacian, log_laplacian_energy
+from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.tile_errors import ErrorMeasurement, TileErrors, measure_tile_errors
 from thinlens.api import load
 from thinlens.errors import UsageError
+from thinlens.images.resize import bicubic_upsample
 from thinlens.images.tiles import Tiling
+from thinlens.restoration.tiled import restore_image
 from thinlens.tasks import make_task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
@@ -197,6 +200,17 @@ def test_a_bundle_comes_back_as_it_was() -> None:
     assert is_bundle(folder() / "bundle")
     assert not is_bundle(folder() / "thin")
     assert [c.name for c in found.context(plain).candidates] == ["wide", "thin", "bicubic"]
+
+
+def test_a_bundle_makes_its_restorer() -> None:
+    image = torch.rand(3, 20, 30)
+    router = bundle().restorer(plain, RoutingOptions(beta=1e9))
+    assert torch.equal(
+        restore_image(router, image), bicubic_upsample(image[None], 2)[0].clamp(0, 1)
+    )
+    assert router.cost_report(2)["shares"] == [0, 0, 1]
+    with pytest.raises(UsageError, match="wanted the name of the engine"):
+        bundle().restorer(plain, RoutingOptions(price="ms"))
 
 
 def test_saving_again_removes_the_previous_bundle(copy: Path) -> None:

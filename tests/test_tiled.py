@@ -258,6 +258,21 @@ def test_halving_goes_on_until_it_fits_and_is_remembered() -> None:
     assert made.used == 16
 
 
+def test_out_of_memory_halves_the_channels_of_a_grey_network_before_the_tile() -> None:
+    calls: list[int] = []
+
+    def network(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        if len(x) > 1:
+            raise MemoryError
+        return x
+
+    made, image = Tiler(network, 1), smooth(3, 20, 20)
+    assert torch.equal(joined(made, image), image)
+    assert calls == [3, 1, 1, 1]
+    assert made.used is None
+
+
 def test_where_no_tile_fits_the_error_is_one_sentence() -> None:
     network = Full(tiny("dncnn-17"), MemoryError(), most=9)
     with pytest.raises(RunError, match="does not fit into memory, and smaller tiles would be all"):

@@ -72,6 +72,8 @@ class Bundle:
         where `options.price` is ms.
         """
         options = options or RoutingOptions()
+        if options.price == "ms" and not engine:
+            raise UsageError("--price ms: wanted the name of the engine whose latency counts")
         timed_by = engine if options.price == "ms" else None
         return TileRouter(self.context(run, timed_by=timed_by), options, blend)
 

@@ -38,7 +38,7 @@ def test_the_demo_on_scikit_images_photographs(
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
     short = Settings(steps=12, learning_rate=1e-3, warmup=2)
     monkeypatch.setattr("thinlens.experiments.demo_networks.SEARCH", short)
-    monkeypatch.setattr(photographs, "TO_TEST", ("chelsea.png",))
+    monkeypatch.setattr(photographs, "TEST_FILES", ("chelsea.png",))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     out = tmp_path / "out"
     ran = run("demo", "--out", out, "--json")

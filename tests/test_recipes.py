@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from thinlens.experiments.plan import DENSE, all_runs, read_plan
+from thinlens.experiments.plan import DENSE_METHOD, all_runs, read_plan
 from thinlens.experiments.recipe import read_recipe
 from thinlens.experiments.runs import RunExecutor, renamed_identity
 from thinlens.methods import METHODS
@@ -69,7 +69,7 @@ def test_a_comparison_is_planned_as_before(
             stored["training"] = {**stored["training"], "seed": run.seed}
         identity = json.dumps(executor.identity(run)).replace(str(tmp_path), "$")
         assert json.loads(identity) == renamed_identity(stored)
-        if run.method != DENSE:
+        if run.method != DENSE_METHOD:
             assert settings(run.method, run) == renamed_settings(entry["settings"])
 
 

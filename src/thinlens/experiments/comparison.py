@@ -16,7 +16,7 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
 from thinlens.errors import RunError, UsageError
 from thinlens.experiments.networks import HD_SIZE, input_shape
-from thinlens.experiments.plan import DENSE, ComparisonPlan, Run, all_runs, read_plan
+from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run, all_runs, read_plan
 from thinlens.experiments.result_plots import draw_comparison, draw_routed
 from thinlens.experiments.result_table import as_csv, as_table
 from thinlens.experiments.run_processes import Outcome, execute_in_processes
@@ -141,6 +141,6 @@ def measure_runs(
         except UsageError:
             continue
         expected = reference(checkpoint.module, image)
-        cases[run] = Entrant(str(run.folder), "fp32", run.method != DENSE, call, expected)
+        cases[run] = Entrant(str(run.folder), "fp32", run.method != DENSE_METHOD, call, expected)
     rows = compete(list(cases.values()), threads, rounds, report=progress)
     return {run: row.ms for run, row in zip(cases, rows, strict=True)}

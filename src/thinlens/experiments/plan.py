@@ -24,7 +24,7 @@ from thinlens.methods.option_aliases import rename_options
 from thinlens.sparsity.budget import Budget
 from thinlens.training.settings import Settings
 
-DENSE = "dense"
+DENSE_METHOD = "dense"
 """The method name of an unpruned network."""
 
 LISTS = {"networks": str, "methods": str, "budgets": str, "m": int, "seeds": int}
@@ -88,8 +88,8 @@ class Run:
     def folder(self) -> Path:
         """The checkpoint's folder, relative to the comparison's."""
         network = Path(self.network.strip("/").replace("/", "_"))
-        if self.method == DENSE:
-            return network / DENSE
+        if self.method == DENSE_METHOD:
+            return network / DENSE_METHOD
         budget = self.budget.replace("/", "-of-")
         words = [self.variant or self.method, None if self.variant else self.preset, budget]
         words += [f"m{self.m}" if self.m else None, f"seed{self.seed}"]
@@ -111,7 +111,7 @@ class Run:
         Of a dense network that was not trained there, return the recipe's checkpoint.
         """
         folder = out / self.folder
-        inside = self.method != DENSE or (folder / "config.json").is_file()
+        inside = self.method != DENSE_METHOD or (folder / "config.json").is_file()
         return str(folder) if inside else self.network
 
 
@@ -178,7 +178,7 @@ def all_runs(plan: ComparisonPlan) -> list[Run]:
     """List the runs in the order of execution, of each network the dense one first."""
     runs: dict[Run, None] = {}
     for network in plan.networks:
-        runs[Run(network, DENSE)] = None
+        runs[Run(network, DENSE_METHOD)] = None
         for budget, word, m, seed in product(plan.budgets, plan.methods, plan.m, plan.seeds):
             runs[_pruned_run(plan, network, word, Run(network, "", None, budget, m, seed))] = None
     return list(runs)

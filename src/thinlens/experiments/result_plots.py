@@ -12,7 +12,7 @@ from typing import Any
 
 from thinlens.api import load_checkpoint
 from thinlens.errors import UsageError
-from thinlens.experiments.plan import DENSE, ComparisonPlan, Run
+from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
 from thinlens.experiments.restorations import draw_restorations
 from thinlens.experiments.result_table import (
     ResultRow,
@@ -54,7 +54,7 @@ def _macs_axis(rows: RowsByRun, test: str) -> CostAxis:
     scored = {run: row for run, row in rows.items() if test in row["scores"]}
     groups: dict[str, dict[tuple[str, int | None], list[tuple[float, float]]]] = {}
     for run, row in scored.items():
-        if run.method != DENSE:
+        if run.method != DENSE_METHOD:
             several = len({x.m for x in scored if x.method == run.method}) > 1
             name = f"{run.label}, M = {run.m}" if several else run.label
             point = (row["macs"] / 1e9, row["scores"][test]["psnr"])
@@ -63,7 +63,7 @@ def _macs_axis(rows: RowsByRun, test: str) -> CostAxis:
     static = {
         run.method: (row["macs"] / 1e9, row["scores"][test]["psnr"])
         for run, row in scored.items()
-        if run.method == DENSE
+        if run.method == DENSE_METHOD
     }
     return CostAxis("GMACs", static, curves)
 
@@ -76,7 +76,7 @@ def _cheapest_runs(rows: RowsByRun) -> list[Run]:
     """Return the cheapest run of every method, one seed."""
     cheapest: dict[str, Run] = {}
     for run, row in rows.items():
-        if row["scores"] and run.method != DENSE:
+        if row["scores"] and run.method != DENSE_METHOD:
             best = cheapest.get(run.label)
             if best is None or row["macs"] < rows[best]["macs"]:
                 cheapest[run.label] = run
@@ -85,7 +85,7 @@ def _cheapest_runs(rows: RowsByRun) -> list[Run]:
 
 def _side_by_side(path: Path, rows: RowsByRun, folder: Path, out: Path) -> None:
     """Draw a set's first image as the cheapest run of every method restores it."""
-    dense = next(run for run in rows if run.method == DENSE)
+    dense = next(run for run in rows if run.method == DENSE_METHOD)
     task = make_task(**load_checkpoint(dense.source(out)).task)
     networks = (
         (f"{run.label} {run.budget}", load_checkpoint(run.source(out)).module)
@@ -132,7 +132,7 @@ def flops_axes(rows: Sequence[ResultRow]) -> list[CostAxis]:
     axes = []
     for name in set_names(done):
         scored = [row for row in done if name in row["scores"]]
-        static = {x["network"]: point(x, name) for x in scored if x["method"] == DENSE}
+        static = {x["network"]: point(x, name) for x in scored if x["method"] == DENSE_METHOD}
         curves: dict[str, list[tuple[float, float]]] = {}
         for row in scored:
             if "mean_flops" in row["scores"][name]:

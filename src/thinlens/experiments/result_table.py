@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thinlens.experiments.plan import DENSE, Run
+from thinlens.experiments.plan import DENSE_METHOD, Run
 from thinlens.report.tables import Table, format_giga, format_integer
 from thinlens.sparsity.summary import BUDGET_BASE
 
@@ -71,7 +71,7 @@ def as_table(rows: Sequence[ResultRow]) -> Table:
         return [*("" if x is None else f"{x:.2f}" for x in at), mean, *[cost] * routed]
 
     def line(row: ResultRow) -> tuple[str, ...]:
-        budget = "" if row["method"] == DENSE else row["budget"]
+        budget = "" if row["method"] == DENSE_METHOD else row["budget"]
         head = (row["network"], row_label(row), budget, str(row["m"] or ""), str(row["seed"]))
         if row["error"]:
             blank = 4 + timed + len(REMOVED_BY) * removed + len(sets) * (len(levels) + 1 + routed)

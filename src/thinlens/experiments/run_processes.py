@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.errors import RunError
-from thinlens.experiments.plan import DENSE, ComparisonPlan, Run
+from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
 from thinlens.experiments.runs import RunExecutor
 from thinlens.progress import no_progress
 from thinlens.signals import Interrupted
@@ -33,7 +33,9 @@ def execute_in_processes(
     with ProcessPoolExecutor(jobs, context, _start, (plan, out, jobs)) as pool:
         for of_dense in (True, False):
             waiting = {
-                pool.submit(_execute, run): run for run in runs if (run.method == DENSE) == of_dense
+                pool.submit(_execute, run): run
+                for run in runs
+                if (run.method == DENSE_METHOD) == of_dense
             }
             try:
                 for done in as_completed(waiting):

@@ -14,7 +14,7 @@ from thinlens.errors import UsageError
 from thinlens.experiments.evaluation import evaluate_checkpoint, image_flops
 from thinlens.experiments.networks import HD_SIZE, input_shape
 from thinlens.experiments.photographs import skimage_calibration
-from thinlens.experiments.plan import DENSE, ComparisonPlan, Run
+from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
 from thinlens.files import write_json
 from thinlens.methods.option_aliases import rename_options
 from thinlens.progress import Progress
@@ -52,7 +52,7 @@ class RunExecutor:
         dense = self._dense(run.network)
         if not record:
             try:
-                thin = dense if run.method == DENSE else self._prune(run, dense, folder)
+                thin = dense if run.method == DENSE_METHOD else self._prune(run, dense, folder)
             except UsageError as problem:
                 return {**asdict(run), "error": str(problem)}
             record = {"made_by": identity, **_costs(run, dense, thin), "scores": {}}
@@ -60,7 +60,7 @@ class RunExecutor:
         tests = {} if self._is_untrained(run) else self._plan.tests
         missing = tests.keys() - record["scores"].keys()
         if missing:
-            network = dense if run.method == DENSE else load_checkpoint(folder)
+            network = dense if run.method == DENSE_METHOD else load_checkpoint(folder)
             task = make_task(**{**network.task, **self._plan.task, **self._plan.evaluation_options})
             for name in sorted(missing):
                 record["scores"][name] = evaluate_checkpoint(network, task, self._plan.tests[name])
@@ -81,7 +81,7 @@ class RunExecutor:
             **{key: dict(x) for key, x in tables.items() if x},
         }
         untrained = self._plan.untrained.get(run.network)
-        if run.method == DENSE and untrained is None:
+        if run.method == DENSE_METHOD and untrained is None:
             return identity
         identity["training"] = asdict(replace(self._plan.training, seed=run.seed))
         identity["crops"] = dict(self._plan.crops)
@@ -91,14 +91,14 @@ class RunExecutor:
     def _is_untrained(self, run: Run) -> bool:
         """Return whether the run's network has random weights, which are not evaluated."""
         untrained = self._plan.untrained.get(run.network)
-        return run.method == DENSE and untrained is not None and untrained.steps == 0
+        return run.method == DENSE_METHOD and untrained is not None and untrained.steps == 0
 
     def _dense(self, name: str) -> Checkpoint:
         """Load a dense network; one of the recipe's tables [fresh.NAME] is trained before, once."""
         untrained = self._plan.untrained.get(name)
         if untrained is None:
             return load_checkpoint(name)
-        folder, seed = self._out / Run(name, DENSE).folder, self._plan.seeds[0]
+        folder, seed = self._out / Run(name, DENSE_METHOD).folder, self._plan.seeds[0]
         if not (folder / "config.json").is_file():
             module, default_task = untrained.build(seed)
             task = self._task(described(default_task))
@@ -161,13 +161,13 @@ def _costs(run: Run, dense: Checkpoint, thin: Checkpoint) -> dict[str, Any]:
     summary = summarize(thin.module, thin.patterns, shape)
     return {
         "budget_base": thin.provenance.get("budget_base"),
-        "achieved": thin.provenance.get("achieved") if run.method != DENSE else 1.0,
+        "achieved": thin.provenance.get("achieved") if run.method != DENSE_METHOD else 1.0,
         "macs": summary.total.macs,
         "paper_gmacs": paper_gmacs(dense.model, summary),
         "params": summary.total.params,
         "flops": image_flops(thin),
         "bytes": thin.bytes,
-        "seconds": thin.provenance.get("seconds") if run.method != DENSE else 0.0,
+        "seconds": thin.provenance.get("seconds") if run.method != DENSE_METHOD else 0.0,
         "parts": thin.provenance.get("parts"),
     }
 

@@ -1,4 +1,4 @@
-"""What do ClassPruning's networks cost by closed forms, every layer listed by hand?
+"""Costs of ClassPruning's networks by closed forms, with every layer listed by hand.
 
 Each form lists the layers of one network at one size from the text of its paper and the printed
 numbers alone; nothing of the package is used.

@@ -1,4 +1,4 @@
-"""What do the tests of the command line share: a way to run it, small networks, small images?"""
+"""Shared by the tests of the command line: a runner, small networks, small images."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def pairs(count: int = 3) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("method", ["one-shot", "least-squares"])
-def test_any_network_is_pruned_and_left_alone(method: str, stranger: Stranger) -> None:
+def test_any_network_is_pruned_and_never_changed(method: str, stranger: Stranger) -> None:
     before = copy.deepcopy(stranger.state_dict())
     options = {"pixels": 2000} if method == "least-squares" else {}
     thin = api.prune(stranger, budget="1/2", method=method, m=4, data=pairs(), **options)
@@ -60,7 +60,7 @@ def test_any_network_is_pruned_and_left_alone(method: str, stranger: Stranger) -
         assert torch.equal(value, before[name])
 
 
-def test_least_squares_answers_nearer_to_the_dense_network(stranger: Stranger) -> None:
+def test_least_squares_is_nearer_to_the_dense_network(stranger: Stranger) -> None:
     data = pairs()
     image = torch.stack([x for x, _ in data])
 
@@ -142,9 +142,9 @@ def test_save_load_cost_evaluate_restore(tmp_path: Path) -> None:
     assert api.cost(loaded, (40, 44)).budget == 0.5
     assert api.cost(thin, (40, 44)).total == api.cost(loaded, (40, 44)).total
     clean = images(tmp_path / "clean")
-    found = api.evaluate(loaded, clean)
-    assert found == api.evaluate(thin, clean, task=task)
-    assert found.images == 2
+    evaluation = api.evaluate(loaded, clean)
+    assert evaluation == api.evaluate(thin, clean, task=task)
+    assert evaluation.images == 2
     assert api.restore(loaded, clean, tmp_path / "out").done == 2
     with pytest.raises(thinlens.UsageError, match="holds no task"):
         api.evaluate(thin, clean)

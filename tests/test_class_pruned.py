@@ -1,4 +1,4 @@
-"""Do the branches of one network nest, keep to themselves, and come back from a checkpoint?"""
+"""N:M branches of one network: nesting, separate statistics, and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from thinlens.models import create
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.prunable import find_layers
-from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.sparsity.rank_mask import straight_through_mask
+from thinlens.sparsity.ranks import magnitude_ranks
 from thinlens.tasks import make_task
 
 TINY = {"depth": 5, "width": 8}
@@ -40,16 +40,16 @@ def base(seed: int = 0) -> nn.Module:
 
 
 def class_pruned(branches: str = "1:4,2:4,4:4", seed: int = 0, searched: str = "{}") -> ClassPruned:
-    found = Branches.of(branches)
+    nested = Branches.of(branches)
     sizes = {"classifier_width": 4, "classifier_features": 4, "searched": searched}
-    config = ClassPrunedConfig(kept=found.kept, m=found.m, **sizes)  # type: ignore[arg-type]
+    config = ClassPrunedConfig(kept=nested.kept, m=nested.m, **sizes)  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = ClassPruned(config, base(seed))
     ranks = {}
     for name in LAYERS:
         layer = prunable_layer(module.network, name)
-        ranks[name] = magnitude_ranks(layer.weight, layer, found.m)
+        ranks[name] = magnitude_ranks(layer.weight, layer, nested.m)
     module.set_ranks(ranks)
     return module.eval()
 
@@ -61,17 +61,17 @@ def image(count: int = 2, seed: int = 5) -> Tensor:
 @pytest.mark.parametrize("branches", BRANCHES)
 def test_branches_nest_and_keep_n_of_m(branches: str) -> None:
     module = class_pruned(branches)
-    found = module.branches
+    nested = module.branches
     for name in LAYERS:
         layer = prunable_layer(module.network, name)
         before = torch.zeros_like(layer.weight, dtype=torch.bool)
-        for index, n in enumerate(found.kept):
+        for index, n in enumerate(nested.kept):
             weight = module.tensors(index).get(f"{name}.weight", layer.weight)
-            alive = weight != 0
-            assert (in_groups(canonical(alive, layer), found.m, fill=0).sum(1) == n).all()
-            assert torch.equal(weight[alive], layer.weight[alive])  # the same weights
-            assert (alive | ~before).all()
-            before = alive
+            kept = weight != 0
+            assert (in_groups(canonical(kept, layer), nested.m, fill=0).sum(1) == n).all()
+            assert torch.equal(weight[kept], layer.weight[kept])  # the same weights
+            assert (kept | ~before).all()
+            before = kept
 
 
 def test_the_full_branch_is_the_base_bit_for_bit() -> None:
@@ -101,7 +101,7 @@ def test_training_the_full_branch_is_training_the_base_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_branch_leaves_the_statistics_of_the_others_alone(index: int) -> None:
+def test_a_branch_does_not_change_the_statistics_of_the_others(index: int) -> None:
     module = class_pruned().train()
     before = [copy.deepcopy([n.state_dict() for n in module.branch_norms(i)]) for i in range(3)]
     module.branch(image(), index).square().mean().backward()
@@ -189,8 +189,8 @@ def test_layers_may_have_an_n_of_their_own_in_every_branch(tmp_path: Path) -> No
         assert torch.equal(back.branch(image(), index), module.branch(image(), index))
         for name, n in back.n(index).items():
             layer = prunable_layer(back.extract_branch(index), name)
-            alive = in_groups(canonical(layer.weight != 0, layer), 4, fill=0)
-            assert (alive.sum(1) == n).all()
+            kept = in_groups(canonical(layer.weight != 0, layer), 4, fill=0)
+            assert (kept.sum(1) == n).all()
     plain, example = class_pruned(), (1, 1, 32, 32)
     assert module.flops(example)[1] == plain.flops(example)[1]  # 1 and 3 of 4 cost what 2 and 2 do
 
@@ -203,18 +203,20 @@ def test_layers_may_have_an_n_of_their_own_in_every_branch(tmp_path: Path) -> No
     ],
 )
 def test_an_n_that_does_not_nest_is_refused(searched: str) -> None:
-    with pytest.raises(UsageError, match="what was searched is n"):
+    with pytest.raises(UsageError, match="searched is n"):
         class_pruned(searched=searched)
 
 
 def test_a_searched_layer_without_ranks_is_refused() -> None:
     with pytest.raises(UsageError, match="was searched and has no ranks"):
-        class_pruned(searched='{"model.0": [1, 2, 4]}').load_rank_structures(class_pruned().rank_structures())
+        class_pruned(searched='{"model.0": [1, 2, 4]}').load_rank_structures(
+            class_pruned().rank_structures()
+        )
 
 
 def test_a_dry_run_sees_the_classifier_and_the_full_branch() -> None:
-    found = {layer.name: layer for layer in find_layers(class_pruned(), (1, 1, 720, 1280))}
-    assert found["network.model.2"].calls == found["classifier.decide"].calls == 1
+    nested = {layer.name: layer for layer in find_layers(class_pruned(), (1, 1, 720, 1280))}
+    assert nested["network.model.2"].calls == nested["classifier.decide"].calls == 1
 
 
 def test_branch_costs_are_charged_by_layer() -> None:

@@ -163,13 +163,13 @@ def test_info_counts_slss_rfdn() -> None:
 def test_a_name_and_its_saved_checkpoint_have_the_same_price(tmp_path: Path) -> None:
     out = ("--method", "one-shot", "--budget", "1/2", "--m", TINY_M, "--out", tmp_path / "thin")
     pruned = run("prune", sr_checkpoint(tmp_path / "sr"), *out, "--json").json
-    told = run("info", tmp_path / "thin", "--json").json
+    info = run("info", tmp_path / "thin", "--json").json
     for key in ("macs", "params", "bytes", "layers"):
-        assert pruned[key] == told[key]
-    assert pruned["achieved"] == told["budget"] <= pruned["budget"] == 0.5
+        assert pruned[key] == info[key]
+    assert pruned["achieved"] == info["budget"] <= pruned["budget"] == 0.5
 
 
-def test_an_earlier_result_survives_a_refused_command(place: Path, tmp_path: Path) -> None:
+def test_a_refused_command_keeps_an_earlier_result(place: Path, tmp_path: Path) -> None:
     thin = tmp_path / "thin"
     command = ("prune", place / "sr", "--method", "one-shot", "--m", TINY_M, "--out", thin)
     assert run(*command, "--budget", "1/2").status == 0
@@ -271,8 +271,8 @@ def test_the_shipped_recipes_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
     training = [path for path in recipes if path not in comparisons]
     assert training
     for path in training:
-        found = read_recipe(path)
-        assert found.training.steps > 0 or len(found.starts) > 1
+        parsed = read_recipe(path)
+        assert parsed.training.steps > 0 or len(parsed.starts) > 1
 
 
 def test_an_unexpected_disk_error_is_a_sentence(
@@ -286,7 +286,7 @@ def test_an_unexpected_disk_error_is_a_sentence(
     assert (ran.status, ran.json) == (1, {"error": "/some/file: No space left on device"})
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(place: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(place: Path, tmp_path: Path) -> None:
     thin = tmp_path / "thin"
     command = ("prune", place / "sr", "--method", "one-shot", "--m", TINY_M, "--out", thin)
     assert run(*command, "--budget", "1/2").status == 0

@@ -1,4 +1,4 @@
-"""Does every image go where its router says, and does the bill add up?"""
+"""Routing of images to branches, and the cost that it reports."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from thinlens.api import evaluate, load, runner, save
 from thinlens.dynamic.branches import Branches
 from thinlens.dynamic.nm_branches import ClassPruned, ClassPrunedConfig
 from thinlens.dynamic.routed import Routed
-from thinlens.dynamic.router import ImageRouter, fixed_branch, shuffled, by_noise_level
+from thinlens.dynamic.router import ImageRouter, by_noise_level, fixed_branch, shuffled
 from thinlens.dynamic.samples import restore_by_branches
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_size
 from thinlens.models import create
-from thinlens.report.branch_plots import read_branch_shares, draw_branch_restorations, draw_branch_shares
+from thinlens.report.branch_plots import (
+    draw_branch_restorations,
+    draw_branch_shares,
+    read_branch_shares,
+)
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.tiled import restore_image
 from thinlens.sparsity.masking import prunable_layer
@@ -36,7 +40,7 @@ BLIND = make_task("denoise", sigmas=(15.0, 25.0, 50.0))
 
 
 @pytest.mark.parametrize("classes", [[1], [0, 2, 2, 1, 0, 2, 2]])
-def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> None:
+def test_the_cost_report_is_the_sum_over_images(classes: list[int], seed: int = 3) -> None:
     module = class_pruned()
     place = iter(classes)
 
@@ -46,32 +50,32 @@ def test_the_bill_is_the_sum_over_images(classes: list[int], seed: int = 3) -> N
     router = ImageRouter(module, choose)
     with torch.no_grad():
         assert router.route(image(len(classes))) == classes
-    bill = router.cost_report()
+    report = router.cost_report()
     assert router.classes == classes
-    assert bill["shares"] == [classes.count(i) / len(classes) for i in range(3)]
-    assert bill["classifier_flops"] == 0  # nobody asked it
-    total = sum(bill["branch_flops"][index] for index in classes)
-    assert bill["mean_flops"] == pytest.approx(total / len(classes))
+    assert report["shares"] == [classes.count(i) / len(classes) for i in range(3)]
+    assert report["classifier_flops"] == 0  # it did not route
+    total = sum(report["branch_flops"][index] for index in classes)
+    assert report["mean_flops"] == pytest.approx(total / len(classes))
     again = ImageRouter(module, shuffled(classes, seed))
     with torch.no_grad():
         again.route(image(len(classes)))
     assert sorted(again.classes) == sorted(classes)
-    assert again.cost_report() == bill
+    assert again.cost_report() == report
 
 
 def test_a_noise_level_router_costs_what_table_1_prints() -> None:
-    """methods.md, 7.5: 15/25/50 to 1:4/2:4/4:4 is 58.33 %; the paper prints 50.88G, 58.3 %."""
-    network, found = create("dncnn-20"), Branches.of(BRANCHES[0])
+    """15/25/50 to 1:4/2:4/4:4 is 58.33 %; the paper prints 50.88G, 58.3 %."""
+    network, result = create("dncnn-20"), Branches.of(BRANCHES[0])
     module = ClassPruned(ClassPrunedConfig(), network)
     names = [f"model.{2 + 3 * index}" for index in range(18)]
     layers = {name: prunable_layer(network, name) for name in names}
-    module.set_ranks({k: magnitude_ranks(x.weight, x, found.m) for k, x in layers.items()})
+    module.set_ranks({k: magnitude_ranks(x.weight, x, result.m) for k, x in layers.items()})
     router = ImageRouter(module)
     router.classes += [0, 1, 2]
-    bill = router.cost_report()
+    report = router.cost_report()
     # ours keeps the ends dense (0.2 % more) and counts the classifier (0.5 %)
-    assert bill["of_base"] == pytest.approx(0.5833, abs=0.008)
-    assert bill["classifier_flops"] == 408_944_640
+    assert report["of_base"] == pytest.approx(0.5833, abs=0.008)
+    assert report["classifier_flops"] == 408_944_640
 
 
 def test_the_oracle_knows_the_noise_levels_of_training() -> None:
@@ -138,7 +142,7 @@ def test_the_engine_runs_every_branch(
 
 
 @built
-def test_a_network_that_routes_is_judged_in_the_engine(tmp_path: Path) -> None:
+def test_a_routed_network_is_evaluated_in_the_engine(tmp_path: Path) -> None:
     images(tmp_path / "clean", 3)
     network, task = class_pruned(), make_task("denoise", sigma=25.0)
     by_torch, by_engine = (
@@ -166,7 +170,7 @@ def test_a_large_image_is_one_image_whatever_its_tiles() -> None:
 SIGMAS = (15.0, 25.0, 50.0)
 
 
-def judged_at_three_levels(folder: Path, router: str = "learned") -> Evaluation:
+def evaluated_at_three_levels(folder: Path, router: str = "learned") -> Evaluation:
     if not folder.exists():
         images(folder / "clean", count=3, height=24, width=32)
         save(folder / "net", class_pruned(), model="dncnn-20", task=BLIND)
@@ -175,30 +179,30 @@ def judged_at_three_levels(folder: Path, router: str = "learned") -> Evaluation:
 
 
 def test_several_noise_levels_are_the_sum_of_each_alone(tmp_path: Path) -> None:
-    found = judged_at_three_levels(tmp_path / "all")
+    result = evaluated_at_three_levels(tmp_path / "all")
     network = load(tmp_path / "all" / "net")
     separate = [
         evaluate(network, tmp_path / "all" / "clean", task=make_task("denoise", sigma=sigma))
         for sigma in SIGMAS
     ]
-    assert [replace(x, sigma=None) for x in found.per_image] == [
+    assert [replace(x, sigma=None) for x in result.per_image] == [
         score for one in separate for score in one.per_image
     ]
-    for at, one, sigma in zip(found.per_sigma(), separate, SIGMAS, strict=True):
+    for at, one, sigma in zip(result.per_sigma(), separate, SIGMAS, strict=True):
         assert (at["sigma"], at["psnr"], at["ssim"]) == (sigma, one.psnr, one.ssim)
         assert at["shares"] == one.routing["shares"]
         assert at["mean_flops"] == pytest.approx(one.routing["mean_flops"])
-    assert found.psnr == pytest.approx(sum(one.psnr for one in separate) / 3)
-    costs = [at["mean_flops"] for at in found.per_sigma()]
-    assert found.routing["mean_flops"] == pytest.approx(sum(costs) / 3)
-    content = json.loads(json.dumps(found.as_json()))
+    assert result.psnr == pytest.approx(sum(one.psnr for one in separate) / 3)
+    costs = [at["mean_flops"] for at in result.per_sigma()]
+    assert result.routing["mean_flops"] == pytest.approx(sum(costs) / 3)
+    content = json.loads(json.dumps(result.as_json()))
     assert list(content["per_image"][0]) == ["name", "psnr", "ssim", "sigma", "branch"]
     assert [at["sigma"] for at in content["per_sigma"]] == list(SIGMAS)
 
 
 def test_the_oracle_and_chance_see_all_noise_levels(tmp_path: Path) -> None:
     learned, known, random = (
-        judged_at_three_levels(tmp_path / "all", router)
+        evaluated_at_three_levels(tmp_path / "all", router)
         for router in ("learned", "oracle", "random")
     )
     assert [score.branch for score in known.per_image] == [0] * 3 + [1] * 3 + [2] * 3
@@ -221,17 +225,19 @@ def test_only_denoising_has_noise_levels(tmp_path: Path) -> None:
         evaluate(nn.Conv2d(3, 3, 1), tmp_path, task=make_task("derain"), sigmas=SIGMAS)
 
 
-def test_a_sample_shows_every_branch_as_it_is_judged(tmp_path: Path) -> None:
-    found = judged_at_three_levels(tmp_path / "all")
+def test_branch_images_have_the_metrics_of_the_evaluation(tmp_path: Path) -> None:
+    result = evaluated_at_three_levels(tmp_path / "all")
     network, clean = load(tmp_path / "all" / "net"), tmp_path / "all" / "clean"
     assert isinstance(network.module, ClassPruned)
     shown = {
-        f"sigma {sigma:g}": restore_by_branches(network.module, make_task("denoise", sigma=sigma), clean)
+        f"sigma {sigma:g}": restore_by_branches(
+            network.module, make_task("denoise", sigma=sigma), clean
+        )
         for sigma in SIGMAS
     }
     for index, one in enumerate(shown.values()):
-        judged = found.per_image[3 * index]
-        assert (one.chosen, one.psnr[one.chosen]) == (judged.branch, judged.psnr)
+        score = result.per_image[3 * index]
+        assert (one.chosen, one.psnr[one.chosen]) == (score.branch, score.psnr)
         assert len(one.restored) == 3
     pytest.importorskip("matplotlib")
     draw_branch_restorations(tmp_path / "branches.png", shown, ["1:4", "2:4", "4:4"])
@@ -252,7 +258,7 @@ def test_shares_are_drawn_as_training_went(tmp_path: Path) -> None:
     runs = {"all losses": log, "without L_C": log}
     draw_branch_shares(tmp_path / "shares.png", runs, ["1:2", "2:2"])
     assert image_size(tmp_path / "shares.png")[1] > 600
-    with pytest.raises(UsageError, match="no course of training"):
+    with pytest.raises(UsageError, match="there is no training log to draw"):
         draw_branch_shares(tmp_path / "none.png", {"sls": []}, [])
 
 
@@ -264,7 +270,7 @@ def test_the_command_line_prunes_and_routes(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "thin", "--json")
     steps = ("--steps", 4, "--branches", "1:2,2:2")
     for words, reason in (
-        # a tiny network's classifier is dearer than the network
+        # a tiny network's classifier costs more than the network
         (("--target-cost", "90%", *steps), "the thinnest branch and the classifier alone cost"),
         ((), "classpruning wants --target-cost"),
         (("--budget", "1/2"), "wants --target-cost"),

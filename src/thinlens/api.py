@@ -84,7 +84,7 @@ def save(
 ) -> int:
     """Write a network, packed, or a bundle to the folder `path`; return the file's bytes.
 
-    `model` is its name in `list_models()`; a checkpoint holds its `model` and `task`. The folder
+    `model` is its name in `list_models()`; a checkpoint holds `model` and `task`. The folder
     changes whole or not at all. A full disk is a `RunError`.
 
     >>> module = create("dncnn-17", depth=3, width=8)
@@ -143,9 +143,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     >>> cost(pruned, (32, 32)).budget
     0.5
     """
-    module, _ = _parts(network)
     check_choice("method", method, METHODS)
-    trainer = trainer or Trainer(Settings(steps=0))
+    (module, _), trainer = _parts(network), trainer or Trainer(Settings(steps=0))
     task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
     batches = as_batches(data, task, training=trainer.settings.steps > 0)
     seed, milliseconds = trainer.settings.seed, parse_milliseconds(budget)
@@ -200,10 +199,9 @@ def train(
 def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:
     """Make a callable that maps images `[B, C, h, w]` as the network does, without its zeros.
 
-    It holds a copy of the weights, runs on `threads` threads of the CPU (torch's number by
-    default) and passes through torch.compile and torch.export. Where the C++ core was not built,
-    torch runs the network after one warning. `precision` is fp32 or bf16. Raises `UsageError` for
-    operations that the engine does not have.
+    It holds a copy of the weights, runs on `threads` CPU threads (by default torch's number) and
+    passes through torch.compile and torch.export. Without the C++ core torch runs the network after
+    a warning. `precision` is fp32 or bf16. Raises `UsageError` for operations it does not have.
 
     >>> run = compile(create("dncnn-17", depth=3, width=8).eval())
     >>> run(torch.rand(1, 1, 32, 48)).shape
@@ -373,8 +371,7 @@ def described(task: Task) -> dict[str, Any]:
 
 def runner(network: Network, engine: str) -> Runner:
     """Return the callable that runs a network: its module, or what the native engine compiled."""
-    module, _ = _parts(network)
-    make = engine_factory(engine)
+    make, (module, _) = engine_factory(engine), _parts(network)
     return module if engine == "torch" else model_of(module).runner(make)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thinlens.bench.backends import PEERS, PRECISIONS, Setting, UnavailableError
 from thinlens.bench.interleaved import Entrant
 from thinlens.engine.automatic import is_thin
-from thinlens.engine.choice import dense
+from thinlens.engine.tuner import always_dense
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest, native
 from thinlens.errors import UsageError
@@ -111,7 +111,7 @@ def _add_ours(
         found.leave_out(OURS, setting.precision, "the native engine was not built")
         return
     thin = is_thin(module)
-    variants: list[tuple[bool, Any]] = [(False, dense), *([(True, None)] if thin else [])]
+    variants: list[tuple[bool, Any]] = [(False, always_dense), *([(True, None)] if thin else [])]
     for sparse, choose in variants:
         try:
             engine = Compiled(module, setting.threads, fastest(setting.precision), choose)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import json
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 import pytest
 import torch
 from torch import nn
 
 from small_networks import RandomData, crossed
-from thinlens.cli.prune import ROUTED
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS, Pruned
-from thinlens.methods.classpruning.routed_training import Dynamic
 from thinlens.methods.nm_method import NMMethod
+from thinlens.methods.option_aliases import OPTION_ALIASES, rename_options
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
@@ -26,10 +25,10 @@ from thinlens.training.settings import Settings
 EXAMPLE = (1, 3, 16, 16)
 UNTRAINED = Settings(steps=0)
 TRAINED = Settings(steps=3, optimizer="adam", learning_rate=1e-3, warmup=0)
-SETTINGS = {"sr-ste": TRAINED, "fmp": TRAINED, "assl": TRAINED}
-"""How a method trains that has to."""
+SETTINGS = {name: TRAINED for name, method in METHODS.items() if method.NEEDS_STEPS}
+"""Training settings of the methods that prune during training."""
 
-APART = ["sls", *(name for name, method in METHODS.items() if issubclass(method, Dynamic))]
+APART = ["sls", *(name for name, method in METHODS.items() if method.ROUTED)]
 """What needs many steps, or stages of training, and gives more than masks; tests of their own."""
 
 NAMES = [name for name in METHODS if name not in APART]
@@ -37,7 +36,7 @@ NM_NAMES = [name for name in NAMES if issubclass(METHODS[name], NMMethod)]
 
 SMALL = {
     "least-squares": {"pixels": 4096},
-    **{name: {"least": 2} for name in ("filter", "fmp", "assl")},
+    **{name: {"min_channels": 2} for name in ("filter", "fmp", "assl")},
 }
 """Settings that make a method quick on small networks, or let it prune these."""
 
@@ -45,7 +44,7 @@ SMALL = {
 def pruned(name: str, model: nn.Module, budget: str, m: int = 4) -> Pruned:
     kind: dict[str, Any] = {"m": m} if name in NM_NAMES else {}
     settings = {**kind, **SMALL.get(name, {})}
-    method = METHODS[name](budget=Budget.of(budget), example=EXAMPLE, **settings)
+    method = METHODS[name](budget=Budget.parse(budget), example=EXAMPLE, **settings)
     return method.run(model, RandomData(), Trainer(SETTINGS.get(name, UNTRAINED)))
 
 
@@ -54,7 +53,7 @@ def pruned(name: str, model: nn.Module, budget: str, m: int = 4) -> Pruned:
 def test_the_budget_is_met(name: str, budget: str) -> None:
     result = pruned(name, crossed(), budget)
     assert 0.7 * Fraction(budget) < result.record["achieved"] <= Fraction(budget)
-    assert Budget.of(result.record["budget"]) == Budget.of(budget)
+    assert Budget.parse(result.record["budget"]) == Budget.parse(budget)
     assert result.record["budget_base"] in ("prunable_macs", "macs", "params")
     assert result.record["seconds"] > 0
     json.dumps(result.record)
@@ -108,5 +107,45 @@ def test_a_parametrized_network_is_refused(name: str) -> None:
         pruned(name, model, "1/2")
 
 
-def test_the_command_line_knows_which_methods_route() -> None:
-    assert list(ROUTED) == [name for name, kind in METHODS.items() if issubclass(kind, Dynamic)]
+def test_a_method_is_declared_under_its_name() -> None:
+    assert [method.NAME for method in METHODS.values()] == list(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_needs_steps_refuses_a_run_without(name: str) -> None:
+    method = METHODS[name].configure(budget=Budget.parse("1/2"), example=EXAMPLE)
+    if METHODS[name].NEEDS_STEPS:
+        with pytest.raises(UsageError, match=r"wanted a number of (steps|--steps)"):
+            method.run(crossed(), RandomData(), Trainer(UNTRAINED))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_unknown_option_is_refused_and_an_old_name_is_read(name: str) -> None:
+    kind = METHODS[name]
+    shape: dict[str, Any] = {"budget": Budget.parse("1/2"), "example": EXAMPLE}
+    with pytest.raises(UsageError, match=f"{name} has no option 'speed': wanted "):
+        kind.configure(**shape, options={"speed": 1})
+    for option in ("budget", "example"):
+        with pytest.raises(UsageError, match=f"{name} has no option '{option}'"):
+            kind.configure(**shape, options={option: 1})
+    assert kind.configure(**shape, options={"taught": 0.5}).distill_weight == 0.5
+    for old, new in OPTION_ALIASES.items():
+        if new in kind.option_names():
+            assert old not in kind.option_names()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_choice_is_checked(name: str) -> None:
+    kind = METHODS[name]
+    for option, hint in get_type_hints(kind).items():
+        if option in kind.option_names() and get_origin(hint) is Literal:
+            with pytest.raises(UsageError, match=f"{option} 'luck': wanted "):
+                kind.configure(
+                    budget=Budget.parse("1/2"), example=EXAMPLE, options={option: "luck"}
+                )
+
+
+def test_aliases_are_applied_once() -> None:
+    renamed = rename_options(dict.fromkeys(OPTION_ALIASES, 1))
+    assert list(renamed) == list(OPTION_ALIASES.values())
+    assert rename_options(renamed) == renamed

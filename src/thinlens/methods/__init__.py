@@ -1,4 +1,4 @@
-"""How are the weights that live chosen? One file a method; the table names them."""
+"""Pruning methods, by the name that `--method` takes: a file or a folder for each."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ METHODS: dict[str, type[Method]] = {
     "assl": Assl,
     "fmp": Fmp,
 }
-"""The methods by the name that `--method` takes."""
+"""Every method by its `NAME`; a third party passes an instance or adds an entry."""
 
 __all__ = ["METHODS", "Method", "Pruned"]

@@ -1,6 +1,7 @@
-"""How does a pruned weight stay exactly where it is while its neighbours train?
+"""Frozen entries: keep pruned entries of a parameter unchanged through optimizer steps.
 
-Its gradient is zero, but an optimizer's momentum moves it all the same, and the moments decay.
+The gradient of a pruned weight is zero, but an optimizer's momentum still moves it, and its
+moments decay.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ from torch.optim.optimizer import (
 
 
 @contextmanager
-def held(pruned: Mapping[Tensor, Callable[[], Tensor]]) -> Iterator[None]:
-    """While open, no optimizer changes the entries of a parameter that its function names.
+def freeze_entries(masks: Mapping[Tensor, Callable[[], Tensor]]) -> Iterator[None]:
+    """Undo, within the context, what any optimizer step does to the masked entries of parameters.
 
-    `pruned` gives for a parameter a function that returns a bool mask, True where it is pruned;
-    what the optimizer keeps per entry (moments) is held with it.
+    `masks` holds for each parameter a function that returns a bool mask, True where an entry is
+    frozen. Optimizer state of the parameter's shape (moments) is frozen at the same entries.
     """
-    before: list[tuple[Tensor, Tensor, Tensor]] = []
+    saved: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def note(optimizer: Optimizer, *_: Any) -> None:
-        for parameter, dead in pruned.items():
-            mask = dead()
+    def save(optimizer: Optimizer, *_: Any) -> None:
+        for parameter, current_mask in masks.items():
+            mask = current_mask()
             for tensor in (parameter, *optimizer.state.get(parameter, {}).values()):
                 if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                    before.append((tensor, mask, tensor[mask]))
+                    saved.append((tensor, mask, tensor[mask]))
 
     @torch.no_grad()
     def restore(*_: Any) -> None:
-        while before:
-            tensor, mask, values = before.pop()
+        while saved:
+            tensor, mask, values = saved.pop()
             tensor[mask] = values
 
-    handles = [register_optimizer_step_pre_hook(note), register_optimizer_step_post_hook(restore)]
+    handles = [register_optimizer_step_pre_hook(save), register_optimizer_step_post_hook(restore)]
     try:
         yield
     finally:

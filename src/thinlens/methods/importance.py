@@ -1,74 +1,55 @@
-"""Which of a layer's weights matter, seen on images rather than by size alone?"""
+"""Importance of weights: magnitude, activation-aware (Wanda) or second-order (OBS) scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from thinlens.errors import UsageError
+from thinlens.errors import check_choice
 from thinlens.methods.least_squares.compensation import DAMPING, damped
-from thinlens.methods.moments import Moments, MomentSums, sample
+from thinlens.methods.moments import Moments, collect
 from thinlens.sparsity.layout import PrunableModule, canonical, from_canonical
 from thinlens.sparsity.masking import prunable_layer
 
-SALIENCIES = ("magnitude", "activation", "second-order")
+Importance = Literal["magnitude", "activation", "second-order"]
+"""What weights are ranked by: abs(w), abs(w) rms(x), or the error of removing the weight."""
 
-POSITIONS = 8192
-"""Output positions of a layer that enter its statistics, at most."""
+IMPORTANCE_POSITIONS = 8192
+"""Largest number of output positions of a layer that enter its second moments."""
 
 
 @torch.no_grad()
-def saliencies(
-    network: nn.Module, names: Iterable[str], images: Tensor, kind: str
+def importance_scores(
+    network: nn.Module, names: Iterable[str], images: Tensor, kind: Importance
 ) -> Mapping[str, Tensor]:
-    """Score every weight of the named layers, shaped as the weight, on what the layers see now.
+    """Score every weight of the named layers, shaped as the weight, on the layers' current inputs.
 
-    activation: abs(w) rms(x). second-order: what removing the weight alone costs, the others
-    answering (`w^2 / [H^-1]_ii`; LeCun et al. 1990, Hassibi & Stork 1993). magnitude: no entry.
+    activation: abs(w) rms(x). second-order: the error of removing the weight alone while the
+    others are adjusted (`w^2 / [H^-1]_ii`; LeCun et al. 1990, Hassibi & Stork 1993). magnitude:
+    an empty mapping.
     """
-    if kind not in SALIENCIES:
-        raise UsageError(f"saliency {kind!r}: wanted {', '.join(SALIENCIES)}")
+    check_choice("importance", kind, get_args(Importance))
     if kind == "magnitude":
         return {}
     rule = _activation if kind == "activation" else _second_order
-    seen = _moments(network, list(names), images)
+    moments_by_name = collect(network, names, images, IMPORTANCE_POSITIONS, seed=0)
     return {
         name: rule(prunable_layer(network, name), dense_weight(network, name), moments)
-        for name, moments in seen.items()
+        for name, moments in moments_by_name.items()
     }
 
 
 def dense_weight(network: nn.Module, name: str) -> Tensor:
-    """Return a layer's weight, the one beneath if it wears a mask."""
+    """Return the weight of a layer before masking."""
     layer = prunable_layer(network, name)
     if parametrize.is_parametrized(layer, "weight"):
         weight: Tensor = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]
         return weight
     return layer.weight
-
-
-def _moments(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Moments]:
-    """Run `images` through the network in evaluation mode; nothing of it changes."""
-    sums = {name: MomentSums(prunable_layer(network, name)) for name in names}
-
-    def hook(name: str) -> Callable[..., None]:
-        def note(layer: PrunableModule, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            sums[name].add(inputs[0], sample(layer, output, POSITIONS, seed=0))
-
-        return note
-
-    handles = [prunable_layer(network, n).register_forward_hook(hook(n)) for n in names]
-    training = network.training
-    try:
-        network.eval()(images)
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    return {name: total.moments() for name, total in sums.items()}
 
 
 def _activation(layer: PrunableModule, weight: Tensor, moments: Moments) -> Tensor:
@@ -83,7 +64,7 @@ def _second_order(layer: PrunableModule, weight: Tensor, moments: Moments) -> Te
 
 
 def _spread(columns: Tensor, layer: PrunableModule, weight: Tensor) -> Tensor:
-    """Give every weight the value `[g, p]` of the input column that it multiplies."""
+    """Return, for every weight, the value `[g, p]` of the input column that it multiplies."""
     shape = canonical(weight, layer).shape  # [c_out, kh, kw, c]
     rows = columns[:, None].expand(-1, shape[0] // len(columns), -1).reshape(shape)
     return from_canonical(rows, layer).to(weight)

@@ -1,8 +1,9 @@
-"""What does a layer see, and what should it answer? Both as second moments."""
+"""Second moments of layers: collect Gram matrices of unfolded inputs and target outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +12,17 @@ from torch.nn import functional as F
 
 from thinlens.errors import RunError, UsageError
 from thinlens.sparsity.layout import PrunableModule
+from thinlens.sparsity.masking import prunable_layer
 from thinlens.training.objective import TrainingData
 
-CHUNK = 4096
-"""Positions unfolded at a time, which bounds the memory of an unfolded input."""
+UNFOLD_CHUNK = 4096
+"""Output positions unfolded at a time, which bounds the memory of an unfolded input."""
 
 
 def calibration_images(data: TrainingData, seed: int, pixels: int) -> Tensor:
-    """Stack the first inputs of epoch 0 until they hold `pixels` pixels: `[B, C, h, w]`.
+    """Stack the first inputs of epoch 0 until they have `pixels` pixels: `[B, C, h, w]`.
 
-    Inputs of different sizes are cut to the smallest height and width, at the top left.
+    Inputs of different sizes are cropped to the smallest height and width, at the top left.
     """
     images: list[Tensor] = []
     seen = 0
@@ -37,35 +39,37 @@ def calibration_images(data: TrainingData, seed: int, pixels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Sample:
-    """Output positions of one call of a layer, and what the dense network answers there."""
+    """Sampled output positions of one call of a layer, with the dense network's outputs there."""
 
     positions: Tensor
-    """int64 `[P]`: indices into the output without its channels, flattened."""
+    """int64 `[P]`: indices into the flattened batch and spatial axes of the output."""
     size: tuple[int, int]
     """Height and width of the output; (1, 1) for a linear layer."""
-    answers: Tensor
-    """float32 `[P, c_out]`: the dense network's values before the activation."""
+    targets: Tensor
+    """float32 `[P, c_out]`: the dense network's outputs before the activation."""
 
 
-def sample(layer: PrunableModule, output: Tensor, most: int, seed: int) -> Sample:
-    """Draw at most `most` output positions of `layer`, the same for the same seed."""
+def sample(layer: PrunableModule, output: Tensor, max_positions: int, seed: int) -> Sample:
+    """Draw at most `max_positions` output positions of `layer`, the same for the same seed."""
     linear = isinstance(layer, nn.Linear)
     rows = output if linear else output.permute(0, 2, 3, 1)
     count = rows.numel() // rows.shape[-1]
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(count, generator=generator)[:most] if most < count else None
-    positions = (torch.arange(count) if drawn is None else drawn).to(output.device)
+    if max_positions < count:
+        positions = torch.randperm(count, generator=generator)[:max_positions].to(output.device)
+    else:
+        positions = torch.arange(count).to(output.device)
     size = (1, 1) if linear else (output.shape[-2], output.shape[-1])
     return Sample(positions, size, rows.reshape(count, -1)[positions].float())
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of a layer's unfolded inputs X and its wanted answers Y.
+    """Second moments of a layer's unfolded inputs X and target outputs Y.
 
     The first axis is the convolution group; columns of X are in the canonical order
-    (kh, kw, c_in / groups). For a layer with a bias X and Y are centred, so the bias, which is
-    `mean_y - mean_x w`, drops out of every problem and is never penalised.
+    (kh, kw, c_in / groups). For a layer with a bias X and Y are centred: the bias, which is
+    `mean_y - mean_x w`, is eliminated from every problem and never penalised.
     """
 
     xx: Tensor
@@ -101,13 +105,13 @@ class MomentSums:
         self._yy: Tensor | float = 0.0
         self._y: Tensor | float = 0.0
 
-    def add(self, x: Tensor, wanted: Sample) -> None:
-        """Take in one call: the layer's whole input and the sampled positions' answers."""
+    def add(self, x: Tensor, sample: Sample) -> None:
+        """Add one call: the layer's whole input and the targets at sampled positions."""
         groups = _groups(self.layer)
         start = 0
-        for rows in unfolded(self.layer, x, wanted):
-            answers = wanted.answers[start : start + rows.shape[1]].double()
-            y = answers.reshape(len(answers), groups, -1).movedim(1, 0)
+        for rows in unfolded(self.layer, x, sample):
+            targets = sample.targets[start : start + rows.shape[1]].double()
+            y = targets.reshape(len(targets), groups, -1).movedim(1, 0)
             self._xx = self._xx + rows.mT @ rows
             self._xy = self._xy + rows.mT @ y
             self._x, self._y = self._x + rows.sum(1), self._y + y.sum(1)
@@ -131,20 +135,60 @@ class MomentSums:
         return Moments(xx, xy, yy - y.square(), x, y)
 
 
-def unfolded(layer: PrunableModule, x: Tensor, wanted: Sample) -> Iterator[Tensor]:
-    """Yield chunks of X, float64 `[g, P, p]`: what each sampled output position multiplies."""
+@contextmanager
+def after_calls(
+    network: nn.Module,
+    names: Iterable[str],
+    act: Callable[[str, PrunableModule, Tensor, Tensor], None],
+) -> Iterator[None]:
+    """Call `act(name, layer, input, output)` after every call of the named layers."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda layer, inputs, output: act(name, layer, inputs[0], output)
+
+    with ExitStack() as hooks:  # the handle of a torch hook removes it on exit
+        for name in names:
+            hooks.enter_context(prunable_layer(network, name).register_forward_hook(hook(name)))
+        yield
+
+
+@torch.no_grad()
+def collect(
+    network: nn.Module, names: Iterable[str], images: Tensor, max_positions: int, seed: int
+) -> dict[str, Moments]:
+    """Return the second moments of the named layers on `images`, by layer name.
+
+    The network runs once, in evaluation mode; nothing of it changes. At most `max_positions`
+    output positions of a call enter, drawn with `seed`.
+    """
+    sums = {name: MomentSums(prunable_layer(network, name)) for name in names}
+
+    def add(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
+        sums[name].add(x, sample(layer, output, max_positions, seed))
+
+    training = network.training
+    try:
+        with after_calls(network, sums, add):
+            network.eval()(images)
+    finally:
+        network.train(training)
+    return {name: total.moments() for name, total in sums.items()}
+
+
+def unfolded(layer: PrunableModule, x: Tensor, sample: Sample) -> Iterator[Tensor]:
+    """Yield chunks of X, float64 `[g, P, p]`: the input patch of each sampled output position."""
     groups = _groups(layer)
     if isinstance(layer, nn.Linear):
         rows = x.reshape(1, -1, x.shape[-1])
-        for chunk in torch.split(wanted.positions, CHUNK):
+        for chunk in torch.split(sample.positions, UNFOLD_CHUNK):
             yield rows[:, chunk].double()
         return
     x = _padded(layer, x)
     channels_last = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    # One more row of zeros is what a tap outside a transposed convolution's input reads.
+    # A last row of zeros, for taps outside a transposed convolution's input.
     table = torch.cat([channels_last, channels_last.new_zeros(1, x.shape[1])])
-    for chunk in torch.split(wanted.positions, CHUNK):
-        taps = _taps(layer, x, wanted.size, chunk)  # [P, K]
+    for chunk in torch.split(sample.positions, UNFOLD_CHUNK):
+        taps = _taps(layer, x, sample.size, chunk)  # [P, K]
         rows = table[taps].reshape(*taps.shape, groups, -1)
         yield rows.permute(2, 0, 1, 3).reshape(groups, len(chunk), -1).double()
 
@@ -152,27 +196,29 @@ def unfolded(layer: PrunableModule, x: Tensor, wanted: Sample) -> Iterator[Tenso
 def _taps(
     layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, size: tuple[int, int], positions: Tensor
 ) -> Tensor:
-    """Return, per output position and kernel offset, the row of the (padded) input it reads."""
+    """Return the row of the (padded) input for every output position and kernel offset."""
     batch, _, height, width = x.shape
     image, pixel = positions // (size[0] * size[1]), positions % (size[0] * size[1])
-    top, top_in = _reads(layer, 0, pixel // size[1], height)
-    left, left_in = _reads(layer, 1, pixel % size[1], width)
-    rows = (image[:, None, None] * height + top[:, :, None]) * width + left[:, None, :]
-    inside = top_in[:, :, None] & left_in[:, None, :]
+    y, y_valid = _coordinates(layer, 0, pixel // size[1], height)
+    x_, x_valid = _coordinates(layer, 1, pixel % size[1], width)
+    rows = (image[:, None, None] * height + y[:, :, None]) * width + x_[:, None, :]
+    inside = y_valid[:, :, None] & x_valid[:, None, :]
     return torch.where(inside, rows, batch * height * width).flatten(1)
 
 
-def _reads(
-    layer: nn.Conv2d | nn.ConvTranspose2d, axis: int, place: Tensor, length: int
+def _coordinates(
+    layer: nn.Conv2d | nn.ConvTranspose2d, axis: int, output: Tensor, length: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the input coordinates `[P, k]` read along `axis`, and whether they exist."""
+    """Return the input coordinates `[P, k]` along `axis` of output ones, and which are valid."""
     stride = int(layer.stride[axis])
-    offsets = torch.arange(layer.kernel_size[axis], device=place.device) * int(layer.dilation[axis])
+    offsets = torch.arange(layer.kernel_size[axis], device=output.device) * int(
+        layer.dilation[axis]
+    )
     if isinstance(layer, nn.Conv2d):
-        coordinates = place[:, None] * stride + offsets
+        coordinates = output[:, None] * stride + offsets
         return coordinates, torch.ones_like(coordinates, dtype=torch.bool)
     # Transposed: out = in * stride - padding + offset, so only some offsets hit an input.
-    spread = place[:, None] + int(layer.padding[axis]) - offsets
+    spread = output[:, None] + int(layer.padding[axis]) - offsets
     coordinates = spread.div(stride, rounding_mode="floor")
     return coordinates, (spread % stride == 0) & (coordinates >= 0) & (coordinates < length)
 

@@ -1,32 +1,34 @@
-"""What do all methods share that keep N of every M weights?"""
+"""N:M pruning methods: options, cost tables, plan, fine-tuning and record that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
+from thinlens.engine.latency import measure_latency_table
 from thinlens.methods.method import Method, refuse_parametrized
 from thinlens.sparsity.allocation import (
     Allocation,
-    Tables,
+    CostTables,
     allocate,
     cost_tables,
     group_sizes,
     rank_energies,
 )
-from thinlens.sparsity.latency_table import Prices
+from thinlens.sparsity.latency_table import LatencyTable
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.prunable import Layer, find_layers
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Plain, TrainingData
+from thinlens.training.objective import PlainObjective, TrainingData
 
 
 @dataclass(frozen=True)
-class Plan:
+class NMPlan:
     """N and M of every layer that is pruned."""
 
     allocation: Allocation
@@ -41,44 +43,52 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class NMMethod(Method):
-    """An N:M method: a way to choose N and the weights of every prunable layer under a budget."""
+    """A way to choose N and the kept weights of every prunable layer under a budget."""
+
+    GROUPED: ClassVar[bool] = True
 
     m: int = 32
     """Consecutive input channels in a group."""
-    policy: str = "skip"
-    """skip, pad or smaller_m: what to do where M does not divide the input channels."""
+    policy: Literal["skip", "pad", "smaller_m"] = "skip"
+    """Treatment of layers whose input channels M does not divide: skip them, pad the last group, or
+    use a smaller M."""
     keep_dense: tuple[str, ...] | None = None
-    """Layers that stay dense; None: the first convolution and those that make the image."""
-    prices: Prices | None = None
-    """Measured times that the budget is a part of; None: of multiply-adds."""
+    """Layers that stay dense; None: the first convolution and those that output the image."""
+    latency: LatencyTable | None = None
+    """Measured times of layers, if the budget is a fraction of time; None: of multiply-adds."""
 
     def shared(self) -> dict[str, Any]:
-        """Return the settings that every such method has, to make another one with."""
+        """Return the options that all N:M methods have, to configure another one alike."""
         return {field.name: getattr(self, field.name) for field in fields(NMMethod)}
 
-    def tables(self, model: nn.Module) -> Tables:
-        """Price every prunable layer of `model` at N = 0..M; `UsageError` if there is none."""
-        if self.prices is not None:
-            return self.prices.tables
+    def tables(self, model: nn.Module) -> CostTables:
+        """Return the cost of every prunable layer at N = 0..M; `UsageError` if there is none."""
+        if self.latency is not None:
+            return self.latency.tables
         return cost_tables(self.layers(model), self.m)
 
     def layers(self, model: nn.Module) -> list[Layer]:
-        """List the layers of `model`; `UsageError` if none can be pruned."""
+        """Return the layers of `model`; `UsageError` if none can be pruned."""
         layers = find_layers(
             model, self.example, m=self.m, policy=self.policy, keep_dense=self.keep_dense
         )
         refuse_parametrized(model, cost_tables(layers, self.m))
         return layers
 
-    def plan(self, model: nn.Module) -> Plan:
-        """Choose the same part N / M for every prunable layer; `UsageError` if none fits."""
+    def settle_budget(self, model: nn.Module, milliseconds: Fraction, threads: int) -> Self:
+        """Measure the layers in the engine and express the time as a fraction of theirs."""
+        latency = measure_latency_table(model, self.layers(model), self.example, threads)
+        return replace(self, budget=latency.budget(milliseconds), latency=latency)
+
+    def plan(self, model: nn.Module) -> NMPlan:
+        """Choose the same fraction N / M for every prunable layer; `UsageError` if none fits."""
         tables = self.tables(model)
         m = group_sizes(tables)
         modules = {name: prunable_layer(model, name) for name in tables}
         energies = {
             name: rank_energies(layer.weight, layer, m[name]) for name, layer in modules.items()
         }
-        return Plan(allocate(tables, energies, self.budget), m)
+        return NMPlan(allocate(tables, energies, self.budget), m)
 
     def fine_tuned(
         self,
@@ -87,21 +97,21 @@ class NMMethod(Method):
         data: TrainingData,
         trainer: Trainer,
     ) -> tuple[nn.Module, dict[str, Pattern]]:
-        """Train `module` for the trainer's steps under the chosen masks; it is plain again after.
+        """Train `module` for the trainer's steps under fixed masks; return it without masks.
 
-        Weight and gradient are multiplied by the mask, so a removed weight stays out and its
-        optimizer state stays 0.
+        Weight and gradient are multiplied by the mask, so that pruned weights stay 0 and so does
+        their optimizer state.
         """
         attach(module, patterns)
         if trainer.settings.steps:
-            trainer.fit(Plain(module, trainer.settings.loss), data)
+            trainer.fit(PlainObjective(module, trainer.settings.loss), data)
         return strip(module)
 
-    def record(self, plan: Plan) -> dict[str, Any]:
-        """Return what is remembered of a plan."""
+    def record(self, plan: NMPlan) -> dict[str, Any]:
+        """Return the provenance entries that describe a plan."""
         layers = {name: [n, plan.m[name]] for name, n in plan.n.items()}
-        common = {"layers": layers, "taught": self.taught}
-        if self.prices is None:
+        common = {"layers": layers, "distill_weight": self.distill_weight}
+        if self.latency is None:
             achieved = float(plan.allocation.achieved)
             return {
                 "budget": str(self.budget),
@@ -110,9 +120,9 @@ class NMMethod(Method):
                 **common,
             }
         return {
-            "budget": self.prices.milliseconds(int(self.budget.kept * self.prices.dense)),
+            "budget": self.latency.milliseconds(int(self.budget.kept * self.latency.dense)),
             "budget_base": "milliseconds",
-            "measured": self.prices.measured,
-            "achieved": self.prices.milliseconds(plan.allocation.cost),
+            "measured": self.latency.conditions,
+            "achieved": self.latency.milliseconds(plan.allocation.cost),
             **common,
         }

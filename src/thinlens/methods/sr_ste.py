@@ -1,8 +1,8 @@
-"""SR-STE: train under an N:M mask that is chosen anew every step, and pull pruned weights to 0.
+"""SR-STE: train under an N:M mask that is recomputed every step, with decay of pruned weights.
 
 Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch"
 (ICLR 2021): the forward pass sees `W m(W)`; the backward pass gives every weight, pruned or not,
-the gradient of that product (straight through), and pruned ones a decay towards 0.
+the gradient of that product (straight-through estimator), and pruned ones a decay towards 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,83 +20,84 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thinlens.errors import UsageError
-from thinlens.methods.nm_method import NMMethod, Plan
+from thinlens.methods.nm_method import NMMethod, NMPlan
+from thinlens.methods.reset import reset_parameters
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, Pruned
+from thinlens.sparsity.rank_mask import straight_through_mask
 from thinlens.sparsity.ranks import magnitude_ranks
-from thinlens.sparsity.straight_through import masked
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Plain, TrainingData
+from thinlens.training.objective import PlainObjective, TrainingData
 from thinlens.training.settings import Settings
-
-MODES = ("gradient", "decoupled")
-STARTS = ("dense", "scratch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SrSte(NMMethod):
-    """Keep the same part of every layer; which weights live is decided while they train."""
+    """Keep the N largest of every M at every training step, so that pruned weights can return."""
+
+    NAME: ClassVar[str] = "sr-ste"
+    NEEDS_STEPS: ClassVar[bool] = True
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"mode": "gradient", "start": "scratch", "freeze_from": 1.0},
         "plus": {},
     }
-    """The paper's, and ours: from the network as it is, with a decay that the optimizer does not
-    rescale, and a mask that stays for the last tenth."""
+    """paper: training from scratch, decay in the gradient. plus, ours: from the dense weights, with
+    a decay that the optimizer does not rescale, and masks frozen for the last tenth of the run."""
 
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
 
     decay: float = 2e-4
-    """The paper's lambda_W."""
-    mode: str = "decoupled"
-    """gradient: the decay is added to the gradient (the paper; Adam and Muon rescale it);
+    """Decay of pruned weights: the paper's lambda_W."""
+    mode: Literal["gradient", "decoupled"] = "decoupled"
+    """gradient: the decay is added to the gradient (the paper; Adam and Muon rescale it).
     decoupled: after a step, pruned weights shrink by learning rate x decay."""
-    start: str = "dense"
-    """dense: the weights that are given; scratch: fresh ones (the paper)."""
+    start: Literal["dense", "scratch"] = "dense"
+    """Initial weights: those of the dense network, or new random ones (scratch, the paper)."""
     freeze_from: float = 0.9
-    """The part of the run after which masks stay; 1: never (the paper)."""
+    """Fraction of the run after which masks are frozen; 1: never (the paper)."""
 
     def __post_init__(self) -> None:
-        for key, known in (("mode", MODES), ("start", STARTS)):
-            if getattr(self, key) not in known:
-                raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")
+        super().__post_init__()
         if not 0 <= self.decay < 1:
             raise UsageError(f"decay {self.decay}: wanted a factor from 0 to below 1")
         if not 0 <= self.freeze_from <= 1:
             raise UsageError(f"freeze_from {self.freeze_from}: wanted a part of the run, 0 to 1")
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed."""
-        began, settings = time.monotonic(), trainer.settings
-        if settings.steps < 1:
-            raise UsageError("sr-ste prunes while it trains: wanted a number of steps (--steps)")
+        """Return the pruned network; `model` is never changed."""
+        start, settings = time.monotonic(), trainer.settings
+        self.check_steps(settings)
         plan = self.plan(model)
-        thin = copy.deepcopy(model)
+        network = copy.deepcopy(model)
         if self.start == "scratch":
-            renew(thin, settings.seed)
-        objective = self.objective(thin, plan, settings)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(settings.seed)
+                reset_parameters(network, strict=True)
+        objective = self.objective(network, plan, settings)
         trainer.fit(objective, data)
-        module, patterns = strip(thin)
-        own = {key: getattr(self, key) for key in ("decay", "mode", "start", "freeze_from")}
-        record = {"settings": own, "steps": settings.steps, "seconds": time.monotonic() - began}
+        module, patterns = strip(network)
+        options = {key: getattr(self, key) for key in ("decay", "mode", "start", "freeze_from")}
+        seconds = time.monotonic() - start
+        record = {"settings": options, "steps": settings.steps, "seconds": seconds}
         return Pruned(module, patterns, {**self.record(plan), **record})
 
-    def objective(self, thin: nn.Module, plan: Plan, settings: Settings) -> SparseRefined:
-        """Give the layers of `thin` their masks; return what trains it."""
+    def objective(self, network: nn.Module, plan: NMPlan, settings: Settings) -> SrSteObjective:
+        """Attach masks to the layers of `network`; return the objective that trains it."""
         in_gradient = self.decay if self.mode == "gradient" else 0.0
         for name, n in plan.n.items():
-            layer = prunable_layer(thin, name)
-            mask = MovingMask(layer, n, plan.m[name], in_gradient)
+            layer = prunable_layer(network, name)
+            mask = DynamicMask(layer, n, plan.m[name], in_gradient)
             parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
-        return SparseRefined(thin, self, settings)
+        return SrSteObjective(network, self, settings)
 
 
-class MovingMask(nn.Module):
-    """A parametrization that keeps the N largest of every M, whichever these are now."""
+class DynamicMask(nn.Module):
+    """A parametrization that keeps the currently N largest of every M weights."""
 
     mask: Tensor
-    """bool, shaped as the weight: the mask of the newest forward pass."""
+    """bool, shaped as the weight: the mask of the latest forward pass."""
 
     def __init__(self, layer: PrunableModule, n: int, m: int, decay: float) -> None:
         super().__init__()
@@ -104,36 +105,36 @@ class MovingMask(nn.Module):
         self.register_buffer("mask", torch.ones_like(layer.weight, dtype=torch.bool))
         self._ranked = partial(magnitude_ranks, module=layer, m=m)
 
-    def move(self, weight: Tensor) -> None:
-        """Let the N largest of every M live, unless the mask is frozen."""
+    def update(self, weight: Tensor) -> None:
+        """Recompute the mask from `weight`, unless it is frozen."""
         if not self.frozen:
             self.mask.copy_(self._ranked(weight) <= self.n)
 
     def forward(self, weight: Tensor) -> Tensor:
-        self.move(weight)
-        return masked(weight, self.mask.clone(), self.decay)
+        self.update(weight)
+        return straight_through_mask(weight, self.mask.clone(), self.decay)
 
     def pattern(self) -> Pattern:
-        """The pattern of the newest forward pass."""
+        """Return the pattern of the latest forward pass."""
         return Pattern(self.mask.clone(), self.n, self.m)
 
 
-class SparseRefined(Plain):
-    """Train under moving masks, shrink pruned weights, and freeze the masks in time."""
+class SrSteObjective(PlainObjective):
+    """Train under dynamic masks, decay pruned weights, and freeze the masks near the end."""
 
     def __init__(self, module: nn.Module, method: SrSte, settings: Settings) -> None:
         super().__init__(module, settings.loss)
         self._settings = settings
         self._decay = method.decay if method.mode == "decoupled" else 0.0
-        self._last_move = round(method.freeze_from * settings.steps)
+        self._freeze_step = round(method.freeze_from * settings.steps)
 
     def after_step(self, step: int) -> None:
         if self._decay:
-            rate = self._settings.learning_rate * self._settings.rate(step - 1)
+            rate = self._settings.learning_rate * self._settings.lr_factor(step - 1)
             with torch.no_grad():
                 for weight, mask in self._masked():
                     weight.sub_(rate * self._decay * ~mask.mask * weight)
-        if step >= self._last_move:
+        if step >= self._freeze_step:
             self._freeze()
 
     def finish(self) -> None:
@@ -147,27 +148,12 @@ class SparseRefined(Plain):
             mask.frozen = state["frozen"]
 
     def _freeze(self) -> None:
-        """Let the masks be those of the weights as they are now."""
+        """Recompute the masks once more and freeze them."""
         for weight, mask in self._masked():
-            mask.move(weight)
+            mask.update(weight)
             mask.frozen = True
 
-    def _masked(self) -> list[tuple[Tensor, MovingMask]]:
-        """Return every masked weight as it is underneath, and its mask."""
-        worn = [x for x in self.module.modules() if isinstance(x, ParametrizationList)]
-        return [(x.original, x[0]) for x in worn if isinstance(x[0], MovingMask)]
-
-
-def renew(module: nn.Module, seed: int) -> None:
-    """Give every layer fresh weights and statistics, as its own type makes them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, layer in module.named_modules():
-            reset = getattr(layer, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif next(layer.parameters(recurse=False), None) is not None:
-                raise UsageError(
-                    f"{name or 'the network'} is a {type(layer).__name__} that cannot make fresh "
-                    "weights (reset_parameters): wanted the dense start"
-                )
+    def _masked(self) -> list[tuple[Tensor, DynamicMask]]:
+        """Return the weight before masking and the mask of every pruned layer."""
+        parametrized = [x for x in self.module.modules() if isinstance(x, ParametrizationList)]
+        return [(x.original, x[0]) for x in parametrized if isinstance(x[0], DynamicMask)]

@@ -1,4 +1,4 @@
-"""In which order do the channels of a network leave it?"""
+"""Pruning order of channels: by filter norm of coupled channels, at equal ratios in all layers."""
 
 from __future__ import annotations
 
@@ -9,104 +9,116 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from thinlens.sparsity.channels import Channels
-from thinlens.sparsity.ties import Ties
+from thinlens.sparsity.channels import CoupledChannels
+from thinlens.sparsity.union_find import UnionFind
 
 
 @dataclass(frozen=True, order=True)
-class Leaver:
-    """A label whose channels may leave, sorted by when they do."""
+class PrunableChannel:
+    """A channel that can be pruned, in every layer to which it is coupled; sorted by order."""
 
-    gone: Fraction
-    """The part of its family that has left when it has."""
-    family: int
-    label: int
+    pruned_fraction: Fraction
+    """The fraction of its coupled group that is pruned once it is."""
+    group: int
+    """The smallest channel id of its coupled group."""
+    channel_id: int
 
 
-def leaving_order(
-    model: nn.Module, channels: Channels, least: int, scores: Mapping[int, float] | None = None
-) -> list[Leaver]:
-    """Sort the labels that may leave: all layers get narrower alike, the least `scores` first
-    (by default those of the smallest filters).
+def pruning_order(
+    model: nn.Module,
+    channels: CoupledChannels,
+    min_channels: int,
+    scores: Mapping[int, float] | None = None,
+) -> list[PrunableChannel]:
+    """Sort the prunable channels: equal ratios in all layers, the lowest `scores` first (by
+    default the L1 norms of filters).
 
-    Every layer keeps `least` channels, or all if it has fewer. Labels compete within a family:
-    those that lie on one layer's outputs, or on outputs that are tied to these.
+    Every layer keeps `min_channels` channels, or all if it has fewer. Channels compete within a
+    coupled group: the output channels of one layer and of layers that share channels with it.
     """
-    scores = magnitudes(model, channels) if scores is None else scores
-    leavers = []
-    for family in families(channels):
-        ranked = sorted(family, key=lambda label: (-scores[label], label))
-        staying = fewest(ranked, limits(family, channels, least))
+    scores = filter_norms(model, channels) if scores is None else scores
+    order = []
+    for group in coupled_groups(channels):
+        ranked = sorted(group, key=lambda channel: (-scores[channel], channel))
+        kept = min_kept(ranked, keep_limits(group, channels, min_channels))
         size = len(ranked)
-        leavers += [
-            Leaver(Fraction(size - place, size), family[0], ranked[place])
-            for place in range(staying, size)
+        order += [
+            PrunableChannel(Fraction(size - rank, size), group[0], ranked[rank])
+            for rank in range(kept, size)
         ]
-    return sorted(leavers)
+    return sorted(order)
 
 
-def magnitudes(model: nn.Module, channels: Channels, order: int = 1) -> dict[int, float]:
-    """Sum the norms of all filters that make a label's channels (1: of absolute weights)."""
+def filter_norms(model: nn.Module, channels: CoupledChannels, order: int = 1) -> dict[int, float]:
+    """Return, by channel id, the summed norms (L1 for `order` 1) of the filters that output it."""
     weights = dict(model.named_parameters())
     scores: dict[int, float] = {}
-    for name, axis in channels.producers.items():
-        labels = channels.axes[name][axis]
-        assert labels is not None  # a producer's axis is always labelled
+    for name, axis in channels.output_axes.items():
+        ids = output_ids(channels, name)
         filters = weights[name].detach().double().movedim(axis, 0).flatten(1)
         norms = torch.linalg.vector_norm(filters, order, dim=1)
-        for label, value in zip(labels.tolist(), norms.tolist(), strict=True):
-            scores[label] = scores.get(label, 0.0) + value
+        for channel, value in zip(ids.tolist(), norms.tolist(), strict=True):
+            scores[channel] = scores.get(channel, 0.0) + value
     return scores
 
 
-def families(channels: Channels) -> list[list[int]]:
-    """Return the labels that may leave, by family, in the order that layers run."""
-    made = [_living(channels.axes[name][axis]) for name, axis in channels.producers.items()]
-    kin = Ties()
-    kin.fresh(max((int(labels.max()) for labels in made if labels.numel()), default=0))
-    for labels in made:
-        if labels.numel():
-            kin.tie(labels, labels[:1])
-    found: dict[int, list[int]] = {}
-    for labels in made:
-        for label, root in zip(labels.tolist(), kin.roots(labels).tolist(), strict=True):
-            found.setdefault(root, []).append(label)
-    return [sorted(set(family)) for family in found.values()]
+def output_ids(channels: CoupledChannels, name: str) -> Tensor:
+    """Return the channel ids of the filters of the weight called `name`."""
+    ids = channels.axes[name][channels.output_axes[name]]
+    assert ids is not None  # an output axis always has channel ids
+    return ids
 
 
-Limit = tuple[tuple[int, ...], int]
-"""The labels of a family that lie along one axis, and how many of these entries must stay."""
+def coupled_groups(channels: CoupledChannels) -> list[list[int]]:
+    """Return the prunable channel ids by coupled group, in the order that layers run."""
+    outputs = [_prunable(output_ids(channels, name)) for name in channels.output_axes]
+    union_find = UnionFind()
+    union_find.add(max((int(ids.max()) for ids in outputs if ids.numel()), default=0))
+    for ids in outputs:
+        if ids.numel():
+            union_find.union(ids, ids[:1])
+    groups: dict[int, list[int]] = {}
+    for ids in outputs:
+        for channel, root in zip(ids.tolist(), union_find.find(ids).tolist(), strict=True):
+            groups.setdefault(root, []).append(channel)
+    return [sorted(set(group)) for group in groups.values()]
 
 
-def limits(family: Iterable[int], channels: Channels, least: int) -> list[Limit]:
-    """Say what must stay of a family so that no axis keeps under `least` entries."""
-    members = set(family)
-    found: dict[Limit, None] = {}
+KeepLimit = tuple[tuple[int, ...], int]
+"""The channel ids of a coupled group along one axis, and the least number of them to keep."""
+
+
+def keep_limits(
+    group: Iterable[int], channels: CoupledChannels, min_channels: int
+) -> list[KeepLimit]:
+    """Return the limits within a group so that every axis keeps `min_channels` entries."""
+    members = set(group)
+    limits: dict[KeepLimit, None] = {}
     for axes in channels.axes.values():
-        for labels in axes:
-            if labels is None:
+        for ids in axes:
+            if ids is None:
                 continue
-            own = tuple(label for label in labels.tolist() if label in members)
-            wanted = min(least - (labels.numel() - len(own)), len(own))
-            if wanted > 0:
-                found[own, wanted] = None
-    return list(found)
+            entries = tuple(channel for channel in ids.tolist() if channel in members)
+            count = min(min_channels - (ids.numel() - len(entries)), len(entries))
+            if count > 0:
+                limits[entries, count] = None
+    return list(limits)
 
 
-def fewest(ranked: Sequence[int], limits: Iterable[Limit]) -> int:
-    """Return how many of the best labels must stay; `ranked` is their family, the best first."""
-    rank = {label: place for place, label in enumerate(ranked)}
-    places = (sorted(rank[label] for label in own)[wanted - 1] for own, wanted in limits)
-    return max(places, default=-1) + 1
+def min_kept(ranked: Sequence[int], limits: Iterable[KeepLimit]) -> int:
+    """Return the least number of best channels that meets all limits; `ranked` is best first."""
+    ranks = {channel: rank for rank, channel in enumerate(ranked)}
+    last = (sorted(ranks[channel] for channel in entries)[count - 1] for entries, count in limits)
+    return max(last, default=-1) + 1
 
 
-def obstacles(channels: Channels, least: int) -> str:
-    """Say what keeps channels from leaving, to end a sentence."""
-    mixed = f", and {', '.join(channels.obstacles)} all they see" if channels.obstacles else ""
-    return f" (every layer keeps {least} channels{mixed})"
+def unprunable_reason(channels: CoupledChannels, min_channels: int) -> str:
+    """Return, for the end of an error message, why no more channels can be pruned."""
+    operations = ", ".join(repr(name) for name in channels.unprunable_ops)
+    blocked = f"; channels feeding {operations} cannot be pruned" if operations else ""
+    return f" (at least {min_channels} channels stay per layer{blocked})"
 
 
-def _living(labels: Tensor | None) -> Tensor:
-    assert labels is not None  # a producer's axis is always labelled
-    alive: Tensor = torch.unique(labels[labels != 0])
-    return alive
+def _prunable(ids: Tensor) -> Tensor:
+    prunable: Tensor = torch.unique(ids[ids != 0])
+    return prunable

@@ -1,4 +1,4 @@
-"""How much error is one unit of cost worth, so that routing costs what was asked for?
+"""Exchange rate between error and cost that meets a target mean cost of routing.
 
 At the fixed point of ClassPruning's stage 3 an image goes to the branch of least
 `w1 error + w3 cost`, so that w3 / w1 is an exchange rate between the two.
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 
-NUDGE = 1e-9
-"""Relative: at a rate where two branches are equally good, rounding must not prefer the dearer."""
+TIE_TOLERANCE = 1e-9
+"""Relative margin: where two branches are equally good, rounding must not select the expensive
+one."""
 
 
-def best_branches(errors: Tensor, prices: Sequence[float], rate: float) -> Tensor:
+def best_branches(errors: Tensor, branch_costs: Sequence[float], rate: float) -> Tensor:
     """Return the branch of least `error + rate x price` for every image, `[K, L]` to `[K]`."""
-    return (errors.double() + rate * torch.tensor(prices, dtype=torch.float64)).argmin(dim=1)
+    return (errors.double() + rate * torch.tensor(branch_costs, dtype=torch.float64)).argmin(dim=1)
 
 
 def check_target(costs: Sequence[float], target: float) -> None:
@@ -32,20 +33,20 @@ def check_target(costs: Sequence[float], target: float) -> None:
 
 
 def exchange_rate(
-    errors: Tensor, prices: Sequence[float], costs: Sequence[float], target: float
+    errors: Tensor, branch_costs: Sequence[float], costs: Sequence[float], target: float
 ) -> float:
     """Return the least rate at which the best branches cost at most `target` on average.
 
-    `errors` are measured, image by branch `[K, L]`; `prices` (C of equation 5) and `costs` rise
-    from branch to branch. Raises `UsageError` if even the cheapest branch costs more.
+    `errors` are measured, image by branch `[K, L]`; `branch_costs` (C of equation 5) and `costs`
+    increase from branch to branch. Raises `UsageError` if even the cheapest branch costs more.
     """
     check_target(costs, target)
     cost = torch.tensor(costs, dtype=torch.float64)
 
     def mean_cost(rate: float) -> float:
-        return float(cost[best_branches(errors, prices, rate)].mean())
+        return float(cost[best_branches(errors, branch_costs, rate)].mean())
 
-    rates = [0.0, *_turning_points(errors.double(), prices)]
+    rates = [0.0, *_turning_points(errors.double(), branch_costs)]
     low, high = 0, len(rates) - 1  # the cost falls as the rate rises
     while low < high:
         middle = (low + high) // 2
@@ -53,13 +54,13 @@ def exchange_rate(
     return rates[low]
 
 
-def _turning_points(errors: Tensor, prices: Sequence[float]) -> list[float]:
-    """Return the rates above 0, rising, at which an image begins to prefer a cheaper branch."""
-    found = [
-        (errors[:, cheap] - errors[:, dear]) / (prices[dear] - prices[cheap])
-        for dear in range(len(prices))
-        for cheap in range(dear)
+def _turning_points(errors: Tensor, branch_costs: Sequence[float]) -> list[float]:
+    """Return, ascending, the rates above 0 at which a cheaper branch becomes better."""
+    ratios = [
+        (errors[:, cheap] - errors[:, expensive]) / (branch_costs[expensive] - branch_costs[cheap])
+        for expensive in range(len(branch_costs))
+        for cheap in range(expensive)
     ]
-    points = torch.cat(found)
+    points = torch.cat(ratios)
     rising = sorted(set(points[points > 0].tolist()))
-    return [rate * (1 + NUDGE) for rate in rising]
+    return [rate * (1 + TIE_TOLERANCE) for rate in rising]

@@ -1,4 +1,4 @@
-"""How hard is an image to restore, told from its degradation alone?
+"""Pseudo labels of difficulty, from the variance of an image's degradation.
 
 ClassPruning (Zhou et al., 2022), equations 2 and 3.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from thinlens.errors import UsageError
 from thinlens.training.objective import TrainingData
 
-SMALLEST_VARIANCE = 1e-10
-"""Images that are degraded by less are skipped: their degradation cannot be scaled."""
+MIN_VARIANCE = 1e-10
+"""Images whose degradation has less variance are skipped: it cannot be scaled."""
 
-BATCHES = 100
-"""Batches on which the classes' variances are measured."""
+VARIANCE_BATCHES = 100
+"""Number of batches on which the classes' variances are measured."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Difficulty:
     def labelled(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return every image in every class, `[L B', C, h, w]`, and the classes, `[L B']`.
 
-        `R_i = R sqrt(v_i / Var(R))` and `y_i = x + R_i`, not clipped; B' leaves out the images
-        that are not degraded.
+        `R_i = R sqrt(v_i / Var(R))` and `y_i = x + R_i`, not clipped; B' excludes the images
+        without degradation.
         """
         variance = residual_variances(image, target)
-        usable = variance >= SMALLEST_VARIANCE
+        usable = variance >= MIN_VARIANCE
         residual, clean = (image - target)[usable], target[usable]
         unit = residual / variance[usable].sqrt()[:, None, None, None]
         degraded = [clean + unit * level**0.5 for level in self.variances]
@@ -51,17 +51,21 @@ def residual_variances(image: Tensor, target: Tensor) -> Tensor:
     return (image - target).flatten(1).var(dim=1, correction=0)
 
 
-def measure(data: TrainingData, seed: int, classes: int, batches: int = BATCHES) -> Difficulty:
-    """Split training images into `classes` equal parts by the variance of their degradation.
+def measure_difficulty(
+    data: TrainingData, seed: int, classes: int, batches: int = VARIANCE_BATCHES
+) -> Difficulty:
+    """Split training images into `classes` equal classes by the variance of their degradation.
 
-    A class's variance is its part's median. Raises `UsageError` where a class would be empty.
+    The variance of a class is its median. Raises `UsageError` where a class would be empty.
     """
-    found = torch.cat([residual_variances(*data.batch(seed, 0, step)) for step in range(batches)])
-    usable = found[found >= SMALLEST_VARIANCE].sort().values
+    variances = torch.cat(
+        [residual_variances(*data.batch(seed, 0, step)) for step in range(batches)]
+    )
+    usable = variances[variances >= MIN_VARIANCE].sort().values
     if len(usable) < classes:
         raise UsageError(
-            f"{len(usable)} of {len(found)} training images differ from their targets: wanted at "
-            f"least one for each of {classes} classes of difficulty"
+            f"{len(usable)} of {len(variances)} training images differ from their targets: wanted "
+            f"at least one for each of {classes} classes of difficulty"
         )
-    parts = usable.tensor_split(classes)
-    return Difficulty(tuple(float(part.median()) for part in parts))
+    split = usable.tensor_split(classes)
+    return Difficulty(tuple(float(one.median()) for one in split))

@@ -1,4 +1,4 @@
-"""How does the small network come out of a hypernetwork, and what has left? (FMP)"""
+"""Extraction in FMP: the pruned network from the hypernetwork, and the cost that was removed."""
 
 from __future__ import annotations
 
@@ -7,51 +7,56 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from thinlens.errors import RunError
-from thinlens.methods.channels.filter import check_same, masked, tensors_of, without
+from thinlens.methods.channels.filter import (
+    check_equivalent,
+    named_tensors,
+    remove_channels,
+    zero_channels,
+)
 from thinlens.methods.fmp.hypernetwork import Hypernetwork
-from thinlens.methods.fmp.selection import Landing
+from thinlens.methods.fmp.selection import Selection
 from thinlens.sparsity.channel_cost import ChannelCost
-from thinlens.sparsity.channels import Channels
+from thinlens.sparsity.channels import CoupledChannels
 from thinlens.sparsity.pattern import Pattern
 
-TOLERANCE = 1e-5
-"""By how much, in parts of the largest output, the extracted network may differ in float64."""
+FLOAT64_TOLERANCE = 1e-5
+"""Largest difference of the extracted network in float64, relative to the largest output."""
 
 
-def extracted(
+def extract(
     module: Hypernetwork,
-    channels: Channels,
-    landing: Landing,
+    channels: CoupledChannels,
+    selection: Selection,
     m: int | None,
     example: Sequence[int],
 ) -> tuple[nn.Module, dict[str, Pattern]]:
-    """Return the small network of the living channels, with zeros at dead weights, and the masks.
+    """Return the network of the remaining channels, with zeros at pruned weights, and the masks.
 
-    It equals the hypernetwork's network in which the dead are 0; that is computed, in float64.
-    `m` is the group size of the layers that are N:M.
+    It equals the hypernetwork's network with pruned weights 0, which is checked in float64. `m`
+    is the group size of N:M layers.
     """
-    full = blanked(module, landing)
-    thin = without(full, channels, landing.dead)
+    full = masked_network(module, selection)
+    smaller = remove_channels(full, channels, selection.pruned)
     exact = full.double()
-    check_same(
-        without(exact, channels, landing.dead),
-        masked(exact, channels, landing.dead),
+    check_equivalent(
+        remove_channels(exact, channels, selection.pruned),
+        zero_channels(exact, channels, selection.pruned),
         example,
-        TOLERANCE,
+        FLOAT64_TOLERANCE,
     )
-    left = _living(full, channels, landing)
+    remaining = _remaining_masks(full, channels, selection)
     patterns = {}
-    for name, n in landing.n.items():
-        mask = left[name].to(full.get_parameter(f"{name}.weight").device)
+    for name, n in selection.n.items():
+        mask = remaining[name].to(full.get_parameter(f"{name}.weight").device)
         if not mask.all():
             patterns[name] = Pattern(mask, n, None if n is None else m)
-    return thin, patterns
+    return smaller, patterns
 
 
-def blanked(module: Hypernetwork, landing: Landing) -> nn.Module:
-    """Return the network of full size that the hypernetwork makes, with zeros at dead weights."""
+def masked_network(module: Hypernetwork, selection: Selection) -> nn.Module:
+    """Return the generated network of full size, with zeros at pruned weights."""
     full = module.plain()
-    for name, mask in landing.masks.items():
+    for name, mask in selection.masks.items():
         weight = full.get_parameter(f"{name}.weight")
         if not weight.isfinite().all():
             raise RunError(f"the hypernetwork made a weight of layer {name!r} that is not finite")
@@ -59,28 +64,36 @@ def blanked(module: Hypernetwork, landing: Landing) -> nn.Module:
     return full
 
 
-def removed_parts(
-    model: nn.Module, channels: Channels, landing: Landing, example: Sequence[int]
+def removed_cost(
+    model: nn.Module, channels: CoupledChannels, selection: Selection, example: Sequence[int]
 ) -> dict[str, dict[str, float]]:
-    """Return what channels and weights took and what is left, in both metrics, as Table 3 has it:
-    the three make 1."""
-    prices = ChannelCost(model, example, channels)
-    dead = {name: int((~x).sum()) for name, x in _living(model, channels, landing).items()}
-    parts = {}
-    for metric, price in (("macs", prices.macs), ("params", prices.params)):
-        whole, left = price(), price(landing.dead)
-        uses = prices.uses if metric == "macs" else dict.fromkeys(prices.uses, 1)
-        weights = sum(count * uses[f"{name}.weight"] for name, count in dead.items())
-        parts[metric] = {
-            "channels": (whole - left) / whole,
+    """Return the fractions of both costs that channels and weights removed and that remain, as in
+    Table 3: they add up to 1."""
+    channel_cost = ChannelCost(model, example, channels)
+    pruned = {
+        name: int((~x).sum()) for name, x in _remaining_masks(model, channels, selection).items()
+    }
+    fractions = {}
+    for metric, cost in (("macs", channel_cost.macs), ("params", channel_cost.params)):
+        whole, remaining = cost(), cost(selection.pruned)
+        uses = (
+            channel_cost.macs_per_weight
+            if metric == "macs"
+            else dict.fromkeys(channel_cost.macs_per_weight, 1)
+        )
+        weights = sum(count * uses[f"{name}.weight"] for name, count in pruned.items())
+        fractions[metric] = {
+            "channels": (whole - remaining) / whole,
             "weights": weights / whole,
-            "left": (left - weights) / whole,
+            "left": (remaining - weights) / whole,
         }
-    return parts
+    return fractions
 
 
-def _living(model: nn.Module, channels: Channels, landing: Landing) -> dict[str, Tensor]:
-    """Return the masks of the layers as the living channels have them."""
-    masks = {f"{name}.weight": mask for name, mask in landing.masks.items()}
-    cut = channels.cut({**tensors_of(model), **masks}, landing.dead)
-    return {name: cut[f"{name}.weight"] for name in landing.masks}
+def _remaining_masks(
+    model: nn.Module, channels: CoupledChannels, selection: Selection
+) -> dict[str, Tensor]:
+    """Return the masks of the layers in the remaining channels."""
+    masks = {f"{name}.weight": mask for name, mask in selection.masks.items()}
+    remaining = channels.prune_tensors({**named_tensors(model), **masks}, selection.pruned)
+    return {name: remaining[f"{name}.weight"] for name in selection.masks}

@@ -1,4 +1,4 @@
-"""Which weights of a layer die as one, and in which order, by their indicators? (FMP)"""
+"""Granularity of weight pruning in FMP: the weights of a layer as groups pruned as one."""
 
 from __future__ import annotations
 
@@ -11,65 +11,70 @@ from thinlens.sparsity.layout import PrunableModule, canonical, in_groups
 from thinlens.sparsity.ranks import ranks
 
 
-class Weights:
-    """The weights of one layer as pieces: single weights, whole kernels, or, in N:M, the i-th
-    largest of every group of M, so that N is the number of living pieces.
+class WeightGroups:
+    """The weights of one layer as weight groups: single weights, whole kernels, or, in N:M, the
+    i-th largest of every M consecutive weights, so that N is the number of kept weight groups.
 
-    The least pieces always live: a part of a layer, or N = 1.
+    A minimum is always kept: a fraction of a layer, or N = 1.
     """
 
-    def __init__(self, layer: PrunableModule, uses: int, m: int | None, least: float) -> None:
-        self._layer, self._uses, self._m, self._least = layer, uses, m, least
+    def __init__(
+        self, layer: PrunableModule, uses: int, m: int | None, min_fraction: float
+    ) -> None:
+        self._layer, self._uses, self._m, self._min_fraction = layer, uses, m, min_fraction
         self.shape = layer.weight.shape
 
     @property
     def m(self) -> int | None:
-        """Consecutive living input channels in a group; None where weights die one by one."""
+        """Consecutive remaining input channels in a group; None if weights are no N:M groups."""
         return self._m
 
-    def pieces(self, indicator: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value of every piece of the living channels, and what it costs (integers).
+    def groups(self, indicator: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the magnitude of every group in the remaining channels, and its integer cost.
 
-        Of equal values the first dies first.
+        Of equal magnitudes the first is pruned first.
         """
-        left = _cut(indicator, rows, columns)
+        remaining = _select(indicator, rows, columns)
         if self._m is None:
             weights = self.shape.numel() // indicator.numel()
-            values, cost = left.flatten(), torch.tensor(weights * self._uses, device=left.device)
+            values, cost = (
+                remaining.flatten(),
+                torch.tensor(weights * self._uses, device=remaining.device),
+            )
             return values, cost.expand(len(values))
-        groups = in_groups(canonical(left, self._layer), self._m, fill=-torch.inf)
+        groups = in_groups(canonical(remaining, self._layer), self._m, fill=-torch.inf)
         groups = groups.sort(dim=1, descending=True).values
-        there = groups.isfinite()  # a last group may be short
-        counts = there.sum(0)
-        means = groups.where(there, torch.zeros_like(groups)).sum(0) / counts.clamp_min(1)
+        valid = groups.isfinite()  # a last group may be short
+        counts = valid.sum(0)
+        means = groups.where(valid, torch.zeros_like(groups)).sum(0) / counts.clamp_min(1)
         return means.cummin(0).values.flip(0), (counts * self._uses).flip(0)
 
-    def dead(self, values: Tensor, threshold: float) -> Tensor:
-        """Tell which pieces are under a threshold; those that always live are not."""
-        dead = values < threshold
-        least = self.least(values.numel())
-        if values.numel() - int(dead.sum()) < least:
-            dead[values.argsort(stable=True)[-least:]] = False
-        return dead
+    def below(self, values: Tensor, threshold: float) -> Tensor:
+        """Return the mask of the groups below a threshold, without those that are always kept."""
+        pruned = values < threshold
+        minimum = self.min_kept(values.numel())
+        if values.numel() - int(pruned.sum()) < minimum:
+            pruned[values.argsort(stable=True)[-minimum:]] = False
+        return pruned
 
-    def least(self, pieces: int) -> int:
-        """Return how many of so many pieces always live."""
-        return 1 if self._m is not None else max(1, ceil(self._least * pieces))
+    def min_kept(self, count: int) -> int:
+        """Return how many of `count` groups are always kept."""
+        return 1 if self._m is not None else max(1, ceil(self._min_fraction * count))
 
-    def mask(self, indicator: Tensor, rows: Tensor, columns: Tensor, dead: Tensor) -> Tensor:
-        """Return bool of the whole weight's shape: what lives once these pieces are dead."""
-        left = _cut(indicator, rows, columns)
+    def mask(self, indicator: Tensor, rows: Tensor, columns: Tensor, pruned: Tensor) -> Tensor:
+        """Return bool, shaped as the whole weight: what is kept when these groups are pruned."""
+        remaining = _select(indicator, rows, columns)
         if self._m is None:
-            living = (~dead).view(left.shape)
+            kept = (~pruned).view(remaining.shape)
         else:
-            living = ranks(left, self._layer, self._m) <= int((~dead).sum())
+            kept = ranks(remaining, self._layer, self._m) <= int((~pruned).sum())
         mask = torch.zeros(self.shape, dtype=torch.bool, device=indicator.device)
-        mask[rows[:, None], columns] = living.expand(len(rows), len(columns), *self.shape[2:])
+        mask[rows[:, None], columns] = kept.expand(len(rows), len(columns), *self.shape[2:])
         return mask
 
 
-def _cut(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return what living channels have of a tensor whose first two axes are channels."""
+def _select(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the remaining channels of a tensor whose first two axes are channels."""
     if len(rows) < values.shape[0]:
         values = values.index_select(0, rows)
     return values.index_select(1, columns) if len(columns) < values.shape[1] else values

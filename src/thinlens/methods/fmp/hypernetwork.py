@@ -1,10 +1,9 @@
-"""How are a network's weights made from channel vectors and weight indicators? (FMP)
+"""Hypernetwork of FMP: generate a network's weights from channel vectors and weight indicators.
 
-FMP's supplement says what it has: a hypernetwork, channel vectors, weight indicators, no
+FMP's supplement names its components: a hypernetwork, channel vectors, weight indicators, no
 pretrained network. How they compute is reconstructed: the hypernetwork is that of DHP (Li et al.,
-ECCV 2020), which FMP extends, and the indicator multiplies the weights that it makes. Which
-channels share an entry of a vector is not designed by hand but found in the network
-(`sparsity.channels`).
+ECCV 2020), which FMP extends, and the indicator multiplies the generated weights. Which channels
+share an entry of a vector is traced in the network (`sparsity.channels`), not designed by hand.
 """
 
 from __future__ import annotations
@@ -13,61 +12,66 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from thinlens.errors import UsageError
-from thinlens.methods.channels.order import families, magnitudes
-from thinlens.sparsity.channels import Channels
+from thinlens.errors import UsageError, check_choice
+from thinlens.methods.channels.order import coupled_groups, filter_norms
+from thinlens.methods.reset import reset_parameters
+from thinlens.sparsity.channels import CoupledChannels
 from thinlens.sparsity.prunable import Layer
 
-STARTS = ("fresh", "weights")
-INDICATORS = ("weight", "kernel", "nm")
+HypernetworkStart = Literal["fresh", "weights"]
+"""Initial weights: random, or those of the dense network."""
 
-SMALLEST = 0.05
-"""Entries and indicators that stand for small weights begin no nearer to 0, in parts of the mean
-square: the maps make up for it."""
+Indicator = Literal["weight", "kernel", "nm"]
+"""What has an indicator: every weight (nm too), or every kernel, a pair of channels."""
+
+MIN_MAGNITUDE = 0.05
+"""Lower bound on initial magnitudes of entries and indicators, relative to the RMS; the maps
+compensate."""
 
 
 @dataclass(frozen=True)
-class Form:
-    """What a hypernetwork is like."""
+class HypernetworkConfig:
+    """Initialisation and granularity of a hypernetwork."""
 
-    start: str = "fresh"
-    """fresh: from nothing, as FMP. weights: it makes the weights of the given network at first."""
-    indicator: str = "weight"
-    """What has an indicator of its own: weight (nm too), or kernel, a pair of channels."""
+    start: HypernetworkStart = "fresh"
+    """fresh: random, as FMP. weights: it generates the weights of the dense network at first."""
+    indicator: Indicator = "weight"
     embedding: int = 8
     """Length of the vector between DHP's two maps (8 there; FMP's is not known)."""
     checkpointed: bool = False
-    """Compute weights again in the backward pass in place of remembering how they were made."""
+    """Recompute the generation of weights in the backward pass (gradient checkpointing)."""
 
     def __post_init__(self) -> None:
-        for key, known in (("start", STARTS), ("indicator", INDICATORS)):
-            if getattr(self, key) not in known:
-                raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")
+        check_choice("start", self.start, get_args(HypernetworkStart))
+        check_choice("indicator", self.indicator, get_args(Indicator))
         if self.embedding < 1:
             raise UsageError(f"embedding {self.embedding}: wanted 1 or more")
 
 
-class Generator(nn.Module):
-    """Makes one weight, whose first two axes `[A, B]` are channels, for all pairs at once.
+class WeightGenerator(nn.Module):
+    """Generates one weight, whose first two axes `[A, B]` are channels, for all pairs at once.
 
-    Every pair has maps of its own (DHP, section 3.2): `kernel = W2 (w1 (z_a z_b + b0) + b1) + b2`,
+    Every pair has separate maps (DHP, section 3.2): `kernel = W2 (w1 (z_a z_b + b0) + b1) + b2`,
     times its indicator.
     """
 
     first: Tensor
-    """Where the entries of axis 0 stand, 0 being the pinned one: `[A]`."""
+    """Indices of the entries of axis 0, 0 being the constant one: `[A]`."""
     second: Tensor
 
-    def __init__(self, weight: Tensor, first: Tensor, second: Tensor, form: Form) -> None:
+    def __init__(
+        self, weight: Tensor, first: Tensor, second: Tensor, config: HypernetworkConfig
+    ) -> None:
         super().__init__()
         self.shape = weight.shape
-        pairs, positions, size = prod(weight.shape[:2]), prod(weight.shape[2:]), form.embedding
+        pairs, positions, size = prod(weight.shape[:2]), prod(weight.shape[2:]), config.embedding
         self.register_buffer("first", first.to(weight.device), persistent=False)
         self.register_buffer("second", second.to(weight.device), persistent=False)
         self.b0 = nn.Parameter(weight.new_zeros(pairs, 1))
@@ -76,14 +80,14 @@ class Generator(nn.Module):
         self.w2 = nn.Parameter(weight.new_zeros(pairs, positions, size))
         self.b2 = nn.Parameter(weight.new_zeros(pairs, positions))
         ones = (1,) * len(weight.shape[2:])
-        indicated = (*weight.shape[:2], *ones) if form.indicator == "kernel" else weight.shape
+        indicated = (*weight.shape[:2], *ones) if config.indicator == "kernel" else weight.shape
         self.indicator = nn.Parameter(weight.new_ones(indicated))
 
     @torch.no_grad()
-    def begin(self, fan_in: int) -> None:
-        """Begin with weights of variance 1 / `fan_in` where the vectors have variance 1 (DHP).
+    def initialize(self, fan_in: int) -> None:
+        """Initialise to weights of variance 1 / `fan_in` for vectors of variance 1 (DHP).
 
-        Indicators begin as vectors do: from equal values they would all die at once.
+        Indicators are initialised as vectors are: equal ones would all be pruned at once.
         """
         bound = (3 / (self.w2.shape[2] * fan_in)) ** 0.5
         self.w2.uniform_(-bound, bound)
@@ -91,17 +95,17 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def reproduce(self, weight: Tensor, entries: Tensor) -> None:
-        """Begin with `weight`, indicators being its sizes; it shrinks as the `entries` do."""
+        """Initialise to `weight`; indicators are its magnitudes, and it scales with `entries`."""
         axes = [axis for axis in range(2, weight.ndim) if self.indicator.shape[axis] == 1]
         sizes = weight.square().mean(axes, keepdim=True) if axes else weight.square()
         mean = sizes.mean().clamp_min(torch.finfo(weight.dtype).tiny)
-        self.indicator.copy_((sizes / mean).sqrt().clamp_min(SMALLEST))
+        self.indicator.copy_((sizes / mean).sqrt().clamp_min(MIN_MAGNITUDE))
         kernels = (weight / self.indicator).reshape(len(self.w1), -1, 1)
         latent = (entries[self.first][:, None] * entries[self.second]).reshape(-1, 1)
         self.w2.copy_(kernels * (self.w1 / (latent * self.w1.square().sum(1, True)))[:, None])
 
     def forward(self, entries: Tensor) -> Tensor:
-        """Make the weight from the vectors' `entries`, the pinned one first."""
+        """Generate the weight from the vectors' `entries`, the constant one first."""
         latent = (entries[self.first][:, None] * entries[self.second]).reshape(-1, 1) + self.b0
         embedded = self.w1 * latent + self.b1
         kernels = (self.w2 * embedded[:, None]).sum(2) + self.b2
@@ -109,95 +113,94 @@ class Generator(nn.Module):
 
 
 class Hypernetwork(nn.Module):
-    """A network whose layers' weights are made from channel vectors and indicators.
+    """A network whose layers' weights are generated from channel vectors and indicators.
 
-    All vectors are one parameter: tied channels read the same entry, the s^2 channels of a pixel
-    shuffle too, and what may never leave, such as the image's channels, reads a constant 1.
-    Biases and norms are the network's own.
+    All vectors are one parameter: coupled channels use the same entry, the s^2 channels of a
+    pixel shuffle too, and unprunable channels, such as the image's, use a constant 1. Biases and
+    norms are parameters of the network.
     """
 
     pinned: Tensor
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], channels: Channels, form: Form
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        channels: CoupledChannels,
+        config: HypernetworkConfig,
     ) -> None:
         super().__init__()
-        self.form = form
+        self.config = config
         self.network = copy.deepcopy(model).requires_grad_(True)
-        if form.start == "fresh":
-            for part in self.network.modules():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()  # type: ignore[operator]
-        self.labels = sorted(label for family in families(channels) for label in family)
-        """Which label (see `Channels`) each entry of the vector belongs to."""
+        if config.start == "fresh":
+            reset_parameters(self.network)
+        self.channel_ids = sorted(x for group in coupled_groups(channels) for x in group)
+        """The channel id (see `CoupledChannels`) of each entry of the vector."""
         device = next(self.network.parameters()).device
         self.register_buffer("pinned", torch.ones(1, device=device), persistent=False)
-        self.vector = nn.Parameter(torch.randn(len(self.labels)).to(device))
-        if form.start == "weights":
+        self.vector = nn.Parameter(torch.randn(len(self.channel_ids)).to(device))
+        if config.start == "weights":
             self.vector.data = self._sizes(channels).to(device)
         self.names = [x.name for x in layers if x.calls and f"{x.name}.weight" in channels.axes]
-        """The layers whose weights are made."""
+        """The layers whose weights are generated."""
         fans = {x.name: x.in_channels_per_group * prod(x.kernel) for x in layers}
         self.generators = nn.ModuleList(self._generator(x, channels, fans[x]) for x in self.names)
 
     def forward(self, image: Tensor) -> Tensor:
-        answer: Tensor = functional_call(self.network, self.weights(), (image,))
-        return answer
+        output: Tensor = functional_call(self.network, self.weights(), (image,))
+        return output
 
     def weights(self) -> dict[str, Tensor]:
-        """Make all weights, by state-dict name."""
+        """Generate all weights, by state-dict name."""
         entries = torch.cat([self.pinned, self.vector])
-        again = self.form.checkpointed and torch.is_grad_enabled()
+        recompute = self.config.checkpointed and torch.is_grad_enabled()
         return {
-            f"{name}.weight": checkpoint(make, entries, use_reentrant=False)
-            if again
-            else make(entries)
-            for name, make in zip(self.names, self.generators, strict=True)
+            f"{name}.weight": checkpoint(generator, entries, use_reentrant=False)
+            if recompute
+            else generator(entries)
+            for name, generator in zip(self.names, self.generators, strict=True)
         }
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """Return a copy of the network that holds the weights as they are made now."""
+        """Return a copy of the network with the current generated weights as parameters."""
         network = copy.deepcopy(self.network).requires_grad_(True)
-        own = dict(network.named_parameters())
+        parameters = dict(network.named_parameters())
         for name, weight in self.weights().items():
-            own[name].data = weight.clone(memory_format=torch.contiguous_format)
+            parameters[name].data = weight.clone(memory_format=torch.contiguous_format)
         return network
 
     def indicators(self) -> list[Tensor]:
         """Return the indicators of all layers, as long as `names`."""
-        return [make.get_parameter("indicator") for make in self.generators]
+        return [generator.get_parameter("indicator") for generator in self.generators]
 
-    def places(self) -> list[tuple[Tensor, Tensor]]:
-        """Return where rows and columns of every weight stand, 0 being the pinned entry."""
-        makers = self.generators
-        return [(make.get_buffer("first"), make.get_buffer("second")) for make in makers]
+    def axis_entries(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the entry of every row and column of all weights, 0 being the constant one."""
+        return [(x.get_buffer("first"), x.get_buffer("second")) for x in self.generators]
 
-    def _generator(self, name: str, channels: Channels, fan_in: int) -> Generator:
+    def _generator(self, name: str, channels: CoupledChannels, fan_in: int) -> WeightGenerator:
         weight = self.network.get_parameter(f"{name}.weight").requires_grad_(False)
-        places = {label: place for place, label in enumerate(self.labels, start=1)}
+        entries = {channel: entry for entry, channel in enumerate(self.channel_ids, start=1)}
         first, second = (
             torch.tensor(
-                [places.get(label, 0) for label in labels.tolist()]
-                if labels is not None
+                [entries.get(channel, 0) for channel in ids.tolist()]
+                if ids is not None
                 else [0] * size
             )
-            for labels, size in zip(
-                channels.axes[f"{name}.weight"][:2], weight.shape[:2], strict=True
-            )
+            for ids, size in zip(channels.axes[f"{name}.weight"][:2], weight.shape[:2], strict=True)
         )
-        made = Generator(weight.detach(), first, second, self.form)
-        if self.form.start == "fresh":
-            made.begin(fan_in)
+        generator = WeightGenerator(weight.detach(), first, second, self.config)
+        if self.config.start == "fresh":
+            generator.initialize(fan_in)
         else:
-            made.reproduce(weight.detach(), torch.cat([self.pinned, self.vector.detach()]))
-        return made
+            generator.reproduce(weight.detach(), torch.cat([self.pinned, self.vector.detach()]))
+        return generator
 
-    def _sizes(self, channels: Channels) -> Tensor:
-        """Return the sizes of every label's filters, in parts of their family's mean square."""
-        norms = magnitudes(self.network, channels, 2)
-        found: dict[int, float] = {}
-        for family in families(channels):
-            mean = (sum(norms[label] ** 2 for label in family) / max(1, len(family))) ** 0.5 or 1.0
-            found |= {label: max(SMALLEST, norms[label] / mean) for label in family}
-        return torch.tensor([found[label] for label in self.labels])
+    def _sizes(self, channels: CoupledChannels) -> Tensor:
+        """Return the filter norms of every channel id, relative to the RMS of its coupled group."""
+        norms = filter_norms(self.network, channels, 2)
+        sizes: dict[int, float] = {}
+        for group in coupled_groups(channels):
+            rms = (sum(norms[channel] ** 2 for channel in group) / max(1, len(group))) ** 0.5 or 1.0
+            sizes |= {channel: max(MIN_MAGNITUDE, norms[channel] / rms) for channel in group}
+        return torch.tensor([sizes[channel] for channel in self.channel_ids])

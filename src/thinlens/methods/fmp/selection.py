@@ -1,39 +1,33 @@
-"""What have dead channels and dead weights taken off a network, and who dies for a goal? (FMP)
-
-The books of the supplement's Table 3: what channels removed, what zeroed weights removed in the
-channels that are left, and the rest make the whole.
-"""
+"""Selection in FMP: the channels and weights to prune so that a target is met."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from thinlens.errors import RunError, UsageError
-from thinlens.methods.channels.order import families, fewest, limits
-from thinlens.methods.fmp.granularity import Weights
-from thinlens.methods.fmp.hypernetwork import Hypernetwork
-from thinlens.sparsity.channels import Channels
+from thinlens.errors import RunError, check_choice
+from thinlens.methods.fmp.cost_tracker import CostTracker, Magnitudes
 
-CRITERIA = ("channel", "weight", "total-fixed", "total")
+Criterion = Literal["channel", "weight", "total-fixed", "total"]
 """The supplement's four convergence criteria (section 2.2)."""
 
-HALVINGS = 40
-"""Bisections of a threshold: float32 tells no more apart."""
+THRESHOLD_BISECTIONS = 40
+"""Bisection steps of a threshold; 40 exhaust float32."""
 
-FINE = 14
-"""Bisections of a part, to 0.01 % of the cost."""
+FRACTION_BISECTIONS = 14
+"""Bisection steps of a fraction of the cost, to 0.01 %."""
 
 
 @dataclass(frozen=True)
-class Goal:
-    """The parts of the cost that have to be removed; None asks for nothing."""
+class Target:
+    """The fractions of the cost that have to be removed; None: no requirement."""
 
     channels: Fraction | None = None
     """gamma_C."""
@@ -43,259 +37,185 @@ class Goal:
     """gamma_C + gamma_W."""
 
     @classmethod
-    def of(cls, criterion: str, removed: Fraction, weight_share: float) -> Goal:
-        """Read a criterion and the part that is to be removed."""
-        if criterion not in CRITERIA:
-            raise UsageError(f"criterion {criterion!r}: wanted {', '.join(CRITERIA)}")
+    def of(cls, criterion: str, removed: Fraction, weight_share: float) -> Target:
+        """Return the target of a criterion when the fraction `removed` is to be removed."""
+        check_choice("criterion", criterion, get_args(Criterion))
         if criterion == "total-fixed":
             by_weights = removed * Fraction(weight_share).limit_denominator(10**6)
             return cls(channels=removed - by_weights, weights=by_weights)
-        part = {"channel": "channels", "weight": "weights", "total": "total"}[criterion]
-        return cls(**{part: removed})
+        field = {"channel": "channels", "weight": "weights", "total": "total"}[criterion]
+        return cls(**{field: removed})
 
     @property
-    def most_channels(self) -> Fraction | None:
-        """What channels may take where weights have a goal: their own goal, or half of what the
-        weights' leaves, lest there be no weights left to take."""
+    def max_channels(self) -> Fraction | None:
+        """Upper bound on the cost removed by channels when weights have a target too, so that
+        enough weights remain: the channels' target, or half of the rest."""
         if self.weights is None:
             return None
         return (1 - self.weights) / 2 if self.channels is None else self.channels
 
     def met(self, channels: Fraction, weights: Fraction) -> bool:
-        """Tell whether so much removed is enough."""
-        parts = ((self.channels, channels), (self.weights, weights))
-        enough = all(goal is None or part >= goal for goal, part in parts)
+        """Return whether the removed fractions meet the target."""
+        pairs = ((self.channels, channels), (self.weights, weights))
+        enough = all(target is None or removed >= target for target, removed in pairs)
         return enough and (self.total is None or channels + weights >= self.total)
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
-    """By what channels and weights are judged: sizes, and the thresholds under which they die."""
+class Selection:
+    """Channels and weights to prune so that the target is met."""
 
-    vector: Tensor
-    """`[L]`, on the CPU."""
-    indicators: list[Tensor]
-    channel_threshold: float
-    weight_threshold: float
-
-
-@dataclass(frozen=True, eq=False)
-class Landing:
-    """Who dies."""
-
-    dead: list[int]
-    """Labels of channels."""
+    pruned: list[int]
+    """Channel ids."""
     masks: dict[str, Tensor]
-    """What lives of a layer's weight, in its whole shape; nothing of dead channels does."""
+    """The kept entries of a layer's weight, in its whole shape; none in pruned channels."""
     n: dict[str, int | None]
     """N by layer; None where a mask is not N:M."""
     channels: Fraction
-    """The part of the cost that left with channels."""
+    """The fraction of the cost that is removed with channels."""
     weights: Fraction
 
 
-class Ledger:
-    """Prices the dead of a hypernetwork."""
+def lowest_cost(
+    tracker: CostTracker, magnitudes: Magnitudes, target: Callable[[Fraction], Target]
+) -> Fraction:
+    """Return the lowest reachable fraction of the cost; `target` is called with the removed one."""
+    low, high = Fraction(0), Fraction(1)
+    for _ in range(FRACTION_BISECTIONS):
+        middle = (low + high) / 2
+        try:
+            select(tracker, magnitudes, target(middle), greedy=True)
+        except RunError:
+            high = middle
+        else:
+            low = middle
+    return 1 - low
 
-    def __init__(
-        self,
-        module: Hypernetwork,
-        channels: Channels,
-        weights: Sequence[Weights],
-        price: Callable[[list[int]], int],
-        least: int,
-    ) -> None:
-        """Price by `price(dead labels)`; every axis keeps `least` channels."""
-        self._labels, self._names = module.labels, module.names
-        self._weights, self._price = weights, price
-        self._axes = [(first.cpu(), second.cpu()) for first, second in module.places()]
-        places = {label: place for place, label in enumerate(module.labels)}
-        self._families = [
-            ([places[label] for label in family], limits(family, channels, least))
-            for family in families(channels)
-            if family
-        ]
-        self.whole = price([])
-        self._last: tuple[list[int], int] = ([], self.whole)
 
-    def alive(self, vector: Tensor, threshold: float) -> Tensor:
-        """Tell which entries of the vector live, bool `[L]`: not those under the threshold, but
-        for the largest of each family where an axis would have too few channels."""
-        alive = vector >= threshold
-        for ranked, staying in self._ranked(vector):
-            alive[ranked[:staying]] = True
-        return alive
+def select(
+    tracker: CostTracker, magnitudes: Magnitudes, target: Target, *, greedy: bool = False
+) -> Selection:
+    """Select the smallest set to prune that meets the target.
 
-    def at_least(self, vector: Tensor, threshold: float) -> Tensor:
-        """Tell which entries belong to families that can lose no more, bool `[L]`."""
-        held = torch.zeros(len(vector), dtype=torch.bool)
-        for ranked, staying in self._ranked(vector):
-            held[ranked] = int((vector[ranked] >= threshold).sum()) <= staying
-        return held
+    Candidates are below the thresholds, or, if `greedy`, below thresholds that are raised until
+    the target is met; the smallest come first. For a total target both thresholds are raised
+    together. Raises `RunError` if there are not enough candidates.
+    """
+    low, channel_factor, weight_factor = _threshold_factors(tracker, magnitudes, target, greedy)
+    kept = _select_channels(tracker, magnitudes, target, low, (channel_factor, weight_factor))
+    by_channels = tracker.removed_by_channels(kept)
+    needed = None if target.weights is target.total is None else target.weights
+    if target.total is not None:
+        needed = target.total - by_channels
+    pruned = _select_weights(tracker, magnitudes, kept, (low, weight_factor), needed)
+    cost, masks, n = 0, {}, {}
+    for index, (name, layer) in enumerate(zip(tracker.names, tracker.weights, strict=True)):
+        indicator = magnitudes.indicators[index]
+        remaining = tracker.remaining(index, kept, indicator)
+        _, costs = layer.groups(indicator, *remaining)
+        cost += int(costs[pruned[index]].sum())
+        masks[name] = layer.mask(indicator, *remaining, pruned[index]).cpu()
+        n[name] = None if layer.m is None else int((~pruned[index]).sum())
+    selection = Selection(
+        tracker.pruned_ids(kept), masks, n, by_channels, Fraction(cost, tracker.whole)
+    )
+    if not target.met(selection.channels, selection.weights):
+        raise RunError(
+            f"channels take {float(selection.channels):.2%} and weights "
+            f"{float(selection.weights):.2%} of the cost at most: wanted more"
+        )
+    return selection
 
-    def extinct(self, vector: Tensor, threshold: float) -> int | None:
-        """Return a label of a family that may shrink, all of whose entries are under the
-        threshold."""
-        for ranked, staying in self._ranked(vector):
-            if len(ranked) > staying and vector[ranked[0]] < threshold:
-                return self._labels[min(ranked)]
-        return None
 
-    def by_channels(self, alive: Tensor) -> Fraction:
-        """Return the part of the cost that dead channels take."""
-        dead = self._dead(alive)
-        if dead != self._last[0]:
-            self._last = (dead, self._price(dead))
-        return 1 - Fraction(self._last[1], self.whole)
+def _threshold_factors(
+    tracker: CostTracker, magnitudes: Magnitudes, target: Target, greedy: bool
+) -> tuple[float, float, float]:
+    """Return factors of the thresholds: one that is not enough, and sufficient ones for channels
+    and weights."""
+    if target.total is None:
+        most = inf if greedy else 1.0
+        return 0.0, most if target.channels else 1.0, most if target.weights else 1.0
 
-    def by_weights(self, values: Values, alive: Tensor, factor: float) -> Fraction:
-        """Return the part that weights take which are under `factor` times the threshold."""
-        cost = 0
-        for index, layer in enumerate(self._weights):
-            indicator = values.indicators[index]
-            sizes, costs = layer.pieces(indicator, *self._living(index, alive, indicator))
-            cost += int(costs[layer.dead(sizes, factor * values.weight_threshold)].sum())
-        return Fraction(cost, self.whole)
+    def met(factor: float) -> bool:
+        kept = tracker.kept(magnitudes.vector, factor * magnitudes.channel_threshold)
+        return target.met(
+            tracker.removed_by_channels(kept), tracker.removed_by_weights(magnitudes, kept, factor)
+        )
 
-    def judge(self, values: Values) -> tuple[Fraction, Fraction]:
-        """Return what channels and weights take that are under their thresholds."""
-        alive = self.alive(values.vector, values.channel_threshold)
-        return self.by_channels(alive), self.by_weights(values, alive, 1)
+    low, high = 0.0, 1.0
+    if greedy and not met(inf):
+        return low, inf, inf
+    while greedy and not met(high):
+        low, high = high, high * 2
+    for _ in range(THRESHOLD_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if met(middle) else (middle, high)
+    return low, high, high
 
-    def lowest(self, values: Values, goal: Callable[[Fraction], Goal]) -> Fraction:
-        """Return the lowest part of the cost that can be left; `goal` takes what is removed."""
-        low, high = Fraction(0), Fraction(1)
-        for _ in range(FINE):
-            middle = (low + high) / 2
-            try:
-                self.land(values, goal(middle), greedy=True)
-            except RunError:
-                high = middle
-            else:
-                low = middle
-        return 1 - low
 
-    def land(self, values: Values, goal: Goal, *, greedy: bool = False) -> Landing:
-        """Choose who dies so that the goal is met and one more alive would be too much.
+def _select_channels(
+    tracker: CostTracker,
+    magnitudes: Magnitudes,
+    target: Target,
+    low: float,
+    high: tuple[float, float],
+) -> Tensor:
+    """Return which entries of the vector are kept: of those between the factors the fewest are
+    pruned that meet the target, and enough weights remain where only these have one."""
+    least = tracker.kept(magnitudes.vector, high[0] * magnitudes.channel_threshold)
+    most = tracker.kept(magnitudes.vector, low * magnitudes.channel_threshold)
+    between = (most & ~least).nonzero()[:, 0]
+    between = between[magnitudes.vector[between].argsort(stable=True)]
 
-        Those under the thresholds die, the smallest first, or, if `greedy`, as many as it takes.
-        For the goal `total` both thresholds rise together. Raises `RunError` if there are not
-        enough.
-        """
-        low, of_channels, of_weights = self._factors(values, goal, greedy)
-        alive = self._landed_channels(values, goal, low, (of_channels, of_weights))
-        taken = self.by_channels(alive)
-        needed = None if goal.weights is goal.total is None else goal.weights
-        if goal.total is not None:
-            needed = goal.total - taken
-        dead = self._landed_weights(values, alive, (low, of_weights), needed)
-        cost, masks, n = 0, {}, {}
-        for index, (name, layer) in enumerate(zip(self._names, self._weights, strict=True)):
-            indicator = values.indicators[index]
-            living = self._living(index, alive, indicator)
-            _, costs = layer.pieces(indicator, *living)
-            cost += int(costs[dead[index]].sum())
-            masks[name] = layer.mask(indicator, *living, dead[index]).cpu()
-            n[name] = None if layer.m is None else int((~dead[index]).sum())
-        landing = Landing(self._dead(alive), masks, n, taken, Fraction(cost, self.whole))
-        if not goal.met(landing.channels, landing.weights):
-            raise RunError(
-                f"channels take {float(landing.channels):.2%} and weights "
-                f"{float(landing.weights):.2%} of the cost at most: wanted more"
+    def pruned_first(count: int) -> Tensor:
+        kept = most.clone()
+        kept[between[:count]] = False
+        return kept
+
+    def enough(count: int) -> bool:
+        kept = pruned_first(count)
+        if target.total is not None:
+            removed = tracker.removed_by_channels(kept) + tracker.removed_by_weights(
+                magnitudes, kept, low
             )
-        return landing
+            return removed >= target.total
+        if target.channels is not None:
+            return tracker.removed_by_channels(kept) >= target.channels
+        more = pruned_first(count + 1)
+        too_many = tracker.removed_by_channels(more) > (target.max_channels or 0)
+        return too_many or tracker.removed_by_weights(magnitudes, more, high[1]) < (
+            target.weights or 0
+        )
 
-    def _factors(self, values: Values, goal: Goal, greedy: bool) -> tuple[float, float, float]:
-        """Return how far thresholds are raised: one that is not enough, and those of channels and
-        weights that are."""
-        if goal.total is None:
-            most = inf if greedy else 1.0
-            return 0.0, most if goal.channels else 1.0, most if goal.weights else 1.0
+    return pruned_first(bisect_left(range(len(between)), True, key=enough))
 
-        def met(factor: float) -> bool:
-            alive = self.alive(values.vector, factor * values.channel_threshold)
-            return goal.met(self.by_channels(alive), self.by_weights(values, alive, factor))
 
-        low, high = 0.0, 1.0
-        if greedy and not met(inf):
-            return low, inf, inf
-        while greedy and not met(high):
-            low, high = high, high * 2
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if met(middle) else (middle, high)
-        return low, high, high
-
-    def _landed_channels(
-        self, values: Values, goal: Goal, low: float, high: tuple[float, float]
-    ) -> Tensor:
-        """Return which entries of the vector live: enough of those between the factors die, and no
-        more than leave enough weights to take where only these count."""
-        least = self.alive(values.vector, high[0] * values.channel_threshold)
-        most = self.alive(values.vector, low * values.channel_threshold)
-        between = (most & ~least).nonzero()[:, 0]
-        between = between[values.vector[between].argsort(stable=True)]
-
-        def without(count: int) -> Tensor:
-            alive = most.clone()
-            alive[between[:count]] = False
-            return alive
-
-        def enough(count: int) -> bool:
-            alive = without(count)
-            if goal.total is not None:
-                removed = self.by_channels(alive) + self.by_weights(values, alive, low)
-                return removed >= goal.total
-            if goal.channels is not None:
-                return self.by_channels(alive) >= goal.channels
-            more = without(count + 1)
-            too_many = self.by_channels(more) > (goal.most_channels or 0)
-            return too_many or self.by_weights(values, more, high[1]) < (goal.weights or 0)
-
-        return without(bisect_left(range(len(between)), True, key=enough))
-
-    def _landed_weights(
-        self,
-        values: Values,
-        alive: Tensor,
-        factors: tuple[float, float],
-        needed: Fraction | None,
-    ) -> list[Tensor]:
-        """Return which pieces of every layer die: enough of those between the factors, the
-        smallest of all layers first; all of them if nothing says what is needed."""
-        sizes, costs, low, high = [], [], [], []
-        for index, layer in enumerate(self._weights):
-            indicator = values.indicators[index]
-            pieces = layer.pieces(indicator, *self._living(index, alive, indicator))
-            sizes.append(pieces[0])
-            costs.append(pieces[1])
-            under = [layer.dead(pieces[0], x * values.weight_threshold) for x in factors]
-            low.append(under[0])
-            high.append(under[1])
-        lengths = [len(piece) for piece in sizes]
-        dead, candidates = torch.cat(low), torch.cat(high)
-        if needed is None:
-            return list(torch.split(candidates, lengths))
-        cost = torch.cat(costs)
-        short = -(-needed * self.whole // 1) - int(cost[dead].sum())  # rounded up
-        between = (candidates & ~dead).nonzero()[:, 0]
-        between = between[torch.cat(sizes)[between].argsort(stable=True)]
-        sums = cost[between].cumsum(0)
-        dead[between[: int((sums < short).sum()) + 1 if short > 0 else 0]] = True
-        return list(torch.split(dead, lengths))
-
-    def _living(self, index: int, alive: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places of a layer's living rows and columns, on the device of `where`."""
-        padded = torch.cat([torch.ones(1, dtype=torch.bool), alive])
-        first, second = (padded[axis].nonzero()[:, 0] for axis in self._axes[index])
-        return first.to(where.device), second.to(where.device)
-
-    def _ranked(self, vector: Tensor) -> Iterator[tuple[list[int], int]]:
-        """Yield the places of every family, the largest first, and how many of them must stay."""
-        sizes = vector.tolist()
-        for places, kept in self._families:
-            ranked = sorted(places, key=lambda place: (-sizes[place], place))
-            yield ranked, fewest([self._labels[place] for place in ranked], kept)
-
-    def _dead(self, alive: Tensor) -> list[int]:
-        return [self._labels[place] for place in (~alive).nonzero()[:, 0].tolist()]
+def _select_weights(
+    tracker: CostTracker,
+    magnitudes: Magnitudes,
+    kept: Tensor,
+    factors: tuple[float, float],
+    needed: Fraction | None,
+) -> list[Tensor]:
+    """Return which weight groups of every layer are pruned: the fewest of those between the
+    factors, the smallest of all layers first; all of them if `needed` is None."""
+    sizes, costs, low, high = [], [], [], []
+    for index, layer in enumerate(tracker.weights):
+        indicator = magnitudes.indicators[index]
+        groups = layer.groups(indicator, *tracker.remaining(index, kept, indicator))
+        sizes.append(groups[0])
+        costs.append(groups[1])
+        below = [layer.below(groups[0], x * magnitudes.weight_threshold) for x in factors]
+        low.append(below[0])
+        high.append(below[1])
+    lengths = [len(layer_sizes) for layer_sizes in sizes]
+    pruned, candidates = torch.cat(low), torch.cat(high)
+    if needed is None:
+        return list(torch.split(candidates, lengths))
+    cost = torch.cat(costs)
+    missing = -(-needed * tracker.whole // 1) - int(cost[pruned].sum())  # rounded up
+    between = (candidates & ~pruned).nonzero()[:, 0]
+    between = between[torch.cat(sizes)[between].argsort(stable=True)]
+    sums = cost[between].cumsum(0)
+    pruned[between[: int((sums < missing).sum()) + 1 if missing > 0 else 0]] = True
+    return list(torch.split(pruned, lengths))

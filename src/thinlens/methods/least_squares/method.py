@@ -1,9 +1,9 @@
-"""Least-squares pruning: choose what lives by second order, and solve for what it should be.
+"""Least-squares pruning: select masks by second-order importance and refit the kept weights.
 
-No gradients, unless training follows. Layer by layer, the pruned network's own inputs are
-regressed on the dense network's answers before the activation, so every layer, a dense one too,
-repairs what the layers before it broke (Hassibi & Stork 1993; Frantar & Alistarh's SparseGPT,
-2023).
+No gradients, unless training follows. Layer by layer, the outputs of the dense network (before
+the activation) are regressed on the inputs that the pruned network produces, so that every layer,
+unpruned ones too, compensates the error of the layers before it (Hassibi & Stork 1993; Frantar &
+Alistarh's SparseGPT, 2023).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.methods.least_squares.compensation import (
-    Rule,
+    NMConstraint,
     dense_solution,
     joint_mask,
     refit,
@@ -31,10 +31,12 @@ from thinlens.methods.moments import (
     Moments,
     MomentSums,
     Sample,
+    after_calls,
     calibration_images,
+    collect,
     sample,
 )
-from thinlens.methods.nm_method import NMMethod, Plan
+from thinlens.methods.nm_method import NMMethod, NMPlan
 from thinlens.sparsity.allocation import allocate, group_sizes
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
@@ -47,22 +49,23 @@ from thinlens.sparsity.pattern import Pattern, Pruned
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 
-SALIENCIES = ("joint", "second-order", "magnitude", "activation")
+ColumnImportance = Literal["joint", "second-order", "magnitude", "activation"]
+"""How the kept columns of a layer are selected."""
 
-ALLOCATIONS = ("uniform", "knapsack")
+SENSITIVITY_PIXELS = 80 * 80
+"""Input pixels on which the sensitivity of layers is measured. Calibration uses more, but does not
+run the network once for every layer and N."""
 
-JUDGED_PIXELS = 80 * 80
-"""Input pixels on which a knapsack weighs what each layer loses: calibration takes more, but does
-not run the network once for every layer and N."""
-
-WEIGHED_BY = "magnitude"
-"""The saliency with which it prunes a layer to that end: a tenth of the time of the best one, and
-N that do as well (rfdn-x4 at 1/8 and 1/16)."""
+SENSITIVITY_IMPORTANCE: ColumnImportance = "magnitude"
+"""The importance with which a layer is pruned for its sensitivity: a tenth of the time of the best
+one, and N of equal quality (rfdn-x4 at 1/8 and 1/16)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(NMMethod):
-    """Keep the N weights of every M that matter most on calibration images, and refit them."""
+    """Keep the N most important of every M weights on calibration images, and refit them."""
+
+    NAME: ClassVar[str] = "least-squares"
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "uniform": {},
@@ -70,31 +73,28 @@ class LeastSquares(NMMethod):
     }
     DEFAULT_PRESET: ClassVar[str | None] = "knapsack"
 
-    allocation: str = "uniform"
-    """How N is chosen: uniform, the same part of every layer; or knapsack, by what the network
-    loses where a layer alone is pruned, which takes as long again as all else, or twice."""
-    saliency: str = "joint"
-    """How kept weights are chosen: joint (second order, all columns against each other),
-    second-order (column after column), magnitude, or activation (abs(w) rms(x))."""
+    allocation: Literal["uniform", "knapsack"] = "uniform"
+    """Choice of N per layer: uniform, the same fraction of every layer; or knapsack, by the
+    sensitivity of layers, which takes one to two times as long as all else."""
+    importance: ColumnImportance = "joint"
+    """Selection of kept weights: joint (second order, all columns jointly), second-order (column
+    after column), magnitude, or activation (abs(w) rms(x))."""
     ridge: float = 0.03
-    """Pull towards the original weights, as a share of the mean square of a layer's inputs."""
+    """Regularisation towards the original weights, in units of the mean square of the inputs."""
     pixels: int = 83_200
-    """Input pixels to calibrate on, at least (13 crops of 80x80)."""
+    """Least number of input pixels to calibrate on (13 crops of 80x80)."""
     positions: int = 24_000
-    """Output positions of a layer that enter its least squares, at most."""
+    """Largest number of output positions of a layer that enter its least squares."""
     seed: int = 0
-    """Draws the calibration batches and the positions."""
+    """Seed of the calibration batches and the positions."""
 
     def __post_init__(self) -> None:
-        if self.saliency not in SALIENCIES:
-            raise UsageError(f"saliency {self.saliency!r}: wanted {', '.join(SALIENCIES)}")
-        if self.allocation not in ALLOCATIONS:
-            raise UsageError(f"allocation {self.allocation!r}: wanted {' or '.join(ALLOCATIONS)}")
+        super().__post_init__()
         if self.ridge <= 0 or self.pixels < 1 or self.positions < 1:
             raise UsageError("ridge must be above 0, pixels and positions at least 1")
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network, fine-tuned for the trainer's steps; `model` is never changed."""
+        """Return the pruned network, fine-tuned if there are steps; `model` is never changed."""
         start = time.monotonic()
         solved = self.solved(model, data)
         steps = trainer.settings.steps
@@ -106,69 +106,63 @@ class LeastSquares(NMMethod):
 
     @torch.no_grad()
     def solved(self, model: nn.Module, data: TrainingData) -> Pruned:
-        """Return a thin network in evaluation mode, without training; `model` is never changed.
+        """Return the pruned network in evaluation mode, not trained; `model` is never changed.
 
-        The same data and settings give the same network.
+        Deterministic: the same data and options give the same network.
         """
         start = time.monotonic()
         images = calibration_images(data, self.seed, self.pixels)
         knapsack = self.allocation == "knapsack"
         plan = self._knapsack(model, images) if knapsack else self.plan(model)
-        thin = copy.deepcopy(model).eval()
-        names = [name for name, layer in thin.named_modules() if isinstance(layer, PRUNABLE_TYPES)]
-        lessons = self._dense_answers(thin, images, names)
+        network = copy.deepcopy(model).eval()
+        layers = network.named_modules()
+        names = [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
+        statistics = self._dense_statistics(network, images, names)
         patterns: dict[str, Pattern] = {}
         errors: dict[str, float] = {}
 
-        def settle(name: str, layer: PrunableModule, x: Tensor) -> None:
-            lesson = lessons.pop(name, None)
+        def solve_layer(name: str, layer: PrunableModule, x: Tensor) -> None:
+            layer_statistics = statistics.pop(name, None)
             n, m = plan.n.get(name), plan.m.get(name)
-            if lesson is None or (n is None and not patterns):
-                return  # settled by an earlier call, or nothing before it is broken yet
-            lesson.sums.add(x, lesson.first)
-            mask, errors[name] = self.solve(layer, lesson.sums.moments(), n, m)
+            if layer_statistics is None or (n is None and not patterns):
+                return  # solved at an earlier call, or no layer before it is pruned yet
+            layer_statistics.sums.add(x, layer_statistics.first)
+            mask, errors[name] = self.solve(layer, layer_statistics.sums.moments(), n, m)
             if n is not None:
                 patterns[name] = Pattern(mask, n, m)
 
-        with _before_calls(thin, names, settle):
-            thin(images)
+        with _before_calls(network, names, solve_layer):
+            network(images)
         patterns = {name: patterns[name] for name in plan.n}
-        chosen = {"allocation": self.allocation, "saliency": self.saliency}
-        settings = {**chosen, "ridge": self.ridge, "positions": self.positions}
+        selection = {"allocation": self.allocation, "importance": self.importance}
+        settings = {**selection, "ridge": self.ridge, "positions": self.positions}
         seconds = time.monotonic() - start
         record = {**self.record(plan), **settings, "seed": self.seed, "seconds": seconds}
-        return Pruned(thin, patterns, {**record, "steps": 0, "layer_errors": errors})
+        return Pruned(network, patterns, {**record, "steps": 0, "layer_errors": errors})
 
-    def _knapsack(self, model: nn.Module, images: Tensor) -> Plan:
-        """Choose N by what the network loses where a layer alone is pruned and solved."""
+    def _knapsack(self, model: nn.Module, images: Tensor) -> NMPlan:
+        """Choose N by the output error of the network when a layer alone is pruned and refitted."""
         tables = self.tables(model)
         m = group_sizes(tables)
         dense = copy.deepcopy(model).eval()
-        sums = {name: MomentSums(prunable_layer(dense, name)) for name in tables}
+        moments = collect(dense, tables, images, self.positions, self.seed)
+        quick = replace(self, importance=SENSITIVITY_IMPORTANCE)
 
-        def gather(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
-            sums[name].add(x, sample(layer, output, self.positions, self.seed))
-
-        with _after_calls(dense, list(tables), gather):
-            dense(images)
-        moments = {name: found.moments() for name, found in sums.items()}
-        quick = replace(self, saliency=WEIGHED_BY)
-
-        def thin(network: nn.Module, name: str, n: int) -> None:
+        def prune_layer(network: nn.Module, name: str, n: int) -> None:
             quick.solve(prunable_layer(network, name), moments[name], n, m[name])
 
-        judged = images[: max(1, JUDGED_PIXELS // images[0, 0].numel())]
-        lost = sensitivities(dense, judged, tables, thin)
-        bought = {name: gains(losses) for name, losses in lost.items()}
-        return Plan(allocate(tables, bought, self.budget, dict.fromkeys(tables, 1)), m)
+        subset = images[: max(1, SENSITIVITY_PIXELS // images[0, 0].numel())]
+        losses = sensitivities(dense, subset, tables, prune_layer)
+        gains_by_layer = {name: gains(by_n) for name, by_n in losses.items()}
+        return NMPlan(allocate(tables, gains_by_layer, self.budget, dict.fromkeys(tables, 1)), m)
 
     def solve(
         self, layer: PrunableModule, moments: Moments, n: int | None, m: int | None
     ) -> tuple[Tensor, float]:
-        """Give `layer` the weights that answer best; return its mask and its error.
+        """Set the least-squares weights of `layer`; return its mask and its relative error.
 
-        Without `n` and `m` it stays dense and only repairs what the layers before it broke. The
-        error is the mean square of what its answers miss, as a part of their variance.
+        Without `n` and `m` it stays dense and only compensates the layers before it. The error is
+        the mean squared output error as a fraction of the outputs' variance.
         """
         groups = len(moments.xx)
         rows = canonical(layer.weight.detach(), layer)
@@ -177,7 +171,7 @@ class LeastSquares(NMMethod):
             mask = torch.ones_like(original, dtype=torch.bool)
             solved = dense_solution(moments, original, self.ridge)
         else:
-            mask = self._mask(moments, original, Rule(n, m, rows.shape[-1]))
+            mask = self._mask(moments, original, NMConstraint(n, m, rows.shape[-1]))
             solved = refit(moments, original, mask, self.ridge)
         layer.weight.copy_(from_canonical(solved.reshape(rows.shape), layer))
         if layer.bias is not None:
@@ -186,60 +180,43 @@ class LeastSquares(NMMethod):
         error = float(moments.error(solved).sum() / total)
         return from_canonical(mask.reshape(rows.shape), layer), max(0.0, error)
 
-    def _mask(self, moments: Moments, original: Tensor, rule: Rule) -> Tensor:
-        """Choose the kept columns: bool, as `original` `[g, c, p]`."""
-        if self.saliency == "magnitude":
-            return rule.largest(original.abs())
-        if self.saliency == "activation":
+    def _mask(self, moments: Moments, original: Tensor, constraint: NMConstraint) -> Tensor:
+        """Select the kept columns: bool, shaped as `original` `[g, c, p]`."""
+        if self.importance == "magnitude":
+            return constraint.largest(original.abs())
+        if self.importance == "activation":
             rms = (moments.xx.diagonal(dim1=-2, dim2=-1) + moments.mean_x.square()).sqrt()
-            return rule.largest(original.abs() * rms[:, None])
-        choose = joint_mask if self.saliency == "joint" else second_order_mask
-        return choose(moments, dense_solution(moments, original, self.ridge), rule)
+            return constraint.largest(original.abs() * rms[:, None])
+        choose = joint_mask if self.importance == "joint" else second_order_mask
+        return choose(moments, dense_solution(moments, original, self.ridge), constraint)
 
-    def _dense_answers(
+    def _dense_statistics(
         self, dense: nn.Module, images: Tensor, names: list[str]
-    ) -> dict[str, Lesson]:
-        """Run the dense network once and note what every layer answers at sampled positions."""
-        lessons: dict[str, Lesson] = {}
+    ) -> dict[str, LayerStatistics]:
+        """Run the dense network once and record the outputs of layers at sampled positions."""
+        statistics: dict[str, LayerStatistics] = {}
 
-        def note(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
-            drawn = sample(layer, output, self.positions, self.seed)
-            if name in lessons:
-                lessons[name].sums.add(x, drawn)
+        def record(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
+            targets = sample(layer, output, self.positions, self.seed)
+            if name in statistics:
+                statistics[name].sums.add(x, targets)
             else:
-                lessons[name] = Lesson(drawn, MomentSums(layer))
+                statistics[name] = LayerStatistics(targets, MomentSums(layer))
 
-        with _after_calls(dense, names, note):
+        with after_calls(dense, names, record):
             dense(images)
-        return lessons
+        return statistics
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one layer has to learn."""
+class LayerStatistics:
+    """Regression data of one layer."""
 
     first: Sample
-    """The dense answers of its first call, whose inputs the pruned network will give."""
+    """Dense outputs of its first call, whose inputs come from the pruned network later."""
     sums: MomentSums
-    """Its later calls, if its weight is shared: with the dense network's inputs, because those
-    of the pruned network do not exist before the layer is settled."""
-
-
-@contextmanager
-def _after_calls(
-    module: nn.Module,
-    names: list[str],
-    act: Callable[[str, PrunableModule, Tensor, Tensor], None],
-) -> Iterator[None]:
-    """Call `act(name, layer, input, output)` after every call of the named layers."""
-
-    def hook(name: str) -> Callable[..., None]:
-        return lambda layer, inputs, output: act(name, layer, inputs[0], output)
-
-    with ExitStack() as hooks:  # a torch hook's handle takes it off again when left
-        for name in names:
-            hooks.enter_context(prunable_layer(module, name).register_forward_hook(hook(name)))
-        yield
+    """Second moments of later calls, if its weight is shared: on the dense network's inputs,
+    because those of the pruned network do not exist before the layer is solved."""
 
 
 @contextmanager
@@ -251,7 +228,7 @@ def _before_calls(
     def hook(name: str) -> Callable[..., None]:
         return lambda layer, inputs: act(name, layer, inputs[0])
 
-    with ExitStack() as hooks:  # a torch hook's handle takes it off again when left
+    with ExitStack() as hooks:  # the handle of a torch hook removes it on exit
         for name in names:
             hooks.enter_context(prunable_layer(module, name).register_forward_pre_hook(hook(name)))
         yield

@@ -1,4 +1,4 @@
-"""What does a network lose where one layer alone keeps N of every M weights?"""
+"""Layer sensitivity: the output error of a network in which one layer alone is pruned to N:M."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from thinlens.sparsity.allocation import Tables, group_sizes
+from thinlens.sparsity.allocation import CostTables, group_sizes
 
-Thin = Callable[[nn.Module, str, int], None]
-"""Given a network, the name of a layer and N, prunes that layer in place."""
+PruneLayer = Callable[[nn.Module, str, int], None]
+"""Prunes one layer of a network in place: called with the network, the layer's name and N."""
 
 
 @torch.no_grad()
 def sensitivities(
-    model: nn.Module, images: Tensor, tables: Tables, thin: Thin
+    model: nn.Module, images: Tensor, tables: CostTables, prune_layer: PruneLayer
 ) -> dict[str, dict[int, float]]:
-    """Return, by layer name and N, the mean squared change of the network's answers to `images`.
+    """Return, by layer name and N, the mean squared change of the network's output on `images`.
 
-    N is M, M / 2, M / 4, ... and 1, which loses the most. `model` is never changed.
+    N is M, M / 2, M / 4, ... and 1, whose error is largest. `model` is never changed.
     """
     network = copy.deepcopy(model).eval()
-    answers = network(images)
-    found: dict[str, dict[int, float]] = {}
+    reference = network(images)
+    errors: dict[str, dict[int, float]] = {}
     for name, m in group_sizes(tables).items():
         layer = network.get_submodule(name)
-        kept = copy.deepcopy(layer.state_dict())
-        found[name] = {m: 0.0}
+        state = copy.deepcopy(layer.state_dict())
+        errors[name] = {m: 0.0}
         for n in halvings(m):
-            thin(network, name, n)
-            found[name][n] = float((network(images) - answers).square().mean())
-            layer.load_state_dict(kept)
-    return found
+            prune_layer(network, name, n)
+            errors[name][n] = float((network(images) - reference).square().mean())
+            layer.load_state_dict(state)
+    return errors
 
 
 def halvings(m: int) -> list[int]:
@@ -43,10 +43,10 @@ def halvings(m: int) -> list[int]:
 
 
 def gains(losses: Mapping[int, float]) -> list[float]:
-    """Return what unit 1..M of a layer brings, given its loss at M and at some N below.
+    """Return the error that unit 1..M of a layer removes, from the loss at M and at some lower N.
 
-    Gains fall from unit to unit, so that a greedy choice is best: between the measured N the loss
-    is taken for the largest convex function of N below it.
+    Gains decrease from unit to unit, so that greedy allocation is optimal: between the measured N
+    the loss is interpolated by its lower convex hull.
     """
     points = sorted((n, max(0.0, loss)) for n, loss in losses.items())
     hull: list[tuple[int, float]] = []
@@ -55,9 +55,9 @@ def gains(losses: Mapping[int, float]) -> list[float]:
             hull.pop()
         hull.append((n, loss))
     units = [0.0] * max(losses)
-    for left, right in pairwise(hull):
-        for unit in range(left[0], right[0]):
-            units[unit] = max(0.0, -_slope(left, right))
+    for lower, upper in pairwise(hull):
+        for unit in range(lower[0], upper[0]):
+            units[unit] = max(0.0, -_slope(lower, upper))
     units[: hull[0][0]] = [max(units, default=0.0)] * hull[0][0]
     return units
 

@@ -1,43 +1,44 @@
-"""When does the price of computation rise? (SLS, equation 7)"""
+"""Annealing of the cost penalty lambda (SLS, equation 7)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, check_choice
 from thinlens.sparsity.budget import Budget
 
-CAP = 1e4
-"""lambda never exceeds this multiple of its start."""
+MAX_PENALTY_GROWTH = 1e4
+"""Largest lambda, in multiples of its initial value."""
 
-PATIENCE = 20
-"""Epochs at the cap after which the search is told that it will not arrive."""
+CAP_PATIENCE = 20
+"""Epochs at the cap after which the search is considered unable to meet the budget."""
 
-RATES = ("factor", "fraction")
+AnnealQuantity = Literal["factor", "fraction"]
+"""The measure of compression whose change is compared with T: the compression factor
+C_original / C_pruned (official code), or the fraction C_pruned / C_original (equation 7)."""
 
 
 @dataclass
 class Annealing:
-    """lambda, multiplied by alpha every K epochs in which the network shrank too little."""
+    """lambda, multiplied by alpha every K epochs in which the cost decreased too little."""
 
     penalty: float
-    """lambda on the cost as a part of the dense cost."""
+    """lambda on the cost as a fraction of the dense cost."""
     budget: Budget
     alpha: float = 1.2
     threshold: float | None = None
-    """T: a change of up to this is too little; None: what arriving on time needs."""
+    """T: a change of at most this is too little; None: the change that meeting the budget in time
+    needs."""
     every: int = 2
     """K, in epochs."""
     window: int = 2
     """The epochs over which the change is measured (the official code: the last one)."""
-    rate: str = "factor"
-    """The quantity that changes: the compression factor C_original / C_pruned (official code), or
-    the fraction C_pruned / C_original (equation 7 to the letter)."""
+    quantity: AnnealQuantity = "factor"
     capped: int = 0
-    """Epochs for which lambda should have risen above its cap."""
+    """Epochs for which the cap prevented an increase of lambda."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
@@ -48,38 +49,41 @@ class Annealing:
             raise UsageError(f"T {self.threshold}: wanted a change from 0, or None")
         if self.every < 1 or self.window < 1:
             raise UsageError(f"K {self.every}, window {self.window}: wanted 1 epoch or more")
-        if self.rate not in RATES:
-            raise UsageError(f"rate {self.rate!r}: wanted {' or '.join(RATES)}")
-        self._start = self.penalty
+        check_choice("anneal_quantity", self.quantity, get_args(AnnealQuantity))
+        self._initial = self.penalty
 
     @property
-    def overflown(self) -> bool:
-        """Whether lambda has stood at its cap for long."""
-        return self.capped >= PATIENCE
+    def saturated(self) -> bool:
+        """Whether lambda has been at its cap for `CAP_PATIENCE` epochs."""
+        return self.capped >= CAP_PATIENCE
 
-    def update(self, costs: Sequence[float], epochs_left: float) -> None:
-        """Act at the end of an epoch, given the cost before the first epoch and after each."""
+    def update(self, costs: Sequence[float], epochs_remaining: float) -> None:
+        """Update lambda at the end of an epoch (equation 7).
+
+        `costs` are those before the first epoch and after each; `epochs_remaining` counts to the
+        deadline.
+        """
         epoch = len(costs) - 1
         if epoch % self.every or epoch < self.window:
             return
-        now = self._measure(costs[-1])
-        change = now - self._measure(costs[-1 - self.window])
-        least = self.threshold
-        if least is None:
-            missing = self._measure(float(self.budget.kept)) - now
-            least = missing * self.window / max(epochs_left, self.window)
-        if change > least or self.alpha == 1:
+        current = self._measure(costs[-1])
+        change = current - self._measure(costs[-1 - self.window])
+        threshold = self.threshold
+        if threshold is None:
+            missing = self._measure(float(self.budget.kept)) - current
+            threshold = missing * self.window / max(epochs_remaining, self.window)
+        if change > threshold or self.alpha == 1:
             return
-        self.capped += self.every if self.penalty >= CAP * self._start else 0
-        self.penalty = min(self.penalty * self.alpha, CAP * self._start)
+        self.capped += self.every if self.penalty >= MAX_PENALTY_GROWTH * self._initial else 0
+        self.penalty = min(self.penalty * self.alpha, MAX_PENALTY_GROWTH * self._initial)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs."""
+        """Return the state that a resume needs."""
         return {"penalty": self.penalty, "capped": self.capped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.penalty, self.capped = state["penalty"], state["capped"]
 
     def _measure(self, cost: float) -> float:
-        return 1 / cost if self.rate == "factor" else -cost
+        return 1 / cost if self.quantity == "factor" else -cost

@@ -2,9 +2,10 @@
 
 Oh et al., "Attentive Fine-Grained Structured Sparsity for Image Restoration" (CVPR 2022),
 sections 3.3 to 3.5: every layer's weight is a sum of M units ordered by magnitude
-(`sparsity.rank_mask`); how many live is learned under a price of computation that rises until
-the budget is met (`methods.sls.search`, `methods.sls.annealing`); then N is fixed and the weights are
-fine-tuned. Where paper and official code disagree the presets say which is which.
+(`sparsity.rank_mask`, equations 1 to 4); how many are kept is learned under a cost penalty that
+increases until the budget is met (`methods.sls.search`, equations 5 and 6; `methods.sls.annealing`,
+equation 7); then N is fixed and the weights are fine-tuned. Where paper and official code disagree,
+each has a preset.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.methods.frozen_entries import held
-from thinlens.methods.importance import SALIENCIES, saliencies
+from thinlens.methods.frozen_entries import freeze_entries
+from thinlens.methods.importance import Importance, importance_scores
 from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.methods.method import check_l1
 from thinlens.methods.moments import calibration_images
 from thinlens.methods.nm_method import NMMethod
-from thinlens.methods.sls.annealing import Annealing
+from thinlens.methods.sls.annealing import Annealing, AnnealQuantity
 from thinlens.methods.sls.least_squares_start import LeastSquaresStart, searched_plan
-from thinlens.methods.sls.search import Course, Search
-from thinlens.sparsity.allocation import Tables, check_reachable
+from thinlens.methods.sls.search import SlsSearch, SlsSearchConfig
+from thinlens.sparsity.allocation import CostTables, check_reachable
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
 from thinlens.sparsity.pattern import Pruned
@@ -39,29 +40,33 @@ from thinlens.sparsity.residual import residual_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 
-EPOCHS = 300
-"""SLS's search and fine-tuning take 300 epochs; a run of any length is cut into as many."""
+PAPER_EPOCHS = 300
+"""Epochs of SLS's search and fine-tuning; a run of any length is divided into as many."""
 
 LAMBDA_REG = 1e-10
-"""The paper's lambda for super-resolution: per multiply-add of a training crop, for 0..255."""
+"""The paper's lambda for super-resolution: per multiply-add of a training crop, for images in
+[0, 255]."""
 
-FASTEST = 0.05
-"""The most a priority may move in a step: N = 1 takes ten of them."""
+MAX_PRIORITY_RATE = 0.05
+"""Largest learning rate of priorities: N = 1 takes at least ten steps."""
 
 CALIBRATION_PIXELS = 16 * 48 * 48
-"""Input pixels on which saliencies are measured: one batch of the paper's."""
+"""Input pixels on which importance is measured: one batch of the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sls(NMMethod):
-    """Search N per layer. Times are epochs, 1/300 of the run, so that it may have any length."""
+    """Search N of every layer during training. An epoch is 1/300 of a run of any length."""
+
+    NAME: ClassVar[str] = "sls"
+    NEEDS_STEPS: ClassVar[bool] = True
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "alpha": 1.1,
             "anneal_threshold": 0.1,
             "anneal_window": 2,
-            "rate": "fraction",
+            "anneal_quantity": "fraction",
             "refill": False,
         },
         "code": {"k_max": 1.03, "regroup_until": 1.0, "refill": False},
@@ -70,100 +75,99 @@ class Sls(NMMethod):
             "alpha": 1.3,
             "anneal_threshold": None,
             "anneal_window": 2,
-            "travel": 24.0,
+            "priority_displacement": 24.0,
             "regroup_epochs": 4,
             "search_until": 0.6,
             "finish": "greedy",
-            "knapsack": 2.0,
+            "start_budget_factor": 2.0,
             "least_squares": True,
-            "taught": 0.5,
+            "distill_weight": 0.5,
         },
     }
-    """The paper to the letter, its official code, and ours: from a knapsack of twice the budget to
-    the budget, exactly, by 60 % of the run, no faster than that needs, taught by the dense
-    network."""
+    """paper: to the letter. code: the official code. plus, ours: from a least-squares network of
+    twice the budget to the budget, exactly, by 60 % of the run and no faster than that needs, with
+    distillation from the dense network."""
 
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
 
     penalty: float | None = None
-    """lambda' where it starts, on the cost as a part of the dense cost; None: the paper's."""
+    """Initial lambda' on the cost as a fraction of the dense cost; None: the paper's."""
     alpha: float = 1.2
-    """What lambda is multiplied by (1: no annealing)."""
+    """Factor by which lambda increases (equation 7); 1: no annealing."""
     anneal_threshold: float | None = 0.2
-    """T of equation 7; None: the change that arriving on time needs."""
+    """T of equation 7; None: the change that meeting the budget in time needs."""
     anneal_epochs: int = 2
-    """K of equation 7."""
+    """K of equation 7, in epochs."""
     anneal_window: int = 1
     """The epochs over which the change is measured."""
-    rate: str = "factor"
-    """Whose change: factor (C_original / C_pruned) or fraction (equation 7 to the letter)."""
+    anneal_quantity: AnnealQuantity = "factor"
+    """The quantity whose change T limits: factor (C_original / C_pruned) or fraction (its inverse,
+    equation 7 to the letter)."""
     threshold: float = 0.5
-    """tau: a unit lives while its priority is above it."""
+    """tau: a unit is kept while its priority is above it."""
     k_max: float = 1.0
-    """The upper bound of every k."""
-    travel: float = 30.0
-    """How far a priority can move in a run: its learning rate is this over the run's steps
+    """Upper bound of every k (equation 4)."""
+    priority_displacement: float = 30.0
+    """Largest change of a priority over the run: its learning rate is this divided by the steps
     (1e-4 in the official code's 300 epochs of 1,000 steps)."""
     ordered: bool = True
-    """Priority-ordered pruning; False is the ablation of Table 3."""
-    saliency: str = "magnitude"
+    """Priority-ordered pruning (equation 4); False is the ablation of Table 3."""
+    importance: Importance = "magnitude"
     """What weights are ranked by: magnitude, activation or second-order."""
     regroup_epochs: int = 1
-    """Epochs between two rankings."""
+    """Epochs between two updates of the ranks."""
     regroup_until: float = 0.9
-    """The part of the run after which ranks stay."""
+    """Fraction of the run after which ranks are fixed."""
     search_until: float = 1.0
-    """The part of the run by which the budget has to be met."""
-    finish: str = "refuse"
-    """What happens if it is not: refuse, or prune the rest by priority (greedy)."""
+    """Fraction of the run by which the budget has to be met."""
+    finish: Literal["refuse", "greedy"] = "refuse"
+    """What to do if it is not met: refuse, or prune the rest by priority (greedy)."""
     refill: bool = True
-    """Spend what the last pruned unit left over."""
-    drop: bool = False
-    """Let the last layers of residual branches keep nothing: N = 0."""
-    knapsack: float = 0.0
-    """Start at a least-squares network, with the N of a knapsack, of so many times the budget; 0:
-    start dense."""
+    """Add units back that still fit the budget once it is met."""
+    allow_zero: bool = False
+    """Allow N = 0 in the last layers of residual branches."""
+    start_budget_factor: float = 0.0
+    """Start from a least-squares network with knapsack allocation at this multiple of the budget;
+    0: start dense."""
     least_squares: bool = False
-    """Start fine-tuning from the least-squares solution for the N that was found."""
-    hold_pruned: bool = False
-    """Keep pruned weights and their moments exactly as they are."""
+    """Start fine-tuning from the least-squares solution for the searched N, if it is better."""
+    freeze_pruned: bool = False
+    """Freeze pruned weights and their optimizer state."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.threshold < 1:
             raise UsageError(f"tau {self.threshold}: wanted a threshold between 0 and 1")
         if not 1 <= self.k_max <= 2:
             raise UsageError(f"k_max {self.k_max}: wanted a bound from 1 to 2")
-        if not 0 < self.travel < float("inf"):
-            raise UsageError(f"travel {self.travel}: wanted a finite distance above 0")
-        if self.saliency not in SALIENCIES:
-            raise UsageError(f"saliency {self.saliency!r}: wanted {', '.join(SALIENCIES)}")
-        if self.finish not in ("refuse", "greedy"):
-            raise UsageError(f"finish {self.finish!r}: wanted refuse or greedy")
-        if not (self.knapsack == 0 or 1 <= self.knapsack < float("inf")):
-            raise UsageError(f"knapsack {self.knapsack}: wanted 0, or times the budget from 1")
+        if not 0 < self.priority_displacement < float("inf"):
+            value = self.priority_displacement
+            raise UsageError(f"priority_displacement {value}: wanted a finite change above 0")
+        if not (self.start_budget_factor == 0 or 1 <= self.start_budget_factor < float("inf")):
+            value = self.start_budget_factor
+            raise UsageError(f"start_budget_factor {value}: wanted 0, or times the budget from 1")
         if self.regroup_epochs < 1:
             raise UsageError(f"regroup_epochs {self.regroup_epochs}: wanted 1 or more")
         for key in ("regroup_until", "search_until"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"{key} {getattr(self, key)}: wanted a part of the run, 0 to 1")
-        self._annealing(self.penalty or 0.0)  # refuses what annealing cannot take
+        self._annealing(self.penalty or 0.0)  # checks the options of annealing
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
-        """Return a thin network; `model` is never changed.
+        """Return the pruned network; `model` is never changed.
 
-        Raises `NotReached` if the search ends above the budget and `finish` is refuse.
+        Raises `BudgetNotMetError` if the search ends above the budget and `finish` is refuse.
         """
         start = time.monotonic()
-        if trainer.settings.steps < 1:
-            raise UsageError("sls searches while it trains: wanted a number of steps (--steps)")
+        self.check_steps(trainer.settings)
         check_l1(trainer.settings, "the price of computation")
         search = self.search(model, data, trainer)
-        with held(search.dead_weights()) if self.hold_pruned else nullcontext():
+        with freeze_entries(search.pruned_entries()) if self.freeze_pruned else nullcontext():
             trainer.fit(search, data)
         module, patterns = strip(search.module)
         seconds = time.monotonic() - start
         steps = trainer.settings.steps
-        record = {**self.outcome(search), "steps": steps, "seconds": seconds}
+        record = {**self.search_record(search), "steps": steps, "seconds": seconds}
         return Pruned(module, patterns, record)
 
     def search(
@@ -171,69 +175,71 @@ class Sls(NMMethod):
         model: nn.Module,
         data: TrainingData,
         trainer: Trainer,
-        passing: tuple[Budget, ...] = (),
-    ) -> Search:
+        budget_checkpoints: tuple[Budget, ...] = (),
+    ) -> SlsSearch:
         """Return the objective that searches and fine-tunes a copy of `model`."""
         seed, scores, restart, start = trainer.settings.seed, None, None, None
-        if self.saliency != "magnitude":
+        if self.importance != "magnitude":
             images = calibration_images(data, seed, CALIBRATION_PIXELS)
-            scores = partial(saliencies, images=images, kind=self.saliency)
+            scores = partial(importance_scores, images=images, kind=self.importance)
         if self.least_squares:
             restart = LeastSquaresStart(self, model, data, trainer)
-        first = self.budget.kept * Fraction(self.knapsack)
-        if 0 < first < 1:
-            shared = {**self.shared(), "budget": Budget(first)}
+        start_budget = self.budget.kept * Fraction(self.start_budget_factor)
+        if 0 < start_budget < 1:
+            shared = {**self.shared(), "budget": Budget(start_budget)}
             start = LeastSquares(**shared, allocation="knapsack", seed=seed).solved(model, data)
-        course = replace(self.course(model, trainer.settings.steps), passing=passing)
+        config = replace(
+            self.search_config(model, trainer.settings.steps), budget_checkpoints=budget_checkpoints
+        )
         penalty = self.penalty
         if penalty is None:
             crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
-            penalty = paper_penalty(replace(self, example=crop, prices=None).tables(model))
+            penalty = paper_penalty(replace(self, example=crop, latency=None).tables(model))
         annealing = self._annealing(penalty)
-        return Search(copy.deepcopy(model), course, annealing, scores, restart, start)
+        return SlsSearch(copy.deepcopy(model), config, annealing, scores, restart, start)
 
-    def passed(
+    def n_at_budgets(
         self, model: nn.Module, data: TrainingData, trainer: Trainer, budgets: Sequence[Budget]
     ) -> list[dict[str, int]]:
-        """Search once and return N by layer name at falling `budgets`, the last of which is ours.
+        """Search once; return N by layer name at descending `budgets`, the last is `self.budget`.
 
-        N never rises from a budget to the next, so the networks nest.
+        N never increases from a budget to the next, so the networks nest.
         """
-        search = self.search(model, data, trainer, passing=tuple(budgets[:-1]))
+        search = self.search(model, data, trainer, budget_checkpoints=tuple(budgets[:-1]))
         trainer.fit(search, data)
-        found = [*search.passed, search.n]
-        for thicker, thinner in pairwise(found):
-            thinner.update({name: min(n, thicker[name]) for name, n in thinner.items()})
-        return found
+        n_by_budget = [*search.n_at_budgets, search.n]
+        for larger, smaller in pairwise(n_by_budget):
+            smaller.update({name: min(n, larger[name]) for name, n in smaller.items()})
+        return n_by_budget
 
-    def course(self, model: nn.Module, steps: int) -> Course:
-        """Lay out the search on a run of `steps` steps.
+    def search_config(self, model: nn.Module, steps: int) -> SlsSearchConfig:
+        """Return the schedule of the search for a run of `steps` steps.
 
-        Raises `UsageError` if no layer can be pruned, or if N = 1 everywhere is too much.
+        Raises `UsageError` if no layer can be pruned, or if N = 1 everywhere exceeds the budget.
         """
         tables = self.tables(model)
-        residual = residual_layers(model, self.example) if self.drop else set()
-        droppable = residual & tables.keys()
-        check_reachable(tables, self.budget, droppable)
-        return Course(
+        residual = residual_layers(model, self.example) if self.allow_zero else set()
+        allow_zero = residual & tables.keys()
+        check_reachable(tables, self.budget, allow_zero)
+        return SlsSearchConfig(
             budget=self.budget,
             tables=tables,
             threshold=self.threshold,
             k_max=self.k_max,
-            priority_rate=min(FASTEST, self.travel / max(1, steps)),
+            priority_rate=min(MAX_PRIORITY_RATE, self.priority_displacement / max(1, steps)),
             ordered=self.ordered,
-            epoch_steps=max(1, round(steps / EPOCHS)),
+            epoch_steps=max(1, round(steps / PAPER_EPOCHS)),
             regroup_epochs=self.regroup_epochs,
             last_regroup=round(self.regroup_until * steps),
             deadline=round(self.search_until * steps),
             greedy=self.finish == "greedy",
             refill=self.refill,
-            droppable=frozenset(droppable),
+            allow_zero=frozenset(allow_zero),
         )
 
-    def outcome(self, search: Search) -> dict[str, Any]:
-        """Return what is remembered of a search."""
-        plan = searched_plan(search.course.tables, search.n)
+    def search_record(self, search: SlsSearch) -> dict[str, Any]:
+        """Return the provenance entries of a search."""
+        plan = searched_plan(search.config.tables, search.n)
         shared = self.shared()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
         return {
@@ -253,13 +259,13 @@ class Sls(NMMethod):
             threshold=self.anneal_threshold,
             every=self.anneal_epochs,
             window=self.anneal_window,
-            rate=self.rate,
+            quantity=self.anneal_quantity,
         )
 
 
-def paper_penalty(tables: Tables) -> float:
+def paper_penalty(tables: CostTables) -> float:
     """Return the paper's lambda on the cost as a fraction, for images in [0, 1].
 
-    `tables` price the layers on one training crop: lambda_reg C_original / 255.
+    `tables` are the costs on one training crop: lambda_reg C_original / 255.
     """
     return LAMBDA_REG * sum(costs[-1] for costs in tables.values()) / 255

@@ -21,12 +21,12 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from thinlens.bench.backends import PRECISIONS, Setting
-from thinlens.bench.cases import LineUp, engines, line_up, precisions
-from thinlens.bench.inputs import smooth_image
-from thinlens.bench.interleaved import Entrant, Row, best_dense, compete, speedup
+from thinlens.benchmark.backends import PRECISIONS, Setting
+from thinlens.benchmark.cases import LineUp, engines, line_up, precisions
+from thinlens.benchmark.inputs import smooth_image
+from thinlens.benchmark.interleaved import Entrant, Row, best_dense, compete, speedup
+from thinlens.benchmark.run import describe_machine
 from thinlens.cli import values
-from thinlens.bench.run import describe_machine
 from thinlens.cli.bench import load_branch
 from thinlens.engine.native import build
 from thinlens.files import write_json

@@ -19,8 +19,8 @@ import tyro
 
 import thinlens
 from thinlens.api import THREADS
-from thinlens.bench.cases import Ours, reference
-from thinlens.bench.interleaved import Entrant, compete
+from thinlens.benchmark.cases import Ours, reference
+from thinlens.benchmark.interleaved import Entrant, compete
 from thinlens.cli.values import size
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.latency import measure_latency_table

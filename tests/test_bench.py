@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from cli_cases import run, sr_checkpoint
 from native_engine import built
-from thinlens.bench import cases as lines
-from thinlens.bench.backends import PEERS, Setting, UnavailableError
-from thinlens.bench.cases import engines, line_up, precisions, reference
-from thinlens.bench.interleaved import Clock, Entrant, best_dense, compete, speedup
-from thinlens.bench.roofline import Limits, shares
+from thinlens.benchmark import cases as lines
+from thinlens.benchmark.backends import PEERS, Setting, UnavailableError
+from thinlens.benchmark.cases import engines, line_up, precisions, reference
+from thinlens.benchmark.interleaved import Clock, Entrant, best_dense, compete, speedup
+from thinlens.benchmark.roofline import Limits, shares
 
 FP32 = Setting(1, "fp32")
 

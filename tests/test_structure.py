@@ -30,7 +30,7 @@ ORDER = [
     {"methods"},
     {"checkpoints"},
     {"adaptive"},
-    {"bench"},
+    {"benchmark"},
     {"report"},
     {"api"},
     {"experiments"},

@@ -48,7 +48,7 @@ from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
 
 if TYPE_CHECKING:
-    from thinlens.bench.run import BenchResult
+    from thinlens.benchmark.run import BenchResult
 
 THREADS = 2
 """Threads of the engine for which a budget in milliseconds is measured, by default."""
@@ -340,7 +340,7 @@ def bench(network: Network, size: tuple[int, int], **options: Any) -> BenchResul
     >>> {row["engine"] for row in result.as_json()["rows"]} >= {"torch"}
     True
     """
-    from thinlens.bench.run import bench as bench_module
+    from thinlens.benchmark.run import bench as bench_module
 
     return bench_module(model_of(_parts(network)[0]).branch(None, "this network"), size, **options)
 

@@ -147,7 +147,7 @@ def _sentence(box: str) -> str:
     unread = re.match(r"Error parsing (--?[\w-]+): .* instantiated from \[(.*)\]", text)
     if unread:
         text = f"{unread[1]} {unread[2]} cannot be read as a value of its kind"
-    choice = re.match(r"Invalid choice (.*) for argument '(--[\w-]+)'.*one of \((.*)\)", text)
+    choice = re.match(r"[Ii]nvalid choice (.*) for argument '(--[\w-]+)'.*one of \((.*)\)", text)
     if choice:
         *first, last = choice[3].replace("'", "").split(", ")
         text = f"{choice[2]} {choice[1]}: wanted {', '.join(first)} or {last}"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.api import load_checkpoint
-from thinlens.bench.cases import Ours, reference
-from thinlens.bench.inputs import smooth_image
-from thinlens.bench.interleaved import Entrant, compete
+from thinlens.benchmark.cases import Ours, reference
+from thinlens.benchmark.inputs import smooth_image
+from thinlens.benchmark.interleaved import Entrant, compete
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
 from thinlens.errors import RunError, UsageError

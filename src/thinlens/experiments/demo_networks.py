@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.api import prune, save
-from thinlens.bench.interleaved import Entrant, compete
+from thinlens.benchmark.interleaved import Entrant, compete
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinlens.bench.backends.backend import Run, Setting, UnavailableError, need, quiet
-from thinlens.bench.backends.quantized import quantized
+from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, need, quiet
+from thinlens.benchmark.backends.quantized import quantized
 
 OPSET = 17
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from thinlens.bench.backends.backend import Run, Setting, UnavailableError, quiet
+from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, quiet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """torch runs integers only in networks that were written for it."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from thinlens.bench.backends.backend import Run
+from thinlens.benchmark.backends.backend import Run
 
 WARM_UP = 2
 """Runs of each engine that do not count: first plans, page faults, clocks that rise."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thinlens.bench.backends.backend import Run, Setting, UnavailableError, need, quiet
+from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, need, quiet
 
 
 def ncnn(module: nn.Module, image: Tensor, setting: Setting) -> Run:

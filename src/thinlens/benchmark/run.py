@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.bench.backends import PRECISIONS, Setting
-from thinlens.bench.cases import LineUp, engines, line_up, precisions
-from thinlens.bench.inputs import smooth_image
-from thinlens.bench.interleaved import Row, best_dense, compete, speedup
-from thinlens.bench.roofline import limits, shares
+from thinlens.benchmark.backends import PRECISIONS, Setting
+from thinlens.benchmark.cases import LineUp, engines, line_up, precisions
+from thinlens.benchmark.inputs import smooth_image
+from thinlens.benchmark.interleaved import Row, best_dense, compete, speedup
+from thinlens.benchmark.roofline import limits, shares
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest
 from thinlens.engine.timings import cpu_name

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinlens.bench.backends import PEERS, PRECISIONS, Setting, UnavailableError
-from thinlens.bench.interleaved import Entrant
+from thinlens.benchmark.backends import PEERS, PRECISIONS, Setting, UnavailableError
+from thinlens.benchmark.interleaved import Entrant
 from thinlens.engine.automatic import is_thin
-from thinlens.engine.tuner import always_dense
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest, native
+from thinlens.engine.tuner import always_dense
 from thinlens.errors import UsageError
 
 OURS = "thinlens"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from thinlens.bench.backends.backend import Prepare, Setting, UnavailableError
-from thinlens.bench.backends.ncnn import ncnn
-from thinlens.bench.backends.onnx import onnxruntime, openvino
-from thinlens.bench.backends.torch import channels_last, compiled, eager
+from thinlens.benchmark.backends.backend import Prepare, Setting, UnavailableError
+from thinlens.benchmark.backends.ncnn import ncnn
+from thinlens.benchmark.backends.onnx import onnxruntime, openvino
+from thinlens.benchmark.backends.torch import channels_last, compiled, eager
 
 PEERS: dict[str, Prepare] = {
     "torch": eager,

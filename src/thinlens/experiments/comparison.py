@@ -65,6 +65,16 @@ def compare(
     `threads` threads (column ms). `progress` shows bars on a terminal's stderr.
 
     Raises `UsageError` for a wrong recipe, or a folder of another one.
+
+    >>> from thinlens.api import save
+    >>> from thinlens.models import create
+    >>> module, task = create("dncnn-17", depth=3, width=8), make_task("denoise")
+    >>> _ = save("small", module, model="dncnn-17", task=task)
+    >>> lines = ['networks = ["small"]', 'methods = ["one-shot"]', 'budgets = ["1/2"]', "m = [4]"]
+    >>> lines += ['data = "photos"', "[crops]", "patch = 16"]
+    >>> _ = Path("recipe.toml").write_text("\\n".join(lines))
+    >>> [(row["method"], row["achieved"]) for row in compare("recipe.toml", "compared").rows]
+    [('dense', 1.0), ('one-shot', 0.5)]
     """
     recipe = Path(recipe)
     plan = read_plan(recipe)

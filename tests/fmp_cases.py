@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
+from thinlens.methods.fmp.cost_tracker import CostTracker, Magnitudes
 from thinlens.methods.fmp.hypernetwork import Hypernetwork
 from thinlens.methods.fmp.method import Fmp
-from thinlens.methods.fmp.search import Search
-from thinlens.methods.fmp.selection import Ledger, Values
+from thinlens.methods.fmp.search import FmpSearch
 from thinlens.models import create
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.channels import Channels, find_channels
+from thinlens.sparsity.channels import CoupledChannels, trace_channels
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Settings
 
@@ -51,30 +51,30 @@ class Case:
     """One search before its first step."""
 
     model: nn.Module
-    channels: Channels
+    channels: CoupledChannels
     method: Fmp
-    search: Search
+    search: FmpSearch
 
     @property
     def module(self) -> Hypernetwork:
         return self.search.hypernetwork
 
     @property
-    def ledger(self) -> Ledger:
-        return self.search._ledger
+    def tracker(self) -> CostTracker:
+        return self.search._tracker
 
-    def randomize(self, seed: int) -> Values:
+    def randomize(self, seed: int) -> Magnitudes:
         """Give vectors and indicators random sizes, as a long search might."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for values in (self.module.vector, *self.module.indicators()):
                 values.copy_(torch.randn(values.shape, generator=generator))
-        return self.search._values((0.0, 0.0))
+        return self.search._magnitudes((0.0, 0.0))
 
 
 def case(name: str, budget: str = "0.4", settings: Settings = SETTINGS, **options: Any) -> Case:
-    model, given = network(name), {"least": 2, "threshold": 0.3, **options}
-    method = Fmp(budget=Budget.of(budget), example=EXAMPLE, **given)
-    channels = find_channels(model, EXAMPLE)
+    model, given = network(name), {"min_channels": 2, "threshold": 0.3, **options}
+    method = Fmp(budget=Budget.parse(budget), example=EXAMPLE, **given)
+    channels = trace_channels(model, EXAMPLE)
     search = method.search(model, find_layers(model, EXAMPLE), channels, settings)
     return Case(model, channels, method, search)

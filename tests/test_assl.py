@@ -15,20 +15,26 @@ from torch import nn
 from fmp_cases import EXAMPLE, NETWORKS, SETTINGS, Enlarged, network
 from thinlens.errors import UsageError
 from thinlens.methods import Pruned
-from thinlens.methods.channels.assl import HIGHEST, Aligning, Assl, Pressing, Scaled
-from thinlens.methods.channels.order import families
+from thinlens.methods.channels.assl import (
+    MAX_COEFFICIENT,
+    AlignmentObjective,
+    Assl,
+    PenaltyObjective,
+    ScaledNetwork,
+)
+from thinlens.methods.channels.order import coupled_groups
 from thinlens.progress import Progress
 from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.channels import find_channels
+from thinlens.sparsity.channels import trace_channels
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 
 
-def scaled(name: str) -> Scaled:
+def scaled(name: str) -> ScaledNetwork:
     model = network(name)
     layers = [layer.name for layer in find_layers(model, EXAMPLE)]
-    return Scaled(model, find_channels(model, EXAMPLE), layers)
+    return ScaledNetwork(model, trace_channels(model, EXAMPLE), layers)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -40,16 +46,16 @@ def test_scales_are_the_norms_of_filters_and_change_nothing(name: str) -> None:
         torch.testing.assert_close(found.merged().eval()(image), wanted, rtol=1e-4, atol=1e-5)
     assert list(found.merged().state_dict()) == list(found.model.state_dict())
     for layer in found.layers:
-        axis = found.channels.producers[f"{layer}.weight"]
+        axis = found.channels.output_axes[f"{layer}.weight"]
         weight = found.model.get_parameter(f"{layer}.weight").movedim(axis, 0)
         torch.testing.assert_close(found.scales(layer), weight.flatten(1).norm(dim=1))
 
 
 def test_layers_that_share_channels_come_to_agree() -> None:
     found = scaled("edsr")
-    trunk = max(families(found.channels), key=len)
-    objective = Aligning(found, trunk[:6], coefficient=1.0)
-    tied = [len(layers) for layers, _ in objective._tied]
+    trunk = max(coupled_groups(found.channels), key=len)
+    objective = AlignmentObjective(found, trunk[:6], coefficient=1.0)
+    tied = [len(layers) for layers, _ in objective._shared]
     assert sorted(tied) == [0, 1, 1, 4]  # behind the shuffle, in the blocks, on the trunk
     before = float(objective.agreement().detach())
     optimizer = torch.optim.Adam(found.module.parameters(), lr=1e-2)
@@ -58,24 +64,26 @@ def test_layers_that_share_channels_come_to_agree() -> None:
         (-objective.agreement()).backward()
         optimizer.step()
     assert float(objective.agreement().detach()) > before
-    shared = next(layers for layers, _ in objective._tied if len(layers) == 4)
+    shared = next(layers for layers, _ in objective._shared if len(layers) == 4)
     small = [set(found.scales(name)[order].argsort()[:6].tolist()) for name, order in shared]
     assert all(len(one & small[0]) >= 4 for one in small)
 
 
 def test_only_what_leaves_is_pressed_and_the_coefficient_rises_to_its_highest() -> None:
     found = scaled("edsr")
-    dead = max(families(found.channels), key=len)[:5]
-    objective = Pressing(found, dead, steps=10)
+    dead = max(coupled_groups(found.channels), key=len)[:5]
+    objective = PenaltyObjective(found, dead, steps=10)
     seen = []
     for step in range(1, 11):
         seen.append(objective.coefficient)
         objective.after_step(step)
-    assert seen[:3] == pytest.approx([HIGHEST / 7, 2 * HIGHEST / 7, 3 * HIGHEST / 7])
-    assert seen[6:] == [HIGHEST] * 4
-    objective.weight().backward()
+    assert seen[:3] == pytest.approx(
+        [MAX_COEFFICIENT / 7, 2 * MAX_COEFFICIENT / 7, 3 * MAX_COEFFICIENT / 7]
+    )
+    assert seen[6:] == [MAX_COEFFICIENT] * 4
+    objective.squared_norm().backward()
     gradients = {name: p.grad for name, p in found.module.named_parameters()}
-    leaving = torch.isin(found.labels("head.0"), torch.tensor(dead))
+    leaving = torch.isin(found.channel_ids("head.0"), torch.tensor(dead))
     for name in ("head.0.parametrizations.weight.original0", "head.0.bias"):
         gradient = gradients[name]
         assert gradient is not None
@@ -90,7 +98,7 @@ def pruned(
     **options: Any,
 ) -> Pruned:
     rate = options.pop("learning_rate", 1e-2)
-    method = Assl(budget=Budget.of(budget), example=EXAMPLE, **{"least": 2, **options})
+    method = Assl(budget=Budget.parse(budget), example=EXAMPLE, **{"min_channels": 2, **options})
     settings = replace(SETTINGS, steps=steps, optimizer="muon", learning_rate=rate)
     return method.run(network("edsr"), Enlarged(), Trainer(settings, folder, progress))
 

@@ -54,7 +54,7 @@ def test_unfolded_inputs_times_weights_are_the_outputs(
     if layer.bias is not None:
         product = product + layer.bias.detach()
     torch.testing.assert_close(product.float(), outputs(layer, x)[drawn.positions])
-    torch.testing.assert_close(drawn.answers, outputs(layer, x)[drawn.positions])
+    torch.testing.assert_close(drawn.targets, outputs(layer, x)[drawn.positions])
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS[:3], ids=["bias", "groups", "no bias"])
@@ -72,7 +72,7 @@ def test_error_and_bias_are_those_of_the_layer(
     products = []
     for x, y in zip(images, answers, strict=True):
         drawn = sample(layer, layer(x).detach(), 10**6, seed=0)
-        assert torch.equal(drawn.answers, y)
+        assert torch.equal(drawn.targets, y)
         products += [
             (rows @ other.mT).movedim(0, 1).flatten(1) for rows in unfolded(layer, x, drawn)
         ]
@@ -91,7 +91,7 @@ def test_chunks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return sums.moments()
 
     whole = moments()
-    monkeypatch.setattr("thinlens.methods.moments.CHUNK", 7)
+    monkeypatch.setattr("thinlens.methods.moments.UNFOLD_CHUNK", 7)
     for one, other in zip(vars(whole).values(), vars(moments()).values(), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.channels.filter import Filter, zero_channels, remove_channels
+from thinlens.methods.channels.filter import Filter, remove_channels, zero_channels
 from thinlens.methods.channels.order import pruning_order
 from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
@@ -157,8 +157,8 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
             tensor.uniform_(0.5, 1.5)  # batch statistics that are not 0 and 1
     example = (1, image_channels(model), 24, 24)
     channels = trace_channels(model, example)
-    order = pruning_order(model, channels, least=1)
-    dead = [leaver.label for leaver in order[: -(-len(order) // 2)]]
+    order = pruning_order(model, channels, min_channels=1)
+    dead = [channel.channel_id for channel in order[: -(-len(order) // 2)]]
     before = copy.deepcopy(model.state_dict())
     thin, full = remove_channels(model, channels, dead), zero_channels(model, channels, dead)
     image = torch.rand(2, *example[1:])
@@ -175,7 +175,7 @@ def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str
 @pytest.mark.parametrize("name", COUNTED)
 def test_code_that_counts_channels_is_refused_and_not_broken(name: str) -> None:
     network = Net(*CASES[name][:3])
-    method = Filter(budget=Budget.parse("1/2"), example=EXAMPLE, least=1)
+    method = Filter(budget=Budget.parse("1/2"), example=EXAMPLE, min_channels=1)
     with pytest.raises(UsageError, match="does not bear fewer channels"):
         method.run(network, RandomData(), Trainer(Settings(steps=0)))
 

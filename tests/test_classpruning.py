@@ -18,13 +18,17 @@ from thinlens.errors import UsageError
 from thinlens.methods import METHODS
 from thinlens.methods.classpruning.exchange_rate import best_branches, exchange_rate
 from thinlens.methods.classpruning.method import ClassPruning
-from thinlens.methods.classpruning.pseudo_labels import Difficulty, measure, residual_variances
+from thinlens.methods.classpruning.pseudo_labels import (
+    Difficulty,
+    measure_difficulty,
+    residual_variances,
+)
 from thinlens.methods.classpruning.stages import (
-    ALARM_STEPS,
-    Joint,
-    Labels,
-    Separate,
-    Weights,
+    COLLAPSE_CHECK_STEPS,
+    BranchStage,
+    JointStage,
+    LabelStage,
+    LossWeights,
     branch_errors,
     entropy,
     recalibrate,
@@ -55,12 +59,12 @@ class Noisy:
 
 
 def method(**options: object) -> ClassPruning:
-    given_ = {"budget": Budget.of("58%"), "example": (1, 1, 12, 12), **options}
+    given_ = {"budget": Budget.parse("58%"), "example": (1, 1, 12, 12), **options}
     return ClassPruning(**given_)  # type: ignore[arg-type]
 
 
 def test_for_gaussian_noise_the_classes_are_the_noise_levels() -> None:
-    found = measure(Noisy(), seed=0, classes=3, batches=50)
+    found = measure_difficulty(Noisy(), seed=0, classes=3, batches=50)
     for variance, sigma in zip(found.variances, SIGMAS, strict=True):
         assert math.sqrt(variance) == pytest.approx(sigma, rel=0.03)
 
@@ -87,10 +91,10 @@ def test_images_that_are_not_degraded_are_skipped_or_refused() -> None:
     none, _ = levels.labelled(*Noisy(clean_every=1).batch(0, 0, 0))
     assert len(none) == 0
     with pytest.raises(UsageError, match="0 of 12 training images differ"):
-        measure(Noisy(clean_every=1), 0, 3, batches=2)
+        measure_difficulty(Noisy(clean_every=1), 0, 3, batches=2)
     with pytest.raises(UsageError, match="it wants one size"):
         residual_variances(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8))
-    loss = Labels(class_pruned().train(), levels).loss(
+    loss = LabelStage(class_pruned().train(), levels).loss(
         lambda x: x, Noisy(clean_every=1).batch(0, 0, 0)
     )
     assert loss.item() == 0
@@ -131,8 +135,8 @@ def test_entropy_is_between_0_and_log_l(logits: list[float]) -> None:
 
 def test_the_joint_loss_is_equation_7() -> None:
     module = class_pruned().eval()  # batch norms that do not depend on who looks first
-    weights = Weights(entropy=0.3, cost=0.2, prices=[0.25, 0.5, 1.0])
-    joint, batch = Joint(module, weights, steps=10, images=[]), Noisy().batch(0, 0, 0)
+    weights = LossWeights(entropy=0.3, cost=0.2, prices=[0.25, 0.5, 1.0])
+    joint, batch = JointStage(module, weights, steps=10, images=[]), Noisy().batch(0, 0, 0)
     joint.after_step(5)
     with torch.no_grad():
         share = module.classifier(batch[0]).softmax(1)
@@ -148,24 +152,24 @@ def test_the_joint_loss_is_equation_7() -> None:
 
 def test_a_branch_sees_only_the_images_that_count_for_it() -> None:
     """What it minimises is equation 6 all the same, and its statistics are those of its images."""
-    module, extract_branch = class_pruned().train(), class_pruned().train()
+    module, alone = class_pruned().train(), class_pruned().train()
     degraded, clean = Noisy().batch(0, 0, 0)
     share = torch.tensor([[0.98, 0.01, 0.01], [0.02, 0.68, 0.3]]).repeat(3, 1)
     found = weighted_errors(module, degraded, clean, share)
     errors = torch.zeros(6, 3)
     for index, mine in enumerate(([0, 2, 4], [1, 3, 5], [1, 3, 5])):
-        restored = extract_branch.branch(degraded[mine], index)
+        restored = alone.branch(degraded[mine], index)
         errors[mine, index] = (restored - clean[mine]).abs().flatten(1).mean(1)
     weights = torch.tensor([[1, 0, 0], [0, 0.68 / 0.98, 0.3 / 0.98]]).repeat(3, 1)
     torch.testing.assert_close(found, (weights * errors).sum(1))
     for name, value in module.state_dict().items():
-        assert torch.equal(value, extract_branch.state_dict()[name])
+        assert torch.equal(value, alone.state_dict()[name])
 
 
 def test_stage_two_moves_no_part_of_the_classifier() -> None:
     module = class_pruned().train()
     before = copy.deepcopy(module.classifier.state_dict())
-    stage = Separate(module)
+    stage = BranchStage(module)
     stage.loss(module, Noisy().batch(0, 0, 0)).backward()  # type: ignore[no-untyped-call]
     assert all(torch.equal(before[k], v) for k, v in module.classifier.state_dict().items())
     assert all(p.grad is None for p in module.classifier.parameters())
@@ -175,19 +179,19 @@ def test_stage_two_moves_no_part_of_the_classifier() -> None:
 
 
 def test_a_collapse_rings_and_lowers_the_price() -> None:
-    weights = Weights(0.0, 1.0, [0.25, 0.5, 1.0])
-    joint = Joint(class_pruned(), weights, 5 * ALARM_STEPS, [])
+    weights = LossWeights(0.0, 1.0, [0.25, 0.5, 1.0])
+    joint = JointStage(class_pruned(), weights, 5 * COLLAPSE_CHECK_STEPS, [])
     joint._counts += torch.tensor([50, 30, 20])
-    joint.after_step(ALARM_STEPS)
-    assert (joint.alarms, joint.relief) == ([], 1.0)
+    joint.after_step(COLLAPSE_CHECK_STEPS)
+    assert (joint.collapse_events, joint.penalty_scale) == ([], 1.0)
     joint._counts += torch.tensor([97, 2, 1])
-    joint.after_step(2 * ALARM_STEPS)
-    assert [alarm[0] for alarm in joint.alarms] == [2 * ALARM_STEPS]
-    assert joint.relief == 0.5
+    joint.after_step(2 * COLLAPSE_CHECK_STEPS)
+    assert [alarm[0] for alarm in joint.collapse_events] == [2 * COLLAPSE_CHECK_STEPS]
+    assert joint.penalty_scale == 0.5
     joint._counts += torch.tensor([0, 0, 100])  # all hard: no cheaper price would help
-    joint.after_step(3 * ALARM_STEPS)
-    assert (len(joint.alarms), joint.relief) == (2, 0.5)
-    other = Joint(class_pruned(), weights, 5 * ALARM_STEPS, [])
+    joint.after_step(3 * COLLAPSE_CHECK_STEPS)
+    assert (len(joint.collapse_events), joint.penalty_scale) == (2, 0.5)
+    other = JointStage(class_pruned(), weights, 5 * COLLAPSE_CHECK_STEPS, [])
     other.load_state_dict(json.loads(json.dumps(joint.state_dict())))
     assert other.state_dict() == joint.state_dict()
 
@@ -252,7 +256,7 @@ def test_three_stages_end_to_end() -> None:
 def test_sls_searches_an_n_by_layer_for_every_branch() -> None:
     settings = Settings(steps=300, seed=0, learning_rate=1e-2, optimizer="adam")
     chosen = method(branches="2:8,4:8,8:8", search=0.5)
-    module = chosen.begun(base(), Noisy(), Trainer(settings))
+    module = chosen.build(base(), Noisy(), Trainer(settings))
     by_branch = [module.n(index) for index in range(3)]
     assert json.loads(module.config.searched) == {
         name: [n[name] for n in by_branch] for name in by_branch[0]
@@ -282,7 +286,7 @@ def test_branch_errors_are_mean_absolute_errors() -> None:
         ({"branches": "2:4,1:4"}, "that nest"),
         ({"branches": "1:3,3:3"}, "M = 3 prunes no layer"),
         ({"decay": 1.0}, "decay 1.0"),
-        ({"budget": Budget.of("1%")}, "target cost 1.0%"),
+        ({"budget": Budget.parse("1%")}, "target cost 1.0%"),
     ],
 )
 def test_wrong_use_is_one_sentence(options: dict[str, object], reason: str) -> None:
@@ -294,7 +298,9 @@ def test_it_is_in_the_table_and_wants_steps() -> None:
     assert METHODS["classpruning"] is ClassPruning
     with pytest.raises(UsageError, match="wanted a number of --steps"):
         method().run(base(), Noisy(), Trainer(Settings(steps=0)))
-    scratch = METHODS["classpruning"].preset("paper", budget=Budget.of("58%"), example=(1, 1, 8, 8))
+    scratch = METHODS["classpruning"].preset(
+        "paper", budget=Budget.parse("58%"), example=(1, 1, 8, 8)
+    )
     assert isinstance(scratch, ClassPruning)
     assert scratch.scratch
 
@@ -305,36 +311,36 @@ def test_weights_are_trained_at_the_pace_of_the_run_or_of_the_paper() -> None:
         ("run", (2e-3, 1e-3), "muon", [1, 4, 7]),
         ("paper", (1e-4, 1e-5), "adam", [2, 5, 5]),
     ):
-        method = ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace=pace)
+        method = ClassPruning(budget=Budget.parse("58%"), example=(1, 1, 8, 8), stage_rates=pace)
         stages = [method._stage(run, name).settings for name in ("labels", "branches", "joint")]
         assert [stage.learning_rate for stage in stages] == pytest.approx([1e-3, *rates])
         assert [stage.optimizer for stage in stages] == ["adam", optimizer, optimizer]
         assert [stage.steps for stage in stages] == lengths
-    with pytest.raises(UsageError, match="pace 'own'"):
-        ClassPruning(budget=Budget.of("58%"), example=(1, 1, 8, 8), pace="own")
+    with pytest.raises(UsageError, match="stage_rates 'own'"):
+        ClassPruning(budget=Budget.parse("58%"), example=(1, 1, 8, 8), stage_rates="own")
 
 
 def test_branches_may_share_their_norms() -> None:
     """Table 4: without variable BatchNorm, every branch moves the same statistics."""
-    shared = method(shared_norms=True).dynamic(base(), 0)
+    shared = method(shared_norms=True).wrap(base(), 0)
     assert not shared.separate_norms
     assert not list(shared.norms)
     assert [shared.branch_norms(i) for i in range(3)] == [shared.branch_norms(2)] * 3
     before = copy.deepcopy(shared.state_dict())
-    Joint(shared, Weights(0.0, 0.0, [0.25, 0.5, 1.0]), 1, [image(4)]).finish()
+    JointStage(shared, LossWeights(0.0, 0.0, [0.25, 0.5, 1.0]), 1, [image(4)]).finish()
     assert all(torch.equal(before[k], v) for k, v in shared.state_dict().items())
-    own = method().dynamic(base(), 0)
+    own = method().wrap(base(), 0)
     assert own.separate_norms
     assert own.branch_norms(0)[0] is not own.branch_norms(2)[0]
 
 
 def test_without_its_cost_the_joint_loss_has_no_exchange_rate() -> None:
     """Fig. 5: with neither L_C nor L_E, only L_W is left."""
-    asked = method(cost_loss=False, entropy=0.0, budget=Budget.of("90%"))
-    module = asked.dynamic(base(), 0)
+    asked = method(cost_loss=False, entropy=0.0, budget=Budget.parse("90%"))
+    module = asked.wrap(base(), 0)
     weights = asked._weights(module, [Noisy().batch(0, 0, 0)], asked.costs(module))
     assert (weights.cost, weights.entropy) == (0.0, 0.0)
     batch = Noisy().batch(0, 0, 1)
     module.eval()
-    only = Joint(module, weights, 10, []).loss(module, batch)
-    torch.testing.assert_close(only, Separate(module).loss(module, batch))
+    only = JointStage(module, weights, 10, []).loss(module, batch)
+    torch.testing.assert_close(only, BranchStage(module).loss(module, batch))

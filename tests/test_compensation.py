@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thinlens.methods.least_squares.compensation import (
-    Rule,
+    NMConstraint,
     damped,
     dense_solution,
     joint_mask,
     refit,
     second_order_mask,
-    shrunk,
+    shrunk_towards_zero,
 )
 from thinlens.methods.moments import Moments
 
@@ -47,15 +47,15 @@ def moments_of(x: Tensor, y: Tensor) -> Moments:
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> tuple[Rule, int]:
+def rules(draw: st.DrawFn) -> tuple[NMConstraint, int]:
     """A rule and how many runs of channels there are; the last group may be short."""
     channels, m = draw(st.integers(1, 7)), draw(st.integers(2, 5))
-    return Rule(draw(st.integers(1, m)), m, channels), draw(st.integers(1, 3))
+    return NMConstraint(draw(st.integers(1, m)), m, channels), draw(st.integers(1, 3))
 
 
 @pytest.mark.parametrize("choose", [second_order_mask, joint_mask])
 @given(case=rules(), seed=st.integers(0, 99))
-def test_every_group_keeps_n(choose, case: tuple[Rule, int], seed: int) -> None:  # type: ignore[no-untyped-def]
+def test_every_group_keeps_n(choose, case: tuple[NMConstraint, int], seed: int) -> None:  # type: ignore[no-untyped-def]
     rule, runs = case
     moments, weight = problem(seed, (2, 3, runs * rule.channels))
     mask = choose(moments, weight, rule)
@@ -68,7 +68,7 @@ def test_every_group_keeps_n(choose, case: tuple[Rule, int], seed: int) -> None:
 @pytest.mark.parametrize("choose", [second_order_mask, joint_mask])
 @given(case=rules(), seed=st.integers(0, 99))
 def test_on_white_inputs_second_order_is_magnitude(  # type: ignore[no-untyped-def]
-    choose, case: tuple[Rule, int], seed: int
+    choose, case: tuple[NMConstraint, int], seed: int
 ) -> None:
     rule, runs = case
     moments, weight = problem(seed, (1, 3, runs * rule.channels))
@@ -80,7 +80,7 @@ def test_on_white_inputs_second_order_is_magnitude(  # type: ignore[no-untyped-d
 def test_elimination_equals_solving_for_what_is_right_of_every_removed_column() -> None:
     """Column by column: the cost of a removal, and the columns to the right that answer it."""
     moments, start = problem(1, (1, 4, 6))
-    rule = Rule(n=1, m=3, channels=3)
+    rule = NMConstraint(n=1, m=3, channels=3)
     gram = damped(moments, 0.01)[0][0]
     weight, expected = start[0].clone(), torch.ones(4, 6, dtype=torch.bool)
 
@@ -113,7 +113,7 @@ def test_elimination_equals_solving_for_what_is_right_of_every_removed_column() 
 def test_joint_choice_is_near_the_best_of_all(seed: int) -> None:
     """Of all 6 x 6 x 6 supports the chosen one is within the best few; magnitude's is worse."""
     moments, weight = problem(seed, (1, 1, 12))
-    rule = Rule(n=2, m=4, channels=4)
+    rule = NMConstraint(n=2, m=4, channels=4)
     start = dense_solution(moments, weight, NO_RIDGE)
 
     def error(mask: Tensor) -> float:
@@ -135,7 +135,7 @@ def test_joint_choice_errs_less_than_the_others_on_average() -> None:
     errors = {"joint": 0.0, "second-order": 0.0, "magnitude": 0.0}
     for seed in range(8):
         moments, weight = problem(seed, (1, 8, 36))
-        rule = Rule(n=3, m=12, channels=12)
+        rule = NMConstraint(n=3, m=12, channels=12)
         masks = {
             "joint": joint_mask(moments, weight, rule),
             "second-order": second_order_mask(moments, weight, rule),
@@ -149,7 +149,7 @@ def test_joint_choice_errs_less_than_the_others_on_average() -> None:
 
 @given(case=rules(), seed=st.integers(0, 99), share=st.sampled_from((NO_RIDGE, 1e-3, 1.0)))
 def test_refitting_never_errs_more_than_the_weights_it_starts_from(
-    case: tuple[Rule, int], seed: int, share: float
+    case: tuple[NMConstraint, int], seed: int, share: float
 ) -> None:
     rule, runs = case
     moments, weight = problem(seed, (2, 3, runs * rule.channels))
@@ -161,7 +161,7 @@ def test_refitting_never_errs_more_than_the_weights_it_starts_from(
 
 def test_refit_is_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against numpy's, with rows that keep different numbers of columns, one row at a time."""
-    monkeypatch.setattr("thinlens.methods.least_squares.compensation.MEMORY", 1)
+    monkeypatch.setattr("thinlens.methods.least_squares.compensation.REFIT_BYTES", 1)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 50, 7, generator=generator, dtype=torch.float64)
     y = torch.randn(1, 50, 3, generator=generator, dtype=torch.float64)
@@ -179,7 +179,7 @@ def test_the_ridge_draws_towards_the_original() -> None:
     moments, weight = problem(0, (1, 2, 6))
     other, mask = weight + 1, torch.ones_like(weight, dtype=torch.bool)
     near, far = refit(moments, other, mask, 1e9), refit(moments, other, mask, NO_RIDGE)
-    torch.testing.assert_close(near, shrunk(moments, other))
+    torch.testing.assert_close(near, shrunk_towards_zero(moments, other))
     torch.testing.assert_close(far, dense_solution(moments, other, NO_RIDGE))
 
 
@@ -191,7 +191,7 @@ def test_no_solution_is_worse_than_silence(
     original = sign * far * weight.flip(-1)  # nothing like what answers well
     mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     for solved in (
-        shrunk(moments, original),
+        shrunk_towards_zero(moments, original),
         dense_solution(moments, original, ridge),
         refit(moments, original, mask, ridge),
     ):
@@ -201,13 +201,13 @@ def test_no_solution_is_worse_than_silence(
 def test_healthy_weights_are_left_at_their_size() -> None:
     x = torch.randn(1, 50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weight = torch.arange(21, dtype=torch.float64).reshape(1, 3, 7)
-    torch.testing.assert_close(shrunk(moments_of(x, x @ weight.mT), weight), weight)
+    torch.testing.assert_close(shrunk_towards_zero(moments_of(x, x @ weight.mT), weight), weight)
 
 
 def test_a_layer_that_sees_nothing_keeps_its_weights() -> None:
     nothing = torch.zeros(1, 3, 4, dtype=torch.float64)
     moments = moments_of(torch.zeros(1, 5, 4).double(), torch.zeros(1, 5, 3).double())
     weight = nothing + 2
-    rule = Rule(n=1, m=2, channels=2)
+    rule = NMConstraint(n=1, m=2, channels=2)
     for mask in (second_order_mask(moments, weight, rule), joint_mask(moments, weight, rule)):
         assert torch.equal(refit(moments, weight, mask, 1e-3), weight * mask)

@@ -19,7 +19,7 @@ from thinlens.dynamic.subnets import RoutedSubnets, shared_names
 from thinlens.errors import UsageError
 from thinlens.images.writing import write_png
 from thinlens.methods import METHODS
-from thinlens.methods.classpruning.routed_training import Dynamic
+from thinlens.methods.classpruning.routed_training import RoutedTraining
 from thinlens.methods.classpruning.stages import recalibrate
 from thinlens.models import MODELS, create
 from thinlens.sparsity.budget import Budget
@@ -31,16 +31,16 @@ RIVALS = ("multi-width", "multi-depth", "channel-skip", "layer-skip")
 SHARED = ("channel-skip", "layer-skip")
 
 
-def rival(name: str, **options: Any) -> Dynamic:
-    given = {"budget": Budget.of("80%"), "example": (1, 1, 64, 64), **options}
+def rival(name: str, **options: Any) -> RoutedTraining:
+    given = {"budget": Budget.parse("80%"), "example": (1, 1, 64, 64), **options}
     method = METHODS[name](**given)
-    assert isinstance(method, Dynamic)
+    assert isinstance(method, RoutedTraining)
     return method
 
 
 def family(name: str, depth: int = 8, width: int = 16, **options: Any) -> RoutedSubnets:
     model = create("dncnn-20", depth=depth, width=width).eval()
-    made = rival(name, **options).dynamic(model, 0)
+    made = rival(name, **options).wrap(model, 0)
     assert isinstance(made, RoutedSubnets)
     return made.eval()
 
@@ -62,7 +62,7 @@ def test_table_2_counts(
     name: str, params: int, gflops: float, printed_params: float, printed_gflops: float
 ) -> None:
     """A third of the images to each branch, as noise levels 15, 25 and 50 go."""
-    made = rival(name, example=(1, 1, 256, 256)).dynamic(create("dncnn-20"), 0)
+    made = rival(name, example=(1, 1, 256, 256)).wrap(create("dncnn-20"), 0)
     assert sum(p.numel() for p in made.parameters()) == params
     assert params / 1e6 == pytest.approx(printed_params, rel=0.005)
     router = ImageRouter(made)
@@ -85,7 +85,7 @@ def test_every_member_costs_its_part(name: str) -> None:
 @pytest.mark.parametrize("name", RIVALS)
 def test_the_fullest_member_is_the_network_bit_for_bit(name: str) -> None:
     model = create("dncnn-20", depth=8, width=16).eval()
-    made = rival(name).dynamic(model, 0).eval()
+    made = rival(name).wrap(model, 0).eval()
     with torch.no_grad():
         assert torch.equal(made.branch(image(), 2), model(image()))
         outputs = [made.branch(image(), index) for index in range(3)]
@@ -109,7 +109,7 @@ def test_members_start_from_the_networks_weights(name: str) -> None:
     """So own and shared weights begin as the same functions."""
     model = create("dncnn-20", depth=8, width=16).eval()
     twin = {"multi-width": "channel-skip", "multi-depth": "layer-skip"}.get(name, name)
-    one, other = (rival(x).dynamic(model, 0).eval() for x in (name, twin))
+    one, other = (rival(x).wrap(model, 0).eval() for x in (name, twin))
     with torch.no_grad():
         for index in range(2):
             torch.testing.assert_close(one.branch(image(), index), other.branch(image(), index))
@@ -179,7 +179,7 @@ def test_recalibrated_members_hold_the_statistics_of_their_images(name: str) -> 
 def test_the_same_stages_train_it(name: str) -> None:
     model = create("dncnn-20", depth=6, width=64)  # dearer than its classifier
     before = copy.deepcopy(model.state_dict())
-    method = rival(name, budget=Budget.of("90%"), example=(1, 1, 12, 12))
+    method = rival(name, budget=Budget.parse("90%"), example=(1, 1, 12, 12))
     runs = [method.run(model, Noisy(), Trainer(Settings(steps=6))) for _ in range(2)]
     assert all(torch.equal(before[key], x) for key, x in model.state_dict().items())
     ours, theirs = (run.module.state_dict() for run in runs)
@@ -198,7 +198,7 @@ class Nameless(nn.Module):
 @pytest.mark.parametrize("name", RIVALS)
 def test_wrong_use_is_one_sentence(name: str) -> None:
     with pytest.raises(UsageError, match="Nameless has no config"):
-        rival(name).dynamic(Nameless(), 0)
+        rival(name).wrap(Nameless(), 0)
     with pytest.raises(UsageError, match="that nest"):
         rival(name, branches="2:4,1:4")
     with pytest.raises(UsageError, match=r"too small to be so many|no smaller network costs"):
@@ -211,22 +211,22 @@ def test_wrong_use_is_one_sentence(name: str) -> None:
 )
 def test_networks_that_cannot_be_shallower_are_refused(network: str, why: str) -> None:
     entry = MODELS[network]
-    model = entry.build(entry.configured(**entry.tiny))
+    model = entry.build(entry.make_config(**entry.tiny))
     with pytest.raises(UsageError, match=why):
-        rival("layer-skip", example=(1, 3, 32, 32)).dynamic(model, 0)
+        rival("layer-skip", example=(1, 3, 32, 32)).wrap(model, 0)
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_as_many_members_as_may_share_can_be_saved(name: str, tmp_path: Path) -> None:
     task = make_task("denoise")
     model = create("dncnn-17", depth=12, width=16)  # no norms: all that is saved is shared
-    most = rival(name, branches="1:8,2:8,4:8,8:8").dynamic(model, 0)
+    most = rival(name, branches="1:8,2:8,4:8,8:8").wrap(model, 0)
     save(tmp_path / "saved", most, model="dncnn-17", task=task)
     back = load(tmp_path / "saved").module
     assert isinstance(back, RoutedSubnets)
     assert back.flops((1, 1, 32, 32)) == most.flops((1, 1, 32, 32))
     with pytest.raises(UsageError, match="5 branches share weights: wanted at most 4"):
-        rival(name, branches="1:8,2:8,4:8,6:8,8:8").dynamic(model, 0)
+        rival(name, branches="1:8,2:8,4:8,6:8,8:8").wrap(model, 0)
 
 
 @built

@@ -19,11 +19,11 @@ from thinlens.api import load, prune, save
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.errors import UsageError
 from thinlens.methods import Pruned
-from thinlens.methods.channels.filter import Filter, nearest_eighth, without
-from thinlens.methods.channels.order import leaving_order
+from thinlens.methods.channels.filter import Filter, nearest_eighth, remove_channels
+from thinlens.methods.channels.order import pruning_order
 from thinlens.models import MODELS, create, image_channels
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.channels import find_channels
+from thinlens.sparsity.channels import trace_channels
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 from thinlens.tasks import make_task
@@ -42,7 +42,7 @@ class Enlarged(RandomData):
 
 
 def pruned(model: nn.Module, budget: str, steps: int = 0, **options: object) -> Pruned:
-    given = {"budget": Budget.of(budget), "example": (1, 3, 16, 16), **options}
+    given = {"budget": Budget.parse(budget), "example": (1, 3, 16, 16), **options}
     preset = given.pop("preset", None)
     settings = Settings(steps=steps, optimizer="adam", learning_rate=1e-2, warmup=0)
     data = Enlarged() if hasattr(model, "config") else RandomData()
@@ -147,7 +147,7 @@ def test_what_cannot_be_pruned_is_one_sentence(
 
 
 def test_fine_tuning_trains_the_smaller_network() -> None:
-    plain, tuned = (pruned(crossed(), "1/2", steps, least=2) for steps in (0, 3))
+    plain, tuned = (pruned(crossed(), "1/2", steps, min_channels=2) for steps in (0, 3))
     one, other = plain.module.state_dict(), tuned.module.state_dict()
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in other.items()}
     assert not torch.equal(one["body.weight"], other["body.weight"])
@@ -163,7 +163,7 @@ def test_a_smaller_network_survives_on_disk(preset: str, tmp_path: Path) -> None
     image = torch.rand(1, 3, 20, 20)
     with torch.no_grad():
         assert torch.equal(found.module(image), result.module.eval()(image))
-    assert found.narrowed
+    assert found.resized
     assert found.patterns.keys() == result.patterns.keys()
     save(tmp_path / "again", found, model="rfdn", task=task)
     one, other = (tmp_path / name / "model.safetensors" for name in ("thin", "again"))
@@ -175,12 +175,14 @@ def test_every_network_loses_channels_and_comes_back(name: str, tmp_path: Path) 
     torch.manual_seed(0)
     model = create(name, **{**MODELS[name].tiny, "width": 8})
     example = (1, image_channels(model), 32, 32)
-    channels = find_channels(model, example)
-    order = leaving_order(model, channels, least=2)
-    thin = without(model, channels, [leaver.label for leaver in order[: len(order) // 2]])
+    channels = trace_channels(model, example)
+    order = pruning_order(model, channels, min_channels=2)
+    thin = remove_channels(
+        model, channels, [channel.channel_id for channel in order[: len(order) // 2]]
+    )
     save_folder(tmp_path, thin, model=name, task={})
     found = load(tmp_path)
-    assert found.narrowed
+    assert found.resized
     image = torch.rand(example)
     with torch.no_grad():
         assert torch.equal(found.module(image), thin.eval()(image))
@@ -192,9 +194,9 @@ def test_the_native_engine_runs_uneven_widths(name: str) -> None:
     torch.manual_seed(0)
     model = create(name, **{**MODELS[name].tiny, "width": 12})
     example = (1, image_channels(model), 16, 16)
-    channels = find_channels(model, example)
-    dead = [leaver.label for leaver in leaving_order(model, channels, least=1)][::2]
-    thin, image = without(model, channels, dead).eval(), torch.rand(example)
+    channels = trace_channels(model, example)
+    dead = [channel.channel_id for channel in pruning_order(model, channels, min_channels=1)][::2]
+    thin, image = remove_channels(model, channels, dead).eval(), torch.rand(example)
     with torch.inference_mode():
         torch.testing.assert_close(engine.compile(thin)(image), thin(image), rtol=1e-5, atol=1e-5)
 

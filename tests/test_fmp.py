@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,12 +21,12 @@ from thinlens import engine
 from thinlens.errors import RunError, UsageError
 from thinlens.methods import Pruned
 from thinlens.methods.fmp.method import Fmp
-from thinlens.methods.fmp.selection import CRITERIA
+from thinlens.methods.fmp.selection import Criterion, select
 from thinlens.progress import Progress
 from thinlens.signals import Interrupted
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.summary import price
+from thinlens.sparsity.summary import summarize
 from thinlens.training.loop import Trainer
 from thinlens.training.state import load_state
 
@@ -38,21 +38,22 @@ def pruned(
     progress: Progress | None = None,
     **options: Any,
 ) -> Pruned:
-    method = {"least": 2, "threshold": 0.05, **options}
+    method = {"min_channels": 2, "threshold": 0.05, **options}
     settings = replace(SETTINGS, optimizer="muon", **{"steps": 24, **method.pop("training", {})})
     preset = method.pop("preset", None)
-    fmp = Fmp.preset(preset, budget=Budget.of(budget), example=EXAMPLE, **method)
+    fmp = Fmp.preset(preset, budget=Budget.parse(budget), example=EXAMPLE, **method)
     return fmp.run(model, Enlarged(), Trainer(settings, folder, progress))
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", get_args(Criterion))
 @pytest.mark.parametrize("metric", ["macs", "params"])
 def test_every_criterion_ends_under_its_budget(criterion: str, metric: str) -> None:
     model = network("edsr")
     result = pruned(model, criterion=criterion, metric=metric)
     record = result.record
     dense, left = (
-        price(m, p, EXAMPLE[1:]).total for m, p in ((model, {}), (result.module, result.patterns))
+        summarize(m, p, EXAMPLE[1:]).total
+        for m, p in ((model, {}), (result.module, result.patterns))
     )
     assert record["achieved"] == pytest.approx(getattr(left, metric) / getattr(dense, metric))
     assert record["achieved"] <= 0.6
@@ -131,7 +132,7 @@ def test_presets_and_the_subgradient_step() -> None:
 def test_a_vector_that_dies_out_is_a_sentence_and_the_state_stays(tmp_path: Path) -> None:
     """Channels alone cannot give the budget, so the search goes on until a vector is 0."""
     options = {"channel_penalty": 1e6, "weight_penalty": 0.0, "training": {"steps": 40}}
-    with pytest.raises(RunError, match=r"vector of layer '[\w.]+' died out at step \d+: wanted a"):
+    with pytest.raises(RunError, match=r"vector of layer '[\w.]+' vanished at step \d+: wanted a"):
         pruned(network("edsr"), "0.01", tmp_path, threshold=0.9, **options)
     state = load_state(tmp_path / "training-search.pt")
     assert state is None or all(x.isfinite().all() for x in state["module"].values())
@@ -146,7 +147,7 @@ class Broken(RandomData):
 
 
 def test_nan_in_a_hypernetwork_is_a_sentence_and_the_last_good_state_stays(tmp_path: Path) -> None:
-    method = Fmp(budget=Budget.of("0.2"), example=EXAMPLE, least=2)
+    method = Fmp(budget=Budget.parse("0.2"), example=EXAMPLE, min_channels=2)
     settings = replace(SETTINGS, steps=60)
     with pytest.raises(RunError, match="10 steps in a row gave NaN or infinity"):
         method.run(network("edsr"), Broken(), Trainer(settings, tmp_path))
@@ -156,15 +157,15 @@ def test_nan_in_a_hypernetwork_is_a_sentence_and_the_last_good_state_stays(tmp_p
     poisoned = case("edsr").module
     with torch.no_grad():
         poisoned.generators[3].b2.fill_(torch.nan)  # type: ignore[union-attr]
-    from thinlens.methods.fmp.extraction import blanked
+    from thinlens.methods.fmp.extraction import masked_network
 
     with pytest.raises(RunError, match=r"a weight of layer 'body.1.body.0' that is not finite"):
-        blanked(poisoned, case("edsr").ledger.land(*nothing_dead()))
+        masked_network(poisoned, select(case("edsr").tracker, *nothing_pruned()))
 
 
-def nothing_dead() -> tuple[Any, Any]:
+def nothing_pruned() -> tuple[Any, Any]:
     found = case("edsr", "1")
-    return found.search._values((0.0, 0.0)), found.search.course.goal
+    return found.search._magnitudes((0.0, 0.0)), found.search.config.target
 
 
 class Mixed(nn.Module):
@@ -182,7 +183,7 @@ class Mixed(nn.Module):
 def test_ties_that_cannot_be_derived_name_the_operation() -> None:
     with pytest.raises(UsageError, match=r"lowest reachable is 100.00% \(.*softmax all they see"):
         pruned(Mixed(), criterion="channel")
-    method = Fmp(budget=Budget.of("1/2"), example=EXAMPLE)
+    method = Fmp(budget=Budget.parse("1/2"), example=EXAMPLE)
     result = method.run(Mixed(), RandomData(), Trainer(SETTINGS))  # weights alone can give it
     assert result.record["parts"]["macs"]["channels"] == 0
     assert result.record["achieved"] <= 0.5
@@ -195,7 +196,7 @@ def test_ties_that_cannot_be_derived_name_the_operation() -> None:
         ({"metric": "bytes"}, "metric 'bytes'"),
         ({"weight_share": 1.0}, "weight_share 1.0: wanted a part"),
         ({"channel_penalty": -1.0}, "channel_penalty -1.0: wanted a finite number"),
-        ({"least": 0}, "wanted least of 1 channel or more"),
+        ({"min_channels": 0}, "wanted min_channels from 1"),
         ({"training": {"steps": 0}}, "fmp prunes while it trains: wanted a number of steps"),
     ],
 )
@@ -207,7 +208,7 @@ def test_wrong_settings_are_one_sentence(options: dict[str, Any], fragment: str)
 
 @built
 def test_what_is_left_runs_on_the_engine() -> None:
-    for options in ({}, {"indicator": "nm", "groups_of": 4}):
+    for options in ({}, {"indicator": "nm", "m": 4}):
         thin = pruned(network("edsr"), "0.3", **options).module.eval()
         image = torch.rand(1, 3, 20, 20)
         with torch.inference_mode():

@@ -7,7 +7,7 @@ import torch
 
 from fmp_cases import EXAMPLE, NETWORKS, SETTINGS, case
 from thinlens.errors import UsageError
-from thinlens.methods.fmp.hypernetwork import Form, Generator
+from thinlens.methods.fmp.hypernetwork import HypernetworkConfig, WeightGenerator
 from thinlens.sparsity.prunable import find_layers
 
 
@@ -16,8 +16,8 @@ from thinlens.sparsity.prunable import find_layers
 def test_every_pair_has_maps_of_its_own(indicator: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     first, second = torch.arange(shape[0]), torch.arange(shape[1]) + 1
-    form = Form(indicator=indicator, embedding=3)
-    made = Generator(torch.zeros(shape), first, second, form)
+    form = HypernetworkConfig(indicator=indicator, embedding=3)
+    made = WeightGenerator(torch.zeros(shape), first, second, form)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     z = torch.randn(7)
@@ -46,7 +46,7 @@ def test_vectors_are_tied_repeated_and_pinned() -> None:
     repeated = [place for place in axes["tail.1"][1] for _ in range(4)]
     assert axes["tail.0.0"][0] == repeated
     assert axes["head.0"][1] == axes["tail.1"][0] == [0, 0, 0]
-    assert len(module.labels) == len(module.vector) == 12 * 4
+    assert len(module.channel_ids) == len(module.vector) == 12 * 4
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -77,8 +77,10 @@ def test_a_fresh_one_forgets_the_given_weights_and_has_their_variance() -> None:
     generated = {id(p) for p in one.module.network.parameters() if not p.requires_grad}
     assert all(torch.equal(a, b) for a, b in pairs if id(a) not in generated)
     torch.manual_seed(0)
-    wide = Generator(torch.zeros(64, 64, 3, 3), torch.arange(64) + 1, torch.arange(64) + 65, Form())
-    wide.begin(64 * 9)
+    wide = WeightGenerator(
+        torch.zeros(64, 64, 3, 3), torch.arange(64) + 1, torch.arange(64) + 65, HypernetworkConfig()
+    )
+    wide.initialize(64 * 9)
     weight = wide(torch.cat([torch.ones(1), torch.randn(128)]))
     assert float(weight.detach().var() * 64 * 9) == pytest.approx(1, rel=0.3)
 
@@ -94,6 +96,6 @@ def test_gradients_reach_everything_and_checkpointing_changes_none() -> None:
     assert all(torch.equal(gradients[0][k], gradients[1][k]) for k in gradients[0])
 
 
-def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(UsageError, match="indicator 'filter': wanted weight or kernel or nm"):
-        Form(indicator="filter")
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(UsageError, match="indicator 'filter': wanted weight, kernel or nm"):
+        HypernetworkConfig(indicator="filter")

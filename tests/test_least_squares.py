@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.least_squares.method import SALIENCIES, LeastSquares
+from thinlens.methods.least_squares.method import ColumnImportance, LeastSquares
 from thinlens.methods.one_shot import OneShot
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
@@ -22,7 +23,7 @@ UNTRAINED = Trainer(Settings(steps=0))
 
 
 def method(**settings: object) -> LeastSquares:
-    shared = {"budget": Budget.of("1/2"), "example": (1, 3, 16, 16), "m": 4, "pixels": 4096}
+    shared = {"budget": Budget.parse("1/2"), "example": (1, 3, 16, 16), "m": 4, "pixels": 4096}
     return LeastSquares(**{**shared, **settings})  # type: ignore[arg-type]
 
 
@@ -33,21 +34,21 @@ def missed(thin: nn.Module, dense: nn.Module) -> float:
         return float((thin.eval()(image) - copy.deepcopy(dense).eval()(image)).square().mean())
 
 
-@pytest.mark.parametrize("saliency", SALIENCIES)
-def test_every_saliency_loses_less_than_half_of_one_shot(saliency: str) -> None:
+@pytest.mark.parametrize("importance", get_args(ColumnImportance))
+def test_every_importance_loses_less_than_half_of_one_shot(importance: str) -> None:
     model = crossed()
-    plain = OneShot(budget=Budget.of("1/2"), example=(1, 3, 16, 16), m=4)
+    plain = OneShot(budget=Budget.parse("1/2"), example=(1, 3, 16, 16), m=4)
     cut = missed(plain.run(model, RandomData(), UNTRAINED).module, model)
-    solved = method(saliency=saliency).run(model, RandomData(), UNTRAINED)
+    solved = method(importance=importance).run(model, RandomData(), UNTRAINED)
     assert missed(solved.module, model) < 0.5 * cut
     assert set(solved.record["layer_errors"]) == {*solved.patterns, "tail"}
     assert all(0 <= e <= 1 for e in solved.record["layer_errors"].values())
 
 
 def test_magnitude_keeps_what_one_shot_keeps() -> None:
-    plain = OneShot(budget=Budget.of("1/2"), example=(1, 3, 16, 16), m=4)
+    plain = OneShot(budget=Budget.parse("1/2"), example=(1, 3, 16, 16), m=4)
     one = plain.run(crossed(), RandomData(), UNTRAINED).patterns
-    other = method(saliency="magnitude").run(crossed(), RandomData(), UNTRAINED).patterns
+    other = method(importance="magnitude").run(crossed(), RandomData(), UNTRAINED).patterns
     assert all(torch.equal(one[name].mask, other[name].mask) for name in one)
 
 
@@ -63,14 +64,16 @@ def test_activation_weighs_weights_by_what_their_inputs_are() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0.5, 1.0])[None, :, None, None].expand(3, -1, -1, -1))
     settings = {"m": 2, "example": (1, 2, 8, 8), "keep_dense": ()}
-    for saliency, kept in (("magnitude", 1), ("activation", 0)):
-        found = method(saliency=saliency, **settings).run(nn.Sequential(layer), Loud(), UNTRAINED)
+    for importance, kept in (("magnitude", 1), ("activation", 0)):
+        found = method(importance=importance, **settings).run(
+            nn.Sequential(layer), Loud(), UNTRAINED
+        )
         assert found.patterns["0"].mask[:, kept].all()
 
 
 def test_dense_layers_repair_what_is_broken_before_them() -> None:
     model = crossed()
-    result = method(budget=Budget.of("1/4")).run(model, RandomData(), UNTRAINED)
+    result = method(budget=Budget.parse("1/4")).run(model, RandomData(), UNTRAINED)
     tail, head = (prunable_layer(result.module, name) for name in ("tail", "head"))
     assert torch.equal(head.weight, prunable_layer(model, "head").weight)
     unrepaired = copy.deepcopy(result.module)
@@ -80,7 +83,7 @@ def test_dense_layers_repair_what_is_broken_before_them() -> None:
 
 
 def test_a_short_last_group_is_solved_too() -> None:
-    result = method(m=3, policy="pad", budget=Budget.of("0.6")).run(
+    result = method(m=3, policy="pad", budget=Budget.parse("0.6")).run(
         crossed(), RandomData(), UNTRAINED
     )
     for name, pattern in result.patterns.items():
@@ -113,7 +116,7 @@ def test_a_shared_layer_is_settled_once_for_all_its_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"saliency": "luck"}, {"ridge": 0.0}, {"pixels": 0}, {"positions": 0}]
+    "wrong", [{"importance": "luck"}, {"ridge": 0.0}, {"pixels": 0}, {"positions": 0}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
@@ -122,7 +125,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
 
 def test_a_budget_below_one_weight_a_group_names_the_lowest() -> None:
     with pytest.raises(UsageError, match=r"the lowest reachable is 25\.00%"):
-        method(budget=Budget.of("1/8")).run(crossed(), RandomData(), UNTRAINED)
+        method(budget=Budget.parse("1/8")).run(crossed(), RandomData(), UNTRAINED)
 
 
 def test_m_that_divides_no_layer_says_why() -> None:

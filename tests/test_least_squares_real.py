@@ -33,7 +33,7 @@ def mean_psnr(network: nn.Module, folder: Path, task: Task, images: int) -> floa
     for index, pair in enumerate(pairs):
         image, target = read_pair(pair, task, index, 0)
         restored = to_uint8(network(image[None])[0])
-        values.append(psnr(restored, target, task.judgement))
+        values.append(psnr(restored, target, task.protocol))
     return sum(values) / len(values)
 
 
@@ -43,7 +43,7 @@ def test_dncnn_loses_little_without_training(data: Path, budget: str, most: floa
     task = make_task("denoise", channels=1, sigma=25.0)
     dense = import_weights(data / "weights/DnCNN_KAIR/dncnn_25.pth", "dncnn-17").eval()
     crops = training_crops(task, data / "train/Train400", patch=80, batch_size=13)
-    method = LeastSquares(budget=Budget.of(budget), example=(1, 1, 64, 64), **QUICK)
+    method = LeastSquares(budget=Budget.parse(budget), example=(1, 1, 64, 64), **QUICK)
     thin = method.run(dense, crops, Trainer(Settings(steps=0)))
     assert thin.record["achieved"] == Fraction(budget)
     before, after = (
@@ -59,9 +59,9 @@ def test_second_order_beats_magnitude_on_a_real_sr_network(data: Path) -> None:
     dense = import_weights(data / "weights/RFDN_AIM/RFDN_AIM.pth", "rfdn-aim", scale=4).eval()
     crops = training_crops(task, data / "train/BSDS500/test", patch=80, batch_size=13)
     values = {}
-    for saliency in ("joint", "second-order", "magnitude"):
-        settings = {"budget": Budget.of("1/4"), "example": (1, 3, 180, 320), "m": 10, **QUICK}
-        method = LeastSquares(saliency=saliency, **settings)  # type: ignore[arg-type]
+    for importance in ("joint", "second-order", "magnitude"):
+        settings = {"budget": Budget.parse("1/4"), "example": (1, 3, 180, 320), "m": 10, **QUICK}
+        method = LeastSquares(importance=importance, **settings)  # type: ignore[arg-type]
         thin = method.run(dense, crops, Trainer(Settings(steps=0))).module
-        values[saliency] = mean_psnr(thin, data / "sr_test/Set5/x4", task, images=5)
+        values[importance] = mean_psnr(thin, data / "sr_test/Set5/x4", task, images=5)
     assert values["joint"] > values["second-order"] > values["magnitude"] > 29

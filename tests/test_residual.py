@@ -80,8 +80,8 @@ def test_a_branch_that_does_nothing_is_dropped_and_its_file_and_engine_are_right
         budget=Budget.parse("1/4"),
         example=EXAMPLE,
         m=8,
-        drop=True,
-        taught=0.0,
+        allow_zero=True,
+        distill_weight=0.0,
     )
     settings = Settings(steps=60, learning_rate=1e-4, optimizer="adam", warmup=0)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.errors import UsageError
-from thinlens.methods.importance import saliencies
-from thinlens.methods.sls.method import FASTEST, Sls, paper_penalty
-from thinlens.methods.sls.search import NotReachedError
+from thinlens.methods.importance import importance_scores
+from thinlens.methods.sls.method import MAX_PRIORITY_RATE, Sls, paper_penalty
+from thinlens.methods.sls.search import BudgetNotMetError
 from thinlens.models.rfdn import RFDN, Config
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import attach
@@ -45,7 +45,7 @@ def network() -> nn.Module:
 
 
 def sls(**settings: Any) -> Sls:
-    return Sls(**{"budget": Budget.of("1/2"), "example": EXAMPLE, "m": 4, **settings})
+    return Sls(**{"budget": Budget.parse("1/2"), "example": EXAMPLE, "m": 4, **settings})
 
 
 def trainer(steps: int = 30) -> Trainer:
@@ -65,10 +65,10 @@ def trainer(steps: int = 30) -> Trainer:
         ({"anneal_threshold": -0.1}, "T -0.1: wanted a change from 0"),
         ({"anneal_epochs": 0}, "K 0, window 1: wanted 1 epoch or more"),
         ({"anneal_window": 0}, "K 2, window 0: wanted 1 epoch or more"),
-        ({"rate": "speed"}, "rate 'speed': wanted factor or fraction"),
+        ({"anneal_quantity": "speed"}, "anneal_quantity 'speed': wanted factor or fraction"),
         ({"k_max": 0.5}, "k_max 0.5: wanted a bound from 1 to 2"),
-        ({"travel": 0.0}, "travel 0.0: wanted a finite distance above 0"),
-        ({"saliency": "luck"}, "saliency 'luck': wanted magnitude, activation, second-order"),
+        ({"priority_displacement": 0.0}, "priority_displacement 0.0: wanted a finite change"),
+        ({"importance": "luck"}, "importance 'luck': wanted magnitude, activation or second-order"),
         ({"finish": "maybe"}, "finish 'maybe': wanted refuse or greedy"),
         ({"regroup_epochs": 0}, "regroup_epochs 0: wanted 1 or more"),
         ({"regroup_until": 1.5}, "regroup_until 1.5: wanted a part of the run, 0 to 1"),
@@ -83,33 +83,33 @@ def test_a_setting_out_of_range_is_one_sentence(setting: dict[str, Any], sentenc
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="preset 'best': wanted paper, code, plus"):
-        Sls.preset("best", budget=Budget.of("1/2"), example=EXAMPLE)
+    with pytest.raises(UsageError, match="preset 'best': wanted paper, code or plus"):
+        Sls.preset("best", budget=Budget.parse("1/2"), example=EXAMPLE)
 
 
 def test_a_budget_below_one_weight_a_group_names_the_lowest() -> None:
     with pytest.raises(UsageError, match=r"lowest reachable is 25\.00%"):
-        sls(budget=Budget.of("1/5")).run(network(), Smooth(), trainer())
+        sls(budget=Budget.parse("1/5")).run(network(), Smooth(), trainer())
 
 
 def test_a_budget_that_is_met_already_prunes_nothing_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    result = sls(budget=Budget.of("1")).run(network(), Smooth(), trainer(5))
+    result = sls(budget=Budget.parse("1")).run(network(), Smooth(), trainer(5))
     assert result.record["achieved"] == 1.0
     assert result.record["frozen_step"] == 0
     assert "meets the budget 1" in caplog.text
 
 
 def test_a_search_that_does_not_arrive_says_where_it_stands() -> None:
-    with pytest.raises(NotReachedError, match=r"above the budget 1/4, and its share of the run"):
-        sls(budget=Budget.of("1/4"), penalty=0.0).run(network(), Smooth(), trainer(5))
+    with pytest.raises(BudgetNotMetError, match=r"above the budget 1/4, and its fraction of the run"):
+        sls(budget=Budget.parse("1/4"), penalty=0.0).run(network(), Smooth(), trainer(5))
 
 
 def test_a_search_too_short_ends_greedily_or_in_a_refusal() -> None:
     with pytest.raises(UsageError, match="wanted a number of steps"):
         sls(penalty=0.0).run(network(), Smooth(), trainer(0))
-    with pytest.raises(NotReachedError, match="its share of the run is over"):
+    with pytest.raises(BudgetNotMetError, match="its fraction of the run is over"):
         sls(penalty=0.0).run(network(), Smooth(), trainer(1))
     result = sls(penalty=0.0, finish="greedy").run(network(), Smooth(), trainer(1))
     assert result.record["achieved"] == 0.5
@@ -118,7 +118,7 @@ def test_a_search_too_short_ends_greedily_or_in_a_refusal() -> None:
 @pytest.mark.parametrize("preset", Sls.PRESETS)
 def test_every_preset_gives_masks_that_are_n_of_m_within_the_budget(preset: str) -> None:
     settings = {"finish": "greedy", "search_until": 0.6, "least_squares": False}
-    method = Sls.preset(preset, budget=Budget.of("0.4"), example=EXAMPLE, m=4, **settings)
+    method = Sls.preset(preset, budget=Budget.parse("0.4"), example=EXAMPLE, m=4, **settings)
     dense = network()
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     result = method.run(dense, Smooth(), trainer())
@@ -146,15 +146,15 @@ def test_the_record_tells_how_the_search_went() -> None:
 
 @pytest.mark.parametrize("steps", [2_000, 300_000])
 def test_periods_and_rates_are_parts_of_the_run(steps: int) -> None:
-    course = sls().course(network(), steps)
-    assert course.epoch_steps == round(steps / 300)
-    assert course.priority_rate == pytest.approx(30 / steps)
-    assert sls().course(network(), 10).priority_rate == FASTEST
+    config = sls().search_config(network(), steps)
+    assert config.epoch_steps == round(steps / 300)
+    assert config.priority_rate == pytest.approx(30 / steps)
+    assert sls().search_config(network(), 10).priority_rate == MAX_PRIORITY_RATE
 
 
 def test_the_papers_lambda_is_converted_to_a_fraction_of_rfdns_cost() -> None:
     """1e-10 a multiply-add at 48x48 crops is .158 of C / C_original for 0..255; ours is 0..1."""
-    method = Sls(budget=Budget.of("1/8"), example=(1, 3, 48, 48))
+    method = Sls(budget=Budget.parse("1/8"), example=(1, 3, 48, 48))
     tables = method.tables(RFDN(Config()))
     assert paper_penalty(tables) * 255 == pytest.approx(0.158, abs=5e-4)
 
@@ -168,7 +168,7 @@ def test_the_least_squares_start_is_taken_only_where_it_is_clearly_better() -> N
             parameter.mul_(5)  # a search that went astray
         for parameter in dense.parameters():
             parameter.add_(1e-3)
-    lost._give_up(1, "this is a test")
+    lost._end_above_budget(1, "this is a test")
     assert lost.restarted
     for name, mask in lost.masks.items():  # the mask is the solution's, zeros and all
         weight = lost.module.get_submodule(name).parametrizations.weight.original
@@ -176,7 +176,7 @@ def test_the_least_squares_start_is_taken_only_where_it_is_clearly_better() -> N
     with torch.no_grad():
         for parameter in dense.parameters():
             parameter.mul_(5)  # what a solution would repair is useless
-    good._give_up(1, "this is a test")
+    good._end_above_budget(1, "this is a test")
     assert not good.restarted
 
 
@@ -190,21 +190,21 @@ def test_saliencies_are_what_they_say() -> None:
     )
     weight = layers[0].weight.detach()
     rms = images.square().mean((0, 2, 3)).sqrt()
-    seen = saliencies(layers, ["0"], images, "activation")["0"]
+    seen = importance_scores(layers, ["0"], images, "activation")["0"]
     torch.testing.assert_close(seen, weight.abs() * rms[:, None, None])
 
     rows = images.permute(0, 2, 3, 1).reshape(-1, 2).double()
     gram = rows.T @ rows / len(rows)
     gram += 0.01 * gram.diagonal().mean() * torch.eye(2)
     loss = weight.double().square() / gram.inverse().diagonal()[:, None, None]
-    second = saliencies(layers, ["0"], images, "second-order")["0"]
+    second = importance_scores(layers, ["0"], images, "second-order")["0"]
     torch.testing.assert_close(second, loss.float())
-    assert saliencies(layers, ["0"], images, "magnitude") == {}
+    assert importance_scores(layers, ["0"], images, "magnitude") == {}
     assert layers.training
 
 
-@pytest.mark.parametrize("saliency", ["activation", "second-order"])
-def test_ranks_by_saliency_reach_the_budget_too(saliency: str) -> None:
-    method = sls(saliency=saliency, penalty=1.0, finish="greedy", regroup_epochs=6)
+@pytest.mark.parametrize("importance", ["activation", "second-order"])
+def test_ranks_by_importance_reach_the_budget_too(importance: str) -> None:
+    method = sls(importance=importance, penalty=1.0, finish="greedy", regroup_epochs=6)
     result = method.run(network(), Smooth(), trainer(12))
     assert result.record["achieved"] == 0.5

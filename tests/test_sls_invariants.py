@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from thinlens.errors import RunError, UsageError
-from thinlens.methods.frozen_entries import held
+from thinlens.methods.frozen_entries import freeze_entries
 from thinlens.methods.least_squares.method import LeastSquares
-from thinlens.methods.sls.annealing import CAP, Annealing
+from thinlens.methods.sls.annealing import MAX_PENALTY_GROWTH, Annealing
 from thinlens.methods.sls.method import Sls
-from thinlens.methods.sls.search import NotReachedError, Search
+from thinlens.methods.sls.search import BudgetNotMetError, SlsSearch
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.pattern import Pruned
 from thinlens.training.loop import Settings, Trainer
@@ -62,10 +62,10 @@ def network(seed: int = 0) -> nn.Module:
 
 def sls(**settings: Any) -> Sls:
     usual = {
-        "budget": Budget.of("1/4"),
+        "budget": Budget.parse("1/4"),
         "example": EXAMPLE,
         "m": 8,
-        "knapsack": 0.0,
+        "start_budget_factor": 0.0,
         "least_squares": False,
     }
     return Sls.preset("plus", **{**usual, **settings})
@@ -87,11 +87,11 @@ def trainer(folder: Path | None = None, **settings: Any) -> Trainer:
     )
 
 
-def search(**settings: Any) -> Search:
+def search(**settings: Any) -> SlsSearch:
     return sls(**settings).search(network(), Noise(), trainer())
 
 
-def brute_force_cost(found: Search) -> float:
+def brute_force_cost(found: SlsSearch) -> float:
     """Count kept weights times the positions they are used at, and divide by the dense count."""
     positions: dict[str, int] = {}
 
@@ -111,7 +111,7 @@ def brute_force_cost(found: Search) -> float:
     return kept / dense
 
 
-def set_k(found: Search, value: float) -> None:
+def set_k(found: SlsSearch, value: float) -> None:
     with torch.no_grad():
         for mask in found.masks.values():
             mask.priorities.fill_(value)
@@ -121,9 +121,9 @@ def set_k(found: Search, value: float) -> None:
 def test_4_the_cost_pulls_at_k_n_in_proportion_to_m_minus_n() -> None:
     found = search()
     found.cost_with_gradient().backward()
-    for name, costs in found.course.tables.items():
+    for name, costs in found.config.tables.items():
         mask = found.masks[name]
-        share = costs[-1] / found.course.dense
+        share = costs[-1] / found.config.dense
         expected = torch.tensor([share * (8 - n) / 8 for n in range(1, 8)])
         torch.testing.assert_close(mask.priorities.grad, expected)
 
@@ -149,7 +149,7 @@ def test_6_nothing_changes_the_cost_after_freezing() -> None:
                 parameter.add_(torch.randn(parameter.shape) * 0.05)
         found.after_step(step)
         if found.frozen_step is not None:
-            assert found.cost <= found.course.budget.kept
+            assert found.cost <= found.config.budget.kept
     assert before == found.n
     assert any(row["flips"] for row in found.history)  # it was ranked anew
     other = search()
@@ -170,28 +170,33 @@ def test_7_without_a_price_and_a_gradient_nothing_is_pruned() -> None:
             nn.init.zeros_(layer.bias)
     settings = sls(penalty=0.0, finish="refuse", search_until=1.0)
     found = settings.search(bare, Flat(), trainer())
-    with pytest.raises(NotReachedError, match=r"stands at 1\.0000"):
+    with pytest.raises(BudgetNotMetError, match=r"stands at 1\.0000"):
         trainer().fit(found, Flat())
     assert set(found.n.values()) == {8}
 
 
 def test_8_a_huge_price_prunes_to_one_weight_a_group() -> None:
-    found = search(penalty=1e6, anneal_threshold=math.inf, budget=Budget.of("1/8"), travel=3.0)
+    found = search(
+        penalty=1e6,
+        anneal_threshold=math.inf,
+        budget=Budget.parse("1/8"),
+        priority_displacement=3.0,
+    )
     trainer().fit(found, Noise())
     assert set(found.n.values()) == {1}
-    assert found.cost == Budget.of("1/8").kept
+    assert found.cost == Budget.parse("1/8").kept
     assert 10 <= (found.frozen_step or 0) < 24  # by the price, not by the greedy finish
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_9_hold_pruned_keeps_weights_and_moments(optimizer: str) -> None:
     """Over many steps of a frozen mask, what is dead does not change in any bit."""
-    found = search(budget=Budget.of("1"), regroup_until=0.0)
+    found = search(budget=Budget.parse("1"), regroup_until=0.0)
     for mask in found.masks.values():
-        mask.keep(3)
+        mask.set_n(3)
     course = trainer(optimizer=optimizer, steps=5)
-    weights = list(found.dead_weights().items())
-    with held(found.dead_weights()):
+    weights = list(found.pruned_entries().items())
+    with freeze_entries(found.pruned_entries()):
         before = [w.detach().clone() for w, _ in weights]
         course.fit(found, Noise())
     for (weight, dead), old in zip(weights, before, strict=True):
@@ -212,7 +217,7 @@ def test_9_momentum_moves_pruned_weights_unless_they_are_held() -> None:
         return [weight.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
 
     start = numbers()
-    with held({weight: lambda: dead}):
+    with freeze_entries({weight: lambda: dead}):
         optimizer.step()
     for old, new in zip(start, numbers(), strict=True):
         assert torch.equal(old[dead], new[dead])
@@ -229,7 +234,7 @@ def test_10_step_zero_is_the_pretrained_network() -> None:
 
 @pytest.mark.parametrize("preset", Sls.PRESETS)
 def test_12_the_same_seed_gives_the_same_network(preset: str) -> None:
-    settings = Sls.preset(preset, budget=Budget.of("1/4"), example=EXAMPLE, m=8)
+    settings = Sls.preset(preset, budget=Budget.parse("1/4"), example=EXAMPLE, m=8)
     settings = replace(settings, finish="greedy", search_until=0.6, least_squares=False)
     first, second = (settings.run(network(), Noise(), trainer()) for _ in range(2))
     assert first.record["layers"] == second.record["layers"]
@@ -261,7 +266,9 @@ def test_12_two_processes_that_train_as_one_find_the_same_network(tmp_path: Path
 def test_9_a_held_run_differs_only_by_what_momentum_did_to_the_dead() -> None:
     """`hold_pruned` from the outside: the budget is met, and no mask entry comes back by drift."""
     free, still = (
-        sls(hold_pruned=hold, saliency="magnitude", penalty=5e-3).run(network(), Noise(), trainer())
+        sls(freeze_pruned=hold, importance="magnitude", penalty=5e-3).run(
+            network(), Noise(), trainer()
+        )
         for hold in (False, True)
     )
     assert free.record["achieved"] <= 0.25
@@ -308,7 +315,7 @@ def test_a_few_bad_steps_are_as_if_they_had_not_been() -> None:
 def test_1_3_with_k_above_one_only_the_leading_run_lives() -> None:
     """Row 1 of the table of paper against code: k = (.495, 1.03) gives p = (1, .495, .5099)."""
     layers = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 1))
-    settings = Sls(budget=Budget.of("1/3"), example=EXAMPLE, m=3, k_max=1.03)
+    settings = Sls(budget=Budget.parse("1/3"), example=EXAMPLE, m=3, k_max=1.03)
     found = settings.search(layers, Noise(), trainer())
     (mask,) = found.masks.values()
     mask.priorities.data = torch.tensor([0.495, 1.2])
@@ -332,13 +339,13 @@ def test_independent_scores_may_drop_a_larger_unit_first() -> None:
     mask = next(iter(found.masks.values()))
     mask.priorities.data[0] = 0.2
     found._project()
-    assert mask.alive == (True, False, *[True] * 6)
+    assert mask.kept_units == (True, False, *[True] * 6)
     assert int(mask.mask().sum()) * 8 == mask.mask().numel() * 7
 
 
 def test_annealing_raises_lambda_only_where_the_network_shrinks_too_little() -> None:
     def after(costs: list[float], **settings: Any) -> float:
-        annealing = Annealing(1.0, Budget.of("1/8"), **settings)
+        annealing = Annealing(1.0, Budget.parse("1/8"), **settings)
         annealing.update(costs, epochs_left=10)
         return annealing.penalty
 
@@ -346,7 +353,7 @@ def test_annealing_raises_lambda_only_where_the_network_shrinks_too_little() -> 
     assert after([1, 0.6, 0.55], **code) == 1.2  # the factor moved by 0.15
     assert after([1, 0.9, 0.55], **code) == 1.0
     assert after([1, 0.9, 0.55, 0.55], **code) == 1.0  # an odd epoch
-    paper = {"alpha": 1.1, "threshold": 0.1, "rate": "fraction"}
+    paper = {"alpha": 1.1, "threshold": 0.1, "quantity": "fraction"}
     assert after([1, 0.95, 0.905], **paper) == 1.1  # the fraction moved by 0.095
     assert after([1, 0.95, 0.895], **paper) == 1.0
     on_time = {"alpha": 1.3, "threshold": None}
@@ -355,19 +362,21 @@ def test_annealing_raises_lambda_only_where_the_network_shrinks_too_little() -> 
 
 
 def test_annealing_that_runs_away_is_told_from_one_that_works() -> None:
-    annealing = Annealing(1.0, Budget.of("1/8"), alpha=100.0, threshold=0.2)
+    annealing = Annealing(1.0, Budget.parse("1/8"), alpha=100.0, threshold=0.2)
     costs = [1.0]
-    while not annealing.overflown:
+    while not annealing.saturated:
         costs.append(1.0)
         annealing.update(costs, epochs_left=1000)
-        assert annealing.penalty <= CAP
+        assert annealing.penalty <= MAX_PENALTY_GROWTH
         assert len(costs) < 50
     assert len(costs) - 1 == 4 + 20  # two rises to the cap, then twenty epochs of patience
 
 
 def test_a_search_whose_lambda_runs_away_says_so() -> None:
-    stuck = sls(travel=1e-9, alpha=1e4, finish="refuse", search_until=1.0, penalty=1e-9)
-    with pytest.raises(NotReachedError, match="lambda has stood at its cap"):
+    stuck = sls(
+        priority_displacement=1e-9, alpha=1e4, finish="refuse", search_until=1.0, penalty=1e-9
+    )
+    with pytest.raises(BudgetNotMetError, match="lambda has stood at its cap"):
         stuck.run(network(), Noise(), trainer())
     patient = replace(stuck, finish="greedy").run(network(), Noise(), trainer())
     assert patient.record["achieved"] <= 0.25
@@ -385,18 +394,18 @@ def test_simultaneous_crossings_freeze_at_the_first_state_within_the_budget() ->
             break
     assert found.frozen_step == step
     assert len(set(found.n.values())) == 1
-    assert found.cost == earlier == Budget.of("1/4").kept
+    assert found.cost == earlier == Budget.parse("1/4").kept
 
 
 def test_the_rest_of_the_budget_is_spent_after_freezing() -> None:
-    loose = search(budget=Budget.of("0.3"), refill=False)
-    exact = search(budget=Budget.of("0.3"))
+    loose = search(budget=Budget.parse("0.3"), refill=False)
+    exact = search(budget=Budget.parse("0.3"))
     for found in (loose, exact):
         set_k(found, 0.7)
         found.after_step(1)
-    assert loose.cost < exact.cost <= Budget.of("0.3").kept
-    left = (Budget.of("0.3").kept - exact.cost) * exact.course.dense
-    units = [c[exact.n[x] + 1] - c[exact.n[x]] for x, c in exact.course.tables.items()]
+    assert loose.cost < exact.cost <= Budget.parse("0.3").kept
+    left = (Budget.parse("0.3").kept - exact.cost) * exact.config.dense
+    units = [c[exact.n[x] + 1] - c[exact.n[x]] for x, c in exact.config.tables.items()]
     assert all(unit > left for unit in units)
 
 
@@ -413,7 +422,7 @@ def test_weights_shared_by_two_calls_cost_twice_and_have_one_n() -> None:
 
     found = sls().search(Twice(), Noise(), trainer())
     assert list(found.masks) == ["body"]
-    assert found.course.tables["body"][-1] == 2 * 8 * 8 * 9 * 12 * 16
+    assert found.config.tables["body"][-1] == 2 * 8 * 8 * 9 * 12 * 16
     result = sls().run(Twice(), Noise(), trainer())
     assert result.patterns["body"].n == 2
     assert not parametrize.is_parametrized(copy.deepcopy(result.module).get_submodule("body"))
@@ -423,9 +432,9 @@ def test_weights_shared_by_two_calls_cost_twice_and_have_one_n() -> None:
 def test_a_search_can_start_at_a_knapsack_and_goes_down_from_there(
     tmp_path: Path, drop: bool
 ) -> None:
-    method = sls(knapsack=2.0, drop=drop)
+    method = sls(start_budget_factor=2.0, allow_zero=drop)
     found = method.search(network(), Noise(), trainer())
-    shared = {**method.shared(), "budget": Budget.of("1/2")}
+    shared = {**method.shared(), "budget": Budget.parse("1/2")}
     solved = LeastSquares(**shared, allocation="knapsack").solved(network(), Noise())
     began = found.n
     assert began == {name: n for name, (n, _) in solved.record["layers"].items()}
@@ -445,5 +454,7 @@ def test_a_search_can_start_at_a_knapsack_and_goes_down_from_there(
 
 
 def test_a_knapsack_below_the_budget_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"knapsack 0\.5: wanted 0, or times the budget from 1"):
-        sls(knapsack=0.5)
+    with pytest.raises(
+        UsageError, match=r"start_budget_factor 0\.5: wanted 0, or times the budget from 1"
+    ):
+        sls(start_budget_factor=0.5)

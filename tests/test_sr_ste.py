@@ -14,12 +14,13 @@ from torch.nn.utils import parametrize
 
 from small_networks import RandomData, crossed
 from thinlens.errors import UsageError
-from thinlens.methods.sr_ste import MovingMask, SrSte, renew
+from thinlens.methods.reset import reset_parameters
+from thinlens.methods.sr_ste import DynamicMask, SrSte
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Plain
+from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
 
 EXAMPLE = (1, 3, 16, 16)
@@ -27,7 +28,7 @@ SETTINGS = Settings(steps=6, optimizer="adam", learning_rate=1e-2, warmup=2)
 
 
 def sr_ste(budget: str = "1/2", preset: str = "plus", **options: object) -> SrSte:
-    given = {"budget": Budget.of(budget), "example": EXAMPLE, "m": 4, **options}
+    given = {"budget": Budget.parse(budget), "example": EXAMPLE, "m": 4, **options}
     return SrSte.preset(preset, **given)
 
 
@@ -46,7 +47,7 @@ def test_the_gradient_is_that_of_the_product_plus_the_decay_of_what_is_pruned(
     def loss(effective: Tensor) -> Tensor:
         return (nn.functional.conv2d(image, effective) - target).square().sum()
 
-    mask = MovingMask(layer, n, 4, decay)
+    mask = DynamicMask(layer, n, 4, decay)
     parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
     loss(layer.weight).backward()
     found = layer.parametrizations["weight"].original.grad  # type: ignore[index]
@@ -66,7 +67,7 @@ def test_keeping_all_is_dense_training_bit_for_bit(mode: str, optimizer: str) ->
     model = crossed()
     settings = Settings(steps=4, optimizer=optimizer, learning_rate=1e-2, warmup=0)
     dense = copy.deepcopy(model)
-    Trainer(settings).fit(Plain(dense), RandomData())
+    Trainer(settings).fit(PlainObjective(dense), RandomData())
     thin = sr_ste("1", mode=mode, decay=0.5).run(model, RandomData(), Trainer(settings)).module
     assert all(torch.equal(thin.state_dict()[k], v) for k, v in dense.state_dict().items())
 
@@ -77,11 +78,11 @@ def test_decoupled_decay_shrinks_exactly_what_is_pruned() -> None:
     objective = method.objective(copy.deepcopy(model), method.plan(model), SETTINGS)
     objective.module(RandomData().batch(0, 0, 0)[0])
     objective.after_step(1)
-    rate = SETTINGS.learning_rate * SETTINGS.rate(0)
-    worn = objective.module.get_submodule("body").parametrizations["weight"]  # type: ignore[index]
-    before, mask = prunable_layer(model, "body").weight, worn[0].mask
-    assert torch.equal(worn.original[mask], before[mask])
-    torch.testing.assert_close(worn.original[~mask], before[~mask] * (1 - 0.25 * rate))
+    rate = SETTINGS.learning_rate * SETTINGS.lr_factor(0)
+    parametrization = objective.module.get_submodule("body").parametrizations["weight"]  # type: ignore[index]
+    before, mask = prunable_layer(model, "body").weight, parametrization[0].mask
+    assert torch.equal(parametrization.original[mask], before[mask])
+    torch.testing.assert_close(parametrization.original[~mask], before[~mask] * (1 - 0.25 * rate))
     assert (~mask).any()
 
 
@@ -93,10 +94,12 @@ def test_masks_are_the_largest_weights_of_every_step_until_they_freeze() -> None
     class Watched(RandomData):
         def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
             if step and objective is not None:
-                seen.append(worn[0].mask.clone())
-                now = in_groups(canonical(worn.original.detach().abs(), layer), 4, fill=0)
-                worn[0].move(worn.original)
-                kept = in_groups(canonical(worn[0].mask, layer), 4, fill=0)
+                seen.append(parametrization[0].mask.clone())
+                now = in_groups(
+                    canonical(parametrization.original.detach().abs(), layer), 4, fill=0
+                )
+                parametrization[0].update(parametrization.original)
+                kept = in_groups(canonical(parametrization[0].mask, layer), 4, fill=0)
                 if step < 6:
                     smallest = now.masked_fill(~kept.bool(), 9.0).min(1).values
                     assert (smallest >= now.masked_fill(kept.bool(), 0.0).max(1).values).all()
@@ -105,7 +108,7 @@ def test_masks_are_the_largest_weights_of_every_step_until_they_freeze() -> None
     method = sr_ste("1/4", freeze_from=0.5)
     objective = method.objective(copy.deepcopy(model), method.plan(model), settings)
     layer = prunable_layer(objective.module, "body")
-    worn = layer.parametrizations["weight"]  # type: ignore[index]
+    parametrization = layer.parametrizations["weight"]  # type: ignore[index]
     Trainer(settings).fit(objective, Watched())
     assert not torch.equal(seen[0], seen[5])
     assert all(torch.equal(mask, seen[6]) for mask in seen[6:])
@@ -138,7 +141,7 @@ class Own(nn.Module):
 
 def test_what_cannot_start_from_scratch_is_named() -> None:
     with pytest.raises(UsageError, match="0 is a Own that cannot make fresh weights"):
-        renew(nn.Sequential(Own()), 0)
+        reset_parameters(nn.Sequential(Own()), strict=True)
 
 
 @pytest.mark.parametrize(

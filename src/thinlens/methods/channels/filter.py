@@ -60,12 +60,12 @@ class Filter(Method):
     metric: CostMetric = "macs"
     """Cost of the whole network that the budget is a fraction of: macs or params."""
     flavour: Literal["safe", "naive"] = "safe"
-    """safe: as many channels leave as the budget demands, and every pixel stays. naive: every
-    layer keeps the eighth nearest to sqrt(budget), which may cost a little more than the budget
-    (SLS's rows 1/4, 1/8, 1/16 are the widths 1/2, 3/8, 1/4), also the layer whose pixel shuffle
-    is the image: the pixels that it no longer makes are 0."""
+    """safe: prune as many channels as the budget requires, and no output pixel. naive: every layer
+    keeps the number of eighths nearest to sqrt(budget), which may cost a little more than the
+    budget (SLS's rows 1/4, 1/8, 1/16 are the widths 1/2, 3/8, 1/4), also the layer whose pixel
+    shuffle is the image: output pixels of pruned filters are 0."""
     min_channels: int = 4
-    """Channels that every layer keeps at least."""
+    """Least number of channels in every layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,8 +140,8 @@ class Filter(Method):
         return Fraction(channel_cost(pruned), channel_cost([]))
 
     def _cost(self, model: nn.Module, channels: CoupledChannels) -> Callable[[list[int]], int]:
-        latency = ChannelCost(model, self.example, channels)
-        return latency.macs if self.metric == "macs" else latency.params
+        counted = ChannelCost(model, self.example, channels)
+        return counted.macs if self.metric == "macs" else counted.params
 
     def scores(self, model: nn.Module, channels: CoupledChannels) -> dict[int, float]:
         """Return the importance of every channel id: the lowest are pruned first."""

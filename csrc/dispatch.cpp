@@ -1,36 +1,54 @@
-// Which kernels can this CPU run?
+// Selection of the kernels that this CPU supports.
+//
+// `built_isas.inc` is what CMake keeps of isa_list.inc.
 #include "dispatch.h"
 
-#include <stdexcept>
+#include "errors.h"
+
+#if defined(__x86_64__)
+// The compiler's check covers the operating system's saving of wide registers, too.
+#define cpu(feature) bool(__builtin_cpu_supports(feature))
+#endif
 
 namespace thinlens {
 
-std::vector<const Kernels*> offered() {
-  std::vector<const Kernels*> all{&kernels_baseline};
+#define THINLENS_ISA(name, storage, architecture, flags, cpu_check) \
+  extern const Kernels kernels_##name;
+#include "built_isas.inc"
+#undef THINLENS_ISA
+
+namespace {
+
+struct Entry {
+  std::string storage;
+  const Kernels* kernels;
+};
+
+std::vector<Entry> supported_entries() {
 #if defined(__x86_64__)
-  // The compiler's check covers the operating system's saving of wide registers, too.
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&kernels_avx2);
-  if (__builtin_cpu_supports("avx512f")) all.push_back(&kernels_avx512);
 #endif
-  return all;
+  std::vector<Entry> supported;
+#define THINLENS_ISA(name, storage, architecture, flags, cpu_check) \
+  if (cpu_check) supported.push_back({#storage, &kernels_##name});
+#include "built_isas.inc"
+#undef THINLENS_ISA
+  return supported;
 }
 
-std::vector<const Kernels*> offered_bf16() {
-#ifdef THINLENS_HAS_BF16
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512bf16"))
-    return {&kernels_avx512_bf16};
-#endif
-  return {};
+}  // namespace
+
+std::vector<const Kernels*> available_kernels(const std::string& storage) {
+  std::vector<const Kernels*> matching;
+  for (const Entry& entry : supported_entries())
+    if (entry.storage == storage) matching.push_back(entry.kernels);
+  return matching;
 }
 
-const Kernels& find(const std::string& name) {
-  for (const auto& all : {offered(), offered_bf16()})
-    for (const Kernels* kernels : all)
-      if (kernels->name == name) return *kernels;
-  throw std::invalid_argument("this CPU has no kernels called '" + name + "'");
+const Kernels& kernels_by_name(const std::string& name) {
+  for (const Entry& entry : supported_entries())
+    if (entry.kernels->name == name) return *entry.kernels;
+  refuse("this CPU has no kernels called '" + name + "'");
 }
 
 }  // namespace thinlens

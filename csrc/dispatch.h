@@ -1,16 +1,15 @@
-// Which kernels can this CPU run?
+// Selection of the kernels that this CPU supports.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "layout.h"
+#include "kernels.h"
 
 namespace thinlens {
 
-// Slowest first; those that compute in float32 are never none.
-std::vector<const Kernels*> offered();
-std::vector<const Kernels*> offered_bf16();
-const Kernels& find(const std::string& name);
+// Slowest first. For fp32 the list is never empty.
+std::vector<const Kernels*> available_kernels(const std::string& storage);
+const Kernels& kernels_by_name(const std::string& name);
 
 }  // namespace thinlens

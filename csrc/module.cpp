@@ -1,17 +1,18 @@
-// What does Python see of the engine?
+// The extension module thinlens.engine._native: its types as Python sees them.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
-
 #include "dispatch.h"
-#include "limits.h"
-#include "program.h"
+#include "errors.h"
+#include "machine_limits.h"
+#include "ops.h"
+#include "sparse_weights.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 using namespace thinlens;
 
 namespace {
@@ -20,115 +21,155 @@ template <class T>
 using Values = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Input = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-using Triple = std::vector<int>;
+
+constexpr LineBuffer kWhole{0, 1};
 
 template <class T>
-std::vector<T> copied(const Values<T>& values) {
+std::vector<T> copy(const Values<T>& values) {
   return {values.data(), values.data() + values.size()};
 }
 
-Slice slice(const Triple& t) {
-  if (t.size() != 3) throw std::invalid_argument("a slice is (tensor, first, channels)");
-  return {t[0], t[1], t[2]};
+std::vector<std::string> available_names(const std::string& storage) {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : available_kernels(storage)) names.push_back(kernels->name);
+  return names;
 }
 
-std::vector<std::string> names(const std::vector<const Kernels*>& all) {
-  std::vector<std::string> found;
-  for (const Kernels* kernels : all) found.push_back(kernels->name);
-  return found;
-}
-
-std::vector<Place> places(const std::vector<std::vector<int>>& numbers) {
-  std::vector<Place> all;
-  for (const auto& n : numbers) {
-    if (n.size() != 8) throw std::invalid_argument("a place has eight numbers");
-    all.push_back({Along{n[0], n[1], n[2], n[3]}, Along{n[4], n[5], n[6], n[7]}});
-  }
-  return all;
-}
-
-void run(Program& program, Pool& pool, const Input& in, const Output& out,
-         const std::vector<std::vector<int>>& numbers) {
+// Run a program on a batch, image by image.
+void run(Program& program, ThreadPool& pool, const Input& input, const Output& output,
+         std::vector<Placement> placements) {
   for (size_t d = 0; d < 4; ++d)
-    if (in.shape(d) > INT32_MAX || out.shape(d) > INT32_MAX)
-      throw std::invalid_argument("an image is too large");
-  if (in.shape(0) != out.shape(0)) throw std::invalid_argument("input and output differ in number");
-  const std::vector<Place> where = places(numbers);
+    if (input.shape(d) > INT32_MAX || output.shape(d) > INT32_MAX) refuse("an image is too large");
+  if (input.shape(0) != output.shape(0))
+    refuse("input and output differ in number: " + std::to_string(input.shape(0)) + " and " +
+           std::to_string(output.shape(0)));
+  const auto size = [](const auto& batch, int d) { return int(batch.shape(size_t(d))); };
   const nb::gil_scoped_release release;
-  Image<const float> from{in.data(), int(in.shape(1)), int(in.shape(2)), int(in.shape(3))};
-  Image<float> to{out.data(), int(out.shape(1)), int(out.shape(2)), int(out.shape(3))};
-  const int64_t step_from = int64_t(from.channels) * from.height * from.width;
-  const int64_t step_to = int64_t(to.channels) * to.height * to.width;
-  for (size_t b = 0; b < in.shape(0); ++b, from.data += step_from, to.data += step_to)
-    program.run(pool, from, to, where);
+  RunArguments image{{input.data(), size(input, 1), size(input, 2), size(input, 3)},
+                     {output.data(), size(output, 1), size(output, 2), size(output, 3)},
+                     std::move(placements)};
+  const int64_t input_floats =
+      int64_t(image.input.channels) * image.input.height * image.input.width;
+  const int64_t output_floats =
+      int64_t(image.output.channels) * image.output.height * image.output.width;
+  for (size_t b = 0; b < input.shape(0); ++b) {
+    program.run(pool, image);
+    image.input.data += input_floats, image.output.data += output_floats;
+  }
+}
+
+void bind_descriptions(nb::module_& m) {
+  nb::class_<Slice>(m, "Slice", "`channels` channels of a tensor, from `first` on.")
+      .def(nb::init<int, int, int>(), "tensor"_a, "first"_a, "channels"_a)
+      .def_ro("tensor", &Slice::tensor)
+      .def_ro("first", &Slice::first)
+      .def_ro("channels", &Slice::channels);
+  nb::class_<Shape>(m, "Shape",
+                    "A tensor's sizes and how its rows are stored: `row_vectors` vectors per row, "
+                    "`halo` vectors and rows of padding on every side, float32 values with "
+                    "`fp32_storage` (only for a network's output).")
+      .def(nb::init<int, int, int, int, int, bool>(), "channels"_a, "height"_a, "width"_a,
+           "row_vectors"_a, "halo"_a = 0, "fp32_storage"_a = false)
+      .def_ro("channels", &Shape::channels)
+      .def_ro("height", &Shape::height)
+      .def_ro("width", &Shape::width)
+      .def_ro("row_vectors", &Shape::row_vectors)
+      .def_ro("halo", &Shape::halo)
+      .def_ro("fp32_storage", &Shape::fp32_storage);
+  nb::class_<LineBuffer>(m, "LineBuffer",
+                         "A tensor of which only `rows` rows (the halo's included) are in memory "
+                         "at a time, with a copy for each strip; 0 rows: the whole tensor.")
+      .def(nb::init<int, int>(), "rows"_a = kWhole.rows, "copies"_a = kWhole.copies)
+      .def_ro("rows", &LineBuffer::rows)
+      .def_ro("copies", &LineBuffer::copies);
+  nb::class_<ConvShape>(m, "ConvShape", "Sizes of a convolution, as torch names them.")
+      .def(nb::init<int, int, int, int, int, int, int>(), "in_channels"_a, "out_channels"_a,
+           "kernel_height"_a, "kernel_width"_a, "padding"_a = 0, "stride"_a = 1, "dilation"_a = 1)
+      .def_ro("in_channels", &ConvShape::in_channels)
+      .def_ro("out_channels", &ConvShape::out_channels)
+      .def_ro("kernel_height", &ConvShape::kernel_height)
+      .def_ro("kernel_width", &ConvShape::kernel_width)
+      .def_ro("padding", &ConvShape::padding)
+      .def_ro("stride", &ConvShape::stride)
+      .def_ro("dilation", &ConvShape::dilation);
+  nb::class_<AxisPlacement>(
+      m, "AxisPlacement",
+      "A tile along one axis of a resize of a larger image: its first output "
+      "sample of the image's `out_size`, its first input sample of `in_size`.")
+      .def(nb::init<int, int, int, int>(), "out_first"_a, "out_size"_a, "in_first"_a, "in_size"_a)
+      .def_ro("out_first", &AxisPlacement::out_first)
+      .def_ro("out_size", &AxisPlacement::out_size)
+      .def_ro("in_first", &AxisPlacement::in_first)
+      .def_ro("in_size", &AxisPlacement::in_size);
+  nb::class_<Placement>(m, "Placement", "A tile in a resize of a larger image.")
+      .def(nb::init<AxisPlacement, AxisPlacement>(), "rows"_a, "columns"_a)
+      .def_ro("rows", &Placement::rows)
+      .def_ro("columns", &Placement::columns);
+  nb::class_<MachineLimits>(m, "MachineLimits", "Peak rates of the machine, per second.")
+      .def_ro("flops", &MachineLimits::flops, "Floating-point operations in registers.")
+      .def_ro("bytes", &MachineLimits::bytes, "Bytes read and written in memory.");
+}
+
+void bind_weights(nb::module_& m) {
+  nb::class_<SparseWeights>(m, "SparseWeights",
+                            "Weights in compressed sparse rows, one row per output channel. An "
+                            "index points into [kernel_height, kernel_width, in_channels].")
+      .def(
+          "__init__",
+          [](SparseWeights* self, const ConvShape& shape, const Values<int32_t>& starts,
+             const Values<int32_t>& indices, const Values<float>& values,
+             const Values<float>& bias) {
+            new (self) SparseWeights(shape, copy(starts), copy(indices), copy(values), copy(bias));
+          },
+          "shape"_a, "starts"_a, "indices"_a, "values"_a, "bias"_a)
+      .def_prop_ro("nonzeros", [](const SparseWeights& w) { return w.values.size(); });
+}
+
+void bind_kernels(nb::module_& m) {
+  nb::class_<Kernels>(m, "Kernels", "The kernels of one set of instructions.")
+      .def_ro("name", &Kernels::name)
+      .def_ro("lanes", &Kernels::lanes, "Values per vector.")
+      .def_ro("value_bytes", &Kernels::value_bytes, "Bytes per stored value.")
+      .def("floats", &Program::floats, "shape"_a, "line_buffer"_a = kWhole,
+           "Return the size of a tensor in units of 4 bytes, whatever its storage.");
+  m.def("available_kernels", &available_names, "storage"_a = "fp32",
+        "List the kernels that this CPU supports, the slowest first, by the storage of their "
+        "activations: fp32 or bf16.");
+  m.def("kernels", &kernels_by_name, "name"_a, nb::rv_policy::reference,
+        "Return the kernels of that name.");
+  nb::class_<ThreadPool>(m, "ThreadPool", "Threads that run programs.")
+      .def(nb::init<int>(), "threads"_a)
+      .def_prop_ro("threads", &ThreadPool::size);
+  m.def("measure_limits", &measure_limits, "kernels"_a, "pool"_a,
+        nb::call_guard<nb::gil_scoped_release>(),
+        "Measure the machine's peak rates with the pool's threads; takes about half a second.");
+}
+
+void bind_program(nb::module_& m) {
+  nb::class_<Program> program(m, "Program",
+                              "Operations on tensors that share one arena. Every method validates "
+                              "its arguments; a ValueError describes what does not fit.");
+  program.def(nb::init<const Kernels&, int64_t>(), "kernels"_a, "arena_floats"_a)
+      .def("tensor", &Program::tensor, "offset"_a, "shape"_a, "line_buffer"_a = kWhole,
+           "Place a tensor in the arena, `offset` floats from its beginning; return its number.");
+  bind_operations(program);
+  program
+      .def("stream", &Program::stream, "first_step"_a, "strips"_a,
+           "Fuse the steps from `first_step` on, so that they run strip by strip (one thread each) "
+           "and row block by row block: step i begins at row strip[0][i] and has reached row "
+           "strip[b][i] after row block b.")
+      .def("run", &run, "pool"_a, "input"_a, "output"_a, "placements"_a = std::vector<Placement>(),
+           "Run on a batch [B, C, H, W]; `placements` are those of the resize steps, in order "
+           "(none: they resize whole images).")
+      .def("release", &Program::release, "Return the arena's memory until the next run.")
+      .def("seconds", &Program::seconds, "Return the seconds of each step of the last run.");
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.def("offered", [] { return names(offered()); });
-  m.def("offered_bf16", [] { return names(offered_bf16()); });
-  nb::class_<Kernels>(m, "Kernels")
-      .def_ro("name", &Kernels::name)
-      .def_ro("lanes", &Kernels::lanes)
-      .def_ro("bytes", &Kernels::bytes)
-      .def(
-          "floats",
-          [](const Kernels& k, int channels, int height, int columns, int halo, bool wide, int rows,
-             int copies) {
-            return Program::size(k, {channels, height, columns, halo}, wide, rows, copies);
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false, nb::arg("rows") = 0,
-          nb::arg("copies") = 1);
-  m.def("kernels", &find, nb::rv_policy::reference);
-  m.def("limits", [](const Kernels& kernels, Pool& pool) {
-    const nb::gil_scoped_release release;
-    const Limits found = measure(kernels, pool);
-    return std::vector<double>{found.flops, found.bytes};
-  });
-  nb::class_<Pool>(m, "Pool").def(nb::init<int>()).def_prop_ro("threads", &Pool::size);
-  nb::class_<Table>(m, "Table")
-      .def("__init__",
-           [](Table* self, const Triple& shape, const Values<int32_t>& starts,
-              const Values<int32_t>& positions, const Values<float>& values,
-              const Values<float>& bias) {
-             if (shape.size() != 7) throw std::invalid_argument("a shape has seven numbers");
-             new (self) Table(
-                 {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6]},
-                 copied(starts), copied(positions), copied(values), copied(bias));
-           })
-      .def_prop_ro("entries", [](const Table& t) { return t.values.size(); });
-  nb::class_<Program>(m, "Program")
-      .def(nb::init<const Kernels&, int64_t>(), nb::keep_alive<1, 2>())
-      .def(
-          "tensor",
-          [](Program& p, int64_t offset, int channels, int height, int width, int columns, int halo,
-             bool wide, int rows, int copies) {
-            return p.tensor(offset, {channels, height, columns, halo}, width, wide, rows, copies);
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg("wide") = false,
-          nb::arg("rows") = 0, nb::arg("copies") = 1)
-      .def("pack", [](Program& p, const Triple& out, int first) { p.pack(slice(out), first); })
-      .def("release", &Program::release)
-      .def("unpack", [](Program& p, const Triple& in) { p.unpack(slice(in)); })
-      .def("conv",
-           [](Program& p, std::shared_ptr<Table> table, const Triple& in, const Triple& out,
-              const Triple& residual, float slope, int shuffle, int group) {
-             p.conv(table, slice(in), slice(out), slice(residual), slope, shuffle, group);
-           })
-      .def("combine",
-           [](Program& p, const Triple& x, const Triple& y, const Triple& out, float alpha,
-              float beta, std::vector<float> shift, float slope) {
-             p.combine(slice(x), slice(y), slice(out), alpha, beta, shift, slope);
-           })
-      .def("gate", [](Program& p, const Triple& x, const Triple& y,
-                      const Triple& out) { p.gate(slice(x), slice(y), slice(out)); })
-      .def("pool", [](Program& p, const Triple& in, const Triple& out, int size,
-                      int stride) { p.pool(slice(in), slice(out), size, stride); })
-      .def("resize", [](Program& p, const Triple& in,
-                        const Triple& out) { p.resize(slice(in), slice(out)); })
-      .def("bands", &Program::bands)
-      .def("run", &run, nb::arg("pool"), nb::arg("input"), nb::arg("output"),
-           nb::arg("places") = std::vector<std::vector<int>>())
-      .def("seconds", &Program::seconds);
+  bind_descriptions(m);
+  bind_weights(m);
+  bind_kernels(m);
+  bind_program(m);
 }

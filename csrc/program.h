@@ -1,19 +1,16 @@
-// How does a planned network run?
+// A network as a program: operations on tensors that share one arena.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "layout.h"
-#include "pool.h"
-#include "table.h"
+#include "kernels.h"
+#include "thread_pool.h"
 
 namespace thinlens {
-
-using Place = std::array<Along, 2>;  // rows, columns
 
 template <class Float>
 struct Image {  // plain [channels, height, width]
@@ -21,125 +18,128 @@ struct Image {  // plain [channels, height, width]
   int channels, height, width;
 };
 
-struct Slice {  // `channels` of a tensor, from `first` on
-  int tensor, first, channels;
+struct RunArguments {
+  Image<const float> input;
+  Image<float> output;
+  std::vector<Placement> placements;  // by resize step; empty: each resizes a whole image
 };
 
-struct Grid {
-  int channels, height, columns, halo;
+struct Footprint {  // the rows of a slice that a step reads for each of its rows
+  Slice slice;
+  int stride = 1, above = 0, below = 0;
 };
 
-// Steps over tensors that share one arena. Every method checks what it is told and throws
-// std::invalid_argument, so that no step can touch memory outside its tensors.
+struct ThreadContext {
+  float* scratch;
+  const int64_t* shifts;  // by tensor: bytes that its row 0 has moved, where it is a line buffer
+};
+
+struct Step {      // one operation
+  int rows;        // of the output, before a pixel shuffle
+  int block_rows;  // that a thread computes at a time
+  std::vector<Footprint> reads;
+  Slice output;   // kNoSlice: the output image
+  int scale = 1;  // rows of `output` per row
+  std::function<void(int begin, int end, const ThreadContext&)> run{};
+  bool streamed = false;  // as one of a fused group
+};
+
+// Every method validates its arguments and throws std::invalid_argument, so that no step can touch
+// memory outside its tensors. Operations are added by ops.cpp.
 class Program {
  public:
   Program(const Kernels& kernels, int64_t arena_floats);
 
-  // In floats, whatever the tensor holds; `wide` ones hold floats, others what the kernels store.
-  // A tensor with room for some `rows`, its halo's included, rolls: only bands() may use it. It is
-  // there as many times as `copies` says, one for each stripe.
-  static int64_t size(const Kernels&, Grid, bool wide, int rows, int copies);
-  int tensor(int64_t offset, Grid, int width, bool wide, int rows, int copies);
+  // The size of a tensor in units of 4 bytes, whatever its storage.
+  static int64_t floats(const Kernels&, const Shape&, LineBuffer);
+  // Place a tensor in the arena and return its number. A line buffer may only be used by stream().
+  int tensor(int64_t offset, const Shape&, LineBuffer);
 
-  void pack(Slice out, int first_channel);  // from the input image
-  void unpack(Slice in);                    // to the output image
-  // A residual of tensor -1 is none; group 0 asks for the dense kernel.
-  void conv(std::shared_ptr<const Table>, Slice in, Slice out, Slice residual, float slope,
-            int shuffle, int group);
-  void combine(Slice x, Slice y, Slice out, float alpha, float beta, std::vector<float> shift,
-               float slope);
-  void gate(Slice x, Slice y, Slice out);
-  void pool(Slice in, Slice out, int size, int stride);
-  void resize(Slice in, Slice out);
+  const Kernels& kernels() const { return kernels_; }
+  View view(const Slice&) const;
+  View activation(const Slice&) const;  // refuses tensors in fp32_storage, which no kernel reads
+  void require_disjoint(const View& read, const View& written) const;
+  void require_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
+  void require_input_channels(int channels);
+  void set_output(const View&);
+  int next_placement() { return placements_++; }
 
-  // Run the steps from `first` on by stripes, each by one thread, and a stripe by bands: step i begins
-  // at row rows[0][i] and in band b goes on to rows[b][i]. Rows that the next step reads are then
-  // still in the cache, tensors that only these steps use may roll, and threads wait for each other
-  // only at the end. What stripes both need of a tensor that rolls, both compute.
-  void bands(int first, const std::vector<std::vector<std::vector<int>>>& stripes);
+  // Append a step that runs `kernel` on `job`; `bind(job, run_arguments)` sets what each run
+  // changes. `job.views()` are moved to where line buffers hold their rows.
+  template <class Job, class Bind>
+  void add(Kernel<Job> kernel, const Job& job, Step step, Bind bind) {
+    step.run = [this, kernel, job, bind](int begin, int end, const ThreadContext& thread) {
+      Job bound = job;
+      for (View* view : bound.views())
+        if (view->data) view->data += thread.shifts[view->slice.tensor];
+      bind(bound, run_);
+      kernel(bound, begin, end, thread.scratch);
+    };
+    steps_.push_back(std::move(step));
+  }
 
-  // Run all steps on one image. One run at a time; others wait. `places` says by resize step where
-  // its rows and columns lie in those of a larger image; empty: they are the whole.
-  void run(Pool&, const Image<const float>& input, const Image<float>& output,
-           const std::vector<Place>& places);
-  // What each step of the last run took: CPU time where the pool is one thread, else wall time (of
-  // steps that run by stripes: the mean over the threads).
-  // Give the arena's memory back until the next run, which begins with nothing of the last.
+  // Fuse the steps from `first_step` on. Each strip is computed by one thread, row block by row
+  // block: step i begins at row strip[0][i] and has reached row strip[b][i] after row block b. Rows
+  // that the next step reads are then still in the cache, tensors that only these steps use may be
+  // line buffers, and threads synchronise only at the end. Rows of a line buffer that two strips
+  // need are computed by both.
+  void stream(int first_step, const std::vector<std::vector<std::vector<int>>>& strips);
+
+  // Run all steps on one image. Concurrent calls run one after the other.
+  void run(ThreadPool&, const RunArguments&);
+  // Return the arena's memory to the system until the next run, which starts from zeros.
   void release();
+  // Seconds that each step of the last run took: CPU time where the pool is one thread, else wall
+  // time (of streamed steps: the mean over the threads).
   std::vector<double> seconds() const { return seconds_; }
 
  private:
-  struct Memory {
-    int64_t begin, end;
+  struct Buffer {
+    int64_t begin, end;  // in the arena, in floats
     View view;
-    int room, copies;  // rows that fit, the halo's included, and how many times
-    bool rolls;
+    int rows, copies;  // rows in memory, the halo's included, and how many times
+    bool line_buffer;
   };
-  struct Turn {  // of one thread
-    float* scratch;
-    const int64_t* shifts;  // by tensor, bytes from where row 0 lies at first to where it is now
-  };
-  struct Reach {  // what a step reads for each of its rows
-    Slice slice;
-    int stride, above, below;
-  };
-  struct Step {
-    int rows, block;  // output rows, and how many of them a thread takes at a time
-    std::function<void(int begin, int end, const Turn&)> work;
-    std::vector<Reach> reads;
-    Slice out;    // tensor -1: the output image
-    int scale;    // rows of `out` for each of its rows
-    bool banded = false;
-  };
-  struct Rolling {
+  struct LineWindow {  // the rows of a line buffer that are in memory, by row block
     int tensor;
-    std::vector<int> from, to;  // by band, the rows that lie in memory
+    std::vector<int> begin, end;
   };
-  struct Stripe {
+  struct Strip {
     std::vector<std::vector<int>> rows;
-    std::vector<Rolling> rolling;
+    std::vector<LineWindow> windows;
 
-    int bands() const { return int(rows.size()) - 1; }
+    int row_blocks() const { return int(rows.size()) - 1; }
   };
-  struct Group {  // steps [first, last) that run together
+  struct FusedGroup {  // steps [first, last)
     int first, last;
-    std::vector<Stripe> stripes;
+    std::vector<Strip> strips;
   };
 
-  View view(const Slice&) const;
-  View stored(const Slice&) const;  // of a tensor that is not wide
-  void apart(const Slice& a, const Slice& b) const;
-  void need_scratch(int64_t floats);
-  void add(int rows, int block, std::function<void(int, int, const Turn&)> work,
-           std::vector<Reach> reads, Slice out, int scale = 1);
-  static View now(const View&, int tensor, const Turn&);  // where it lies in the band that runs
-  void check_order(const Group&, const Stripe&) const;
-  void check_stripes(const Group&) const;
-  void check_apart(const Group&) const;
-  Rolling rolling(const Group&, const Stripe&, int tensor) const;
-  void roll(const Rolling&, int band, int copy, int64_t* shift) const;
+  void check_order(const FusedGroup&, const Strip&) const;
+  void check_strips(const FusedGroup&) const;
+  void check_disjoint(const FusedGroup&) const;
+  LineWindow line_window(const FusedGroup&, const Strip&, int tensor) const;
+  void advance(const LineWindow&, int row_block, int copy, int64_t* shift) const;
   using Scratch = std::vector<std::shared_ptr<float>>;  // by thread
-  void run_rows(Pool&, size_t step, const Scratch&, const int64_t* unmoved);
-  void run_group(Pool&, const Group&, const Scratch&);
-  std::vector<double> run_stripe(const Group&, int stripe, float* scratch, bool alone) const;
-  static std::vector<int> touched(const Step&);
-  void combine_step(Slice x, Slice y, Slice out, CombineJob job, std::vector<float> shift);
+  void run_step(ThreadPool&, size_t step, const Scratch&, const int64_t* no_shifts);
+  void run_group(ThreadPool&, const FusedGroup&, const Scratch&);
+  std::vector<double> run_strip(const FusedGroup&, int strip, float* scratch,
+                                bool thread_cpu_time) const;
+  static std::vector<int> tensors_of(const Step&);
 
   const Kernels& kernels_;
   int64_t floats_;
   std::shared_ptr<float> arena_;
-  std::vector<Memory> tensors_;
+  std::vector<Buffer> tensors_;
   std::vector<Step> steps_;
-  std::vector<Group> groups_;
+  std::vector<FusedGroup> groups_;
   std::vector<double> seconds_;
   int64_t scratch_floats_ = 0;
   int input_channels_ = 0, output_channels_ = 0;
-  int least_output_height_ = 0, least_output_width_ = 0;
-  int resizes_ = 0;
-  Image<const float> input_{};  // of the run that goes on, as are:
-  Image<float> output_{};
-  std::vector<Place> places_;
-  std::mutex one_run_;
+  int max_output_height_ = 0, max_output_width_ = 0;
+  int placements_ = 0;
+  RunArguments run_{};  // of the current run
+  std::mutex run_mutex_;
 };
 
 }  // namespace thinlens

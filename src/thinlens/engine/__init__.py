@@ -1,4 +1,8 @@
-"""How is a thin network run fast? `compile` is the face; the C++ core is in `csrc/`."""
+"""Native engine: run sparse networks fast on CPUs.
+
+`compile` is the entry; a module goes through trace, fuse, layout, stream, arena and plan to a
+program of the C++ core in `csrc/`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in one arena does each buffer lie, so that memory is used again and again?"""
+"""Memory planning: an offset in one arena for every buffer, shared by disjoint lifetimes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 1024
-"""Floats (4 KiB)."""
+"""Multiple that offsets are, in floats: 4 KiB, a page."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Lifetime:
     last: int
 
 
-def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
+def assign_offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """Return an offset for each buffer and the arena's size, in floats.
 
-    Buffers that live at the same time never overlap. Large ones are placed first, each at the
-    lowest place that is free.
+    Buffers whose lifetimes overlap never share memory. Greedy by size: the largest first, each at
+    the lowest offset that is free.
     """
     offsets = [0] * len(lifetimes)
     placed: list[int] = []
     for index in sorted(range(len(lifetimes)), key=lambda i: -lifetimes[i].floats):
-        mine = lifetimes[index]
-        others = [i for i in placed if _meet(lifetimes[i], mine)]
+        lifetime = lifetimes[index]
+        others = [i for i in placed if _overlap(lifetimes[i], lifetime)]
         start = 0
         for other in sorted(others, key=lambda i: offsets[i]):
-            if start + mine.floats <= offsets[other]:
+            if start + lifetime.floats <= offsets[other]:
                 break
             start = max(start, _aligned(offsets[other] + lifetimes[other].floats))
         offsets[index] = start
@@ -42,7 +42,7 @@ def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     return offsets, total
 
 
-def _meet(a: Lifetime, b: Lifetime) -> bool:
+def _overlap(a: Lifetime, b: Lifetime) -> bool:
     return a.first <= b.last and b.first <= a.last
 
 

@@ -1,4 +1,7 @@
-"""How is a thin module called like the module it was, only faster?"""
+"""Compiled networks: a callable that runs a module by the native engine, with a plan per size.
+
+torch.compile and torch.export see it as one operation, `thinlens::run`.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,35 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import RLock
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from thinlens.engine.choice import Choose
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
-from thinlens.engine.operator import number, run
-from thinlens.engine.plan import Means, Plan
-from thinlens.engine.tuner import tuner
+from thinlens.engine.plan import Plan, PlanContext
+from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
-from thinlens.models.tile_position import Place, current_places
+from thinlens.models.tile_position import TilePosition, current_tile_positions
 from thinlens.sparsity.pattern import Pruned
 
-MOST_PLANS = 8
-"""Sizes whose plans are kept; the one that was used longest ago goes first."""
+MAX_PLANS = 8
+"""Sizes whose plans are kept; the least recently used one is dropped first."""
 
-MEMORY_SHARE = 0.5
+MEMORY_FRACTION = 0.5
 """Of the machine's memory, for the activations of a plan."""
 
-HELD = 1.25
-"""Memory that plans hold together, in parts of the largest one's."""
+KEPT_ARENAS = 1.25
+"""Bytes of the arenas that are kept, relative to the largest one's."""
 
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 
-SMALL = 1 << 15
-"""Pixels of an image up to which images of a batch run at once, each on one thread: threads that
+ONE_THREAD_PIXELS = 1 << 15
+"""Pixels of an image up to which the images of a batch run at once, one thread each. Threads that
 share so small an image compute a good part of its rows twice, and wait for each other."""
 
 
@@ -43,12 +47,12 @@ def compile(
 ) -> Callable[[Tensor], Tensor]:
     """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
 
-    It holds a copy of the weights as they are now. Results agree with torch to about 1e-6 of
-    their size; with `precision="bf16"`, which stores weights and all activations but the output in
-    bfloat16 and needs a CPU with AVX512_BF16, to about 1e-2. Sizes are planned on first use.
-    torch.compile and torch.export take it as one operation, without a gradient, that lives as long
-    as the callable. Without the C++ core torch runs the module, after one warning. A `UsageError`
-    says what the engine does not know, wrong input included.
+    It holds a copy of the current weights and plans a size on its first use. Results agree with
+    torch to about 1e-6 of their size; with `precision="bf16"`, which stores weights and all
+    activations but the output in bfloat16 and needs a CPU with AVX512_BF16, to about 1e-2.
+    torch.compile and torch.export take it as one operation, without a gradient, which can run as
+    long as the callable exists. Without the C++ core torch runs the module, after one warning.
+    Raises `UsageError` for an operation that the engine does not know, or for a wrong input.
     """
     module = model.module if isinstance(model, Pruned) else model
     if threads is not None:
@@ -61,127 +65,169 @@ def compile(
 
 
 class Compiled:
-    """A module, its plans by input size, and the threads that run them. Safe to call from
-    several threads: calls of one size take turns."""
+    """A module, its plans by input size, and the threads that run them.
+
+    Safe to call from several threads: calls run one after the other.
+    """
 
     def __init__(
         self,
         module: nn.Module,
         threads: int,
         kernels: str | None = None,
-        choose: Choose | None = None,
+        kernel_selector: KernelSelector | None = None,
     ) -> None:
         core = native()
         if core is None:
             raise UsageError("the native engine was not built")
         _check_threads(threads)
         self.module = module
-        self._number = number(self)
+        self._handle = _register(self)
         self._kernels = name = kernels or fastest()
-        chosen = core.kernels(name)
-        limit = int(MEMORY_SHARE * _memory())
-        self._means = Means(core, chosen, choose or tuner(name), limit, threads)
+        max_bytes = int(MEMORY_FRACTION * _memory_bytes())
+        selector = kernel_selector or tuner(name)
+        self._context = PlanContext(core, core.kernels(name), selector, max_bytes, threads)
         self.pool = core.ThreadPool(threads)
-        self._alone: list[Compiled] = []
-        """The same network for one thread, once for each thread; made when batches of small images
-        come."""
+        self._single_threaded: list[Compiled] = []
+        """The same network on one thread, once for each thread; built for the first batch of small
+        images."""
         self._plans: OrderedDict[Size, Plan] = OrderedDict()
-        self._holding: list[Plan] = []
-        """The plans that still hold their activations' memory, the one that ran last at the end."""
+        self._with_arena: list[Plan] = []
+        """The plans whose arenas are in memory, the most recently run one at the end."""
         self._lock = RLock()
 
     def __call__(self, image: Tensor) -> Tensor:
-        result: Tensor = run(image, self._number)
+        result: Tensor = run(image, self._handle)
         return result
 
     def execute(self, image: Tensor) -> Tensor:
-        """Run the plan for images `[B, C, H, W]`, each by itself; called by torch."""
-        _check(image)
-        size, threads = Size(*image.shape[1:]), self._means.threads
+        """Run the plan on images `[B, C, H, W]`, one by one; called by torch."""
+        _check_image(image)
+        size, threads = Size(*image.shape[1:]), self._context.threads
         with self._lock:  # the pool runs one program at a time anyway
-            if min(threads, len(image)) > 1 and size.height * size.width <= SMALL:
-                return self._side_by_side(size, image)
+            if min(threads, len(image)) > 1 and size.height * size.width <= ONE_THREAD_PIXELS:
+                return self._one_thread_each(size, image)
             plan = self.plan(size)
-            return self._run(plan, image, torch.empty(len(image), *plan.shape), current_places())
+            output = torch.empty(len(image), *plan.shape)
+            return self._run(plan, image, output, current_tile_positions())
 
-    def _side_by_side(self, size: Size, image: Tensor) -> Tensor:
-        """Share a batch out among single threads."""
-        means, threads = self._means, self._means.threads
-        if not self._alone:
-            self._alone = [
-                Compiled(self.module, 1, self._kernels, means.choose) for _ in range(threads)
+    def _one_thread_each(self, size: Size, image: Tensor) -> Tensor:
+        """Distribute a batch over single threads."""
+        context, threads = self._context, self._context.threads
+        if not self._single_threaded:
+            self._single_threaded = [
+                Compiled(self.module, 1, self._kernels, context.kernel_selector)
+                for _ in range(threads)
             ]
-        lanes = self._alone[: len(image)]
-        plans = [lane.plan(size) for lane in lanes]  # kernels are timed while nothing else runs
-        out = torch.empty(len(image), *plans[0].shape)
-        left, places = iter(range(len(image))), current_places()
+        engines = self._single_threaded[: len(image)]
+        plans = [engine.plan(size) for engine in engines]  # tuned while nothing else runs
+        output = torch.empty(len(image), *plans[0].shape)
+        queue, positions = iter(range(len(image))), current_tile_positions()
 
-        def work(lane: Compiled, plan: Plan) -> None:
-            for index in left:  # the next image is taken by who is free first
+        def work(engine: Compiled, plan: Plan) -> None:
+            for index in queue:  # an idle thread takes the next image
                 one = slice(index, index + 1)
-                lane._run(plan, image[one], out[one], places[one])
+                engine._run(plan, image[one], output[one], positions[one])
 
-        with ThreadPoolExecutor(len(lanes)) as pool:  # kept ones would not survive a fork
-            list(pool.map(work, lanes, plans))
-        return out
+        with ThreadPoolExecutor(len(engines)) as pool:  # a kept one would not outlast a fork
+            list(pool.map(work, engines, plans))
+        return output
 
-    def _run(self, plan: Plan, image: Tensor, out: Tensor, places: Sequence[Place]) -> Tensor:
-        self._hold(plan)
+    def _run(
+        self, plan: Plan, image: Tensor, output: Tensor, positions: Sequence[TilePosition]
+    ) -> Tensor:
+        self._release_arenas(plan)
         source = image.detach().contiguous().numpy()
-        if not places or not plan.placeable:
-            plan.program.run(self.pool, source, out.numpy())
-            return out
-        for index, place in enumerate(places):
+        if not positions or not plan.depends_on_position:
+            plan.program.run(self.pool, source, output.numpy())
+            return output
+        for index, position in enumerate(positions):
             one = slice(index, index + 1)
-            plan.program.run(self.pool, source[one], out.numpy()[one], plan.places(place))
-        return out
+            placements = plan.placements(position)
+            plan.program.run(self.pool, source[one], output.numpy()[one], placements)
+        return output
 
-    def _hold(self, plan: Plan) -> None:
-        """Let plans that ran before give back their memory: it is that of the largest and a bit
-        more, however many are kept. A small tile does not cost the whole image its pages."""
-        if self._holding and self._holding[-1] is plan:
+    def _release_arenas(self, plan: Plan) -> None:
+        """Release the arenas of the least recently run plans beyond `KEPT_ARENAS` times the
+        largest one, before `plan` runs."""
+        if self._with_arena and self._with_arena[-1] is plan:
             return
-        others = [other for other in self._holding if other is not plan]
-        most = HELD * max(other.bytes for other in [*others, plan])
+        others = [other for other in self._with_arena if other is not plan]
+        most = KEPT_ARENAS * max(other.bytes for other in [*others, plan])
         while others and sum(other.bytes for other in [*others, plan]) > most:
             others.pop(0).program.release()
-        self._holding = [*others, plan]
+        self._with_arena = [*others, plan]
 
     def plan(self, size: Size) -> Plan:
-        """The plan for one image of `size`, made now or remembered."""
+        """Return the plan for one image of `size`, and keep it."""
         with self._lock:
             if size not in self._plans:
-                try:
-                    plan = Plan(self._means, self.module, size)
-                except UsageError:
-                    raise
-                except Exception as error:  # a module's own code fails in ways of its own
-                    reason = str(error).partition("\n")[0]
-                    where = f"{size.width}x{size.height} with {size.channels} channels"
-                    raise UsageError(f"no plan for an input of {where}: {reason}") from error
-                self._plans[size] = plan
-                while self._too_many():
-                    _, gone = self._plans.popitem(last=False)
-                    self._holding = [held for held in self._holding if held is not gone]
+                self._plans[size] = self._new_plan(size)
+                while len(self._plans) > MAX_PLANS:
+                    _, dropped = self._plans.popitem(last=False)
+                    self._with_arena = [plan for plan in self._with_arena if plan is not dropped]
             self._plans.move_to_end(size)
             return self._plans[size]
 
-    def _too_many(self) -> bool:
-        """Whether a plan must go; the last one stays."""
-        return len(self._plans) > MOST_PLANS
+    def _new_plan(self, size: Size) -> Plan:
+        try:
+            return Plan(self._context, self.module, size)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a module's code raises
+            reason = str(error).partition("\n")[0]
+            where = f"{size.width}x{size.height} with {size.channels} channels"
+            raise UsageError(f"no plan for an input of {where}: {reason}") from error
+
+
+_handles = count()
+_engines: WeakValueDictionary[int, Compiled] = WeakValueDictionary()
+"""Operations of torch take tensors and numbers, so a compiled network has a number: its handle."""
+
+
+def _register(engine: Compiled) -> int:
+    """Return a new handle, by which `run` finds an engine in this process."""
+    handle = next(_handles)
+    _engines[handle] = engine
+    return handle
+
+
+@torch.library.custom_op("thinlens::run", mutates_args=())
+def run(image: Tensor, engine: int) -> Tensor:
+    """Run the compiled network with this handle. It has no gradient."""
+    return _engine(engine).execute(image)
+
+
+@run.register_fake
+def _run_fake(image: Tensor, engine: int) -> Tensor:
+    """Return a tensor of the result's size, from the module on tensors without values."""
+    module = _engine(engine).module
+    state = [*module.named_parameters(), *module.named_buffers()]
+    stand_ins = {name: image.new_empty(value.shape, dtype=value.dtype) for name, value in state}
+    result: Tensor = functional_call(module, stand_ins, (image,))
+    return image.new_empty(result.shape)
+
+
+def _engine(handle: int) -> Compiled:
+    engine = _engines.get(handle)
+    if engine is None:
+        raise UsageError(
+            f"compiled network {handle} no longer exists, or is of another process: compile anew"
+        )
+    return engine
 
 
 def _check_threads(threads: int) -> None:
-    if not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"threads = {threads}: wanted 1 to {MOST_THREADS}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads = {threads}: wanted 1 to {MAX_THREADS}")
 
 
-def _check(image: Tensor) -> None:
+def _check_image(image: Tensor) -> None:
     if image.dim() != 4 or not image.numel():
         raise UsageError(f"wanted images [B, C, H, W], none of them 0, not {tuple(image.shape)}")
     if image.dtype != torch.float32 or image.device.type != "cpu":
         raise UsageError(f"wanted float32 on the CPU, not {image.dtype} on {image.device}")
 
 
-def _memory() -> int:
+def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,99 +1,136 @@
-"""Which few operations is a network made of, as the engine sees it?"""
+"""Computation graph of a network: nodes, the sizes of their outputs, and who reads whom.
+
+A node is an operation of `engine/ops/`; its class holds everything that the stages from `fuse` to
+`plan` ask about an operation.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinlens.models.tile_position import LowMap
+if TYPE_CHECKING:
+    from thinlens.engine.emitter import Emitter
+    from thinlens.engine.layout import Placements
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Size:
-    """What one image's tensor measures."""
+    """Shape of one image's tensor, in values."""
 
     channels: int
     height: int
     width: int
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """The weights of a convolution and how they slide."""
+class Footprint(NamedTuple):
+    """Rows of an input that one computed row of an operation reads."""
 
-    weight: Array
-    """[c_out, c_in, kh, kw]"""
-    bias: Array
-    padding: int
-    stride: int
-    dilation: int
-    layer: str = ""
-    """The name of the module whose weights these are."""
+    stride: int = 1
+    """Rows of the input from one computed row to the next."""
+    above: int = 0
+    """Rows read above the computed row's own."""
+    below: int = 0
 
-    def scaled(self, scale: Array, shift: Array) -> Kernel:
-        """Fold `scale y + shift`, by output channel, into the weights."""
-        return replace(
-            self,
-            weight=self.weight * scale[:, None, None, None],
-            bias=self.bias * scale + shift,
-        )
 
-    @property
-    def reach(self) -> int:
-        """How far to the right and down the input is read, from the output's place."""
-        largest: int = max(self.weight.shape[2:])
-        return (largest - 1) * self.dilation - self.padding
-
-    @property
-    def halo(self) -> int:
-        """How far past its border the input is read, at most."""
-        return max(self.padding, self.reach, 0)
+SingleUse = Callable[["Node"], bool]
+"""Whether exactly one node reads the argument, so that it can be merged into that one."""
 
 
 @dataclass(eq=False)
 class Node:
-    """One operation. Its kinds, with inputs in brackets:
+    """An operation: base class of those in `engine/ops/`.
 
-    input; conv [x] or [x, residual]: act(conv(x) + residual), then a pixel shuffle; affine [x]:
-    act(scale x + shift) by channel; add [x, y]: act(x + factor y); gate [x, y]: x sigmoid(y);
-    sigmoid [x] and product [x, y], which only live until they are a gate; shuffle [x], which
-    only lives until it is a convolution's; concat [x, ...]; pool [x]; resize [x]; crop [x];
-    pad [x].
+    The defaults are those of an operation on single pixels. A subclass overrides what differs and
+    defines `emit`.
     """
 
-    kind: str
     inputs: list[Node]
     size: Size
-    kernel: Kernel | None = None
-    slope: float = 1.0
-    """Of the activation's negative side: 1 is no activation, 0 is ReLU."""
-    factor: float = 1.0
-    scale: Array = field(default_factory=lambda: np.ones(0, np.float32))
-    shift: Array = field(default_factory=lambda: np.zeros(0, np.float32))
-    shuffle: int = 1
-    window: tuple[int, int] = (1, 1)
-    """Of a pool: size and stride."""
-    grid: int = 0
-    """Columns that its rows are made to have; 0: those that follow from its inputs."""
-    low_map: LowMap | None = None
-    """Of a resize that depends on where in a larger image the input lies."""
+    """Of the output."""
+
+    name: ClassVar[str]
+    """Name of the step in a plan's list of steps."""
+    free_rows: ClassVar[bool] = False
+    """Whether its rows may have any length, instead of one that follows from its inputs."""
+    streams: ClassVar[bool] = False
+    """Whether a row needs only the rows in its `footprint`, so that it can run row by row."""
+    can_store_fp32: ClassVar[bool] = False
+    """Whether it can write float32 where activations are bfloat16: a network's output."""
+    packs_input: ClassVar[bool] = False
+    """Whether it reads the network's input image itself instead of its input node's tensor."""
+    crops_output: ClassVar[bool] = False
+    """Whether it only cuts the network's output, which writing the output image does."""
+
+    @property
+    def upscale(self) -> int:
+        """Output rows per computed row: the factor of a pixel shuffle."""
+        return 1
+
+    @property
+    def fixed_row_vectors(self) -> int:
+        """Vectors per row that the output must have; 0: those of the layout rule."""
+        return 0
+
+    def fused(self, single_use: SingleUse) -> Node:
+        """Return one node that replaces this one and an input, or this node unchanged."""
+        return self
+
+    def check(self) -> None:
+        """Raise `UsageError` if no step can run this node after fusion."""
+
+    def footprint(self, index: int) -> Footprint:
+        """Return the rows of `inputs[index]` that a computed row reads; used if it streams."""
+        return Footprint()
+
+    def halo(self, index: int) -> int:
+        """Return how many rows and columns beyond its border `inputs[index]` is read, at most."""
+        return 0
+
+    def row_vectors(self, sources: Sequence[int]) -> int:
+        """Return the output's vectors per row from those of the inputs."""
+        return sources[0]
+
+    def required_row_vectors(self, index: int, source: int, output: int, shortest: int) -> int:
+        """Return the vectors per row that `inputs[index]` must have where it has `source`.
+
+        `output` are those of the output, `shortest` the fewest that a row may have.
+        """
+        return source if self.free_rows else output
+
+    def nested_inputs(self) -> list[tuple[Node, int]]:
+        """List inputs that can be computed inside the output's buffer, with their first channel."""
+        return []
+
+    def is_step(self) -> bool:
+        """Whether it is one step of a program, where its nested inputs lie in its buffer."""
+        return True
+
+    def can_stream(self, placement: Placements) -> bool:
+        """Whether it can run row by row with its tensors where they are."""
+        return self.streams
+
+    def emit(self, emitter: Emitter) -> None:
+        """Append its steps to the native program."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
 
 
-def uses(nodes: Iterable[Node], output: Node) -> Counter[Node]:
-    """Count who reads each node; the network's output is read once more."""
+def count_readers(nodes: Iterable[Node], output: Node) -> Counter[Node]:
+    """Count the nodes that read each node; the network's output is read once more."""
     counts = Counter(source for node in nodes for source in node.inputs)
     counts[output] += 1
     return counts
 
 
-def reachable(output: Node) -> list[Node]:
-    """List what `output` needs, inputs before those that read them."""
+def topological_order(output: Node) -> list[Node]:
+    """List the nodes that `output` needs, inputs before those that read them."""
     order: dict[Node, None] = {}
     stack = [(output, False)]
     while stack:

@@ -1,8 +1,8 @@
-"""How many milliseconds does the engine need for every layer at every N?
+"""Latency table: nanoseconds of every prunable layer in the engine at every N.
 
-Networks with the same part of all prunable layers run in turns, whole, so that every layer is
-timed among its neighbours and with the threads that will run it; between the parts that were
-measured, time is taken to be linear in N.
+Networks with the same fraction of all prunable layers kept run interleaved and whole, so that every
+layer is timed among its neighbours and with the threads that will run it; between the fractions,
+latency is interpolated linearly in N.
 """
 
 from __future__ import annotations
@@ -17,102 +17,121 @@ from torch import nn
 
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.errors import UsageError
-from thinlens.sparsity.latency_table import Prices
+from thinlens.sparsity.latency_table import LatencyTable
 from thinlens.sparsity.masking import attach, prunable_layer, strip
-from thinlens.sparsity.pattern import from_ranks
+from thinlens.sparsity.pattern import pattern_from_ranks
 from thinlens.sparsity.prunable import Layer
 from thinlens.sparsity.ranks import magnitude_ranks
 
-PARTS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
-"""Kept of every group in the networks that are timed. The dense kernel takes over near the end."""
+FRACTIONS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+"""Fractions of every group that the timed networks keep. The dense kernel takes over near 1."""
 
-LEAST_ROUNDS, MOST_ROUNDS = 4, 12
-"""After one that warms up. A median needs some rounds; more than these change it little."""
+MIN_LATENCY_ROUNDS, MAX_LATENCY_ROUNDS = 4, 12
+"""Timed rounds, after one of warm-up. A median needs some; more than these change it little."""
 
-PATIENCE = 20.0
-"""Seconds after which no round beyond the least begins."""
+MAX_LATENCY_SECONDS = 20.0
+"""Seconds after which no round beyond the fewest begins."""
 
-Steps = list[tuple[str, float]]
+StepTimes = list[tuple[str, float]]
 """The layer ("" for none) and the seconds of each step of a network."""
 
-Measure = Callable[[Mapping[float, nn.Module], tuple[int, ...], int], Mapping[float, Steps]]
-"""Given networks by part, the shape of their input and threads, times their steps."""
+StepTimer = Callable[[Mapping[float, nn.Module], tuple[int, ...], int], Mapping[float, StepTimes]]
+"""Return the step times of networks by fraction, for the shape of their input and threads."""
 
 
-def price_layers(
+def measure_latency_table(
     module: nn.Module,
     layers: Sequence[Layer],
     example: tuple[int, ...],
     threads: int,
-    measure: Measure | None = None,
-) -> Prices:
+    timer: StepTimer | None = None,
+) -> LatencyTable:
     """Time `module`'s prunable `layers` on one input shaped `example` at N = 0..M.
 
     Raises `UsageError` where the engine cannot run the module.
     """
     prunable = {layer.name: layer.m or 0 for layer in layers if layer.prunable}
-    networks = {part: _thinned(module, prunable, part) for part in PARTS}
-    found = (measure or step_seconds)(networks, example, threads)
-    times = {part: _by_layer(steps) for part, steps in found.items()}
+    networks = {fraction: _pruned(module, prunable, fraction) for fraction in FRACTIONS}
+    step_times = (timer or measure_steps)(networks, example, threads)
+    times = {fraction: _by_layer(steps) for fraction, steps in step_times.items()}
     for name in prunable:
         if any(name not in by_layer for by_layer in times.values()):
             raise UsageError(f"the engine does not run layer {name!r}, so it cannot be timed")
     tables = {
-        name: _table(m, {_kept(part, m): times[part][name] for part in PARTS})
+        name: _layer_table(m, {_kept(x, m): times[x][name] for x in FRACTIONS})
         for name, m in prunable.items()
     }
-    rests = [sum(s for name, s in steps if name not in prunable) for steps in found.values()]
+    rests = [
+        sum(seconds for name, seconds in steps if name not in prunable)
+        for steps in step_times.values()
+    ]
     _, _, height, width = example
-    where = f"{threads} threads, {width}x{height}"
-    return Prices(tables, round(float(np.median(rests)) * 1e9), where)
+    conditions = f"{threads} threads, {width}x{height}"
+    return LatencyTable(tables, round(float(np.median(rests)) * 1e9), conditions)
 
 
-def step_seconds(
+def measure_steps(
     networks: Mapping[float, nn.Module], example: tuple[int, ...], threads: int
-) -> dict[float, Steps]:
-    """Run the networks in turns by the engine and return each step's median seconds.
+) -> dict[float, StepTimes]:
+    """Run the networks interleaved in the engine and return each step's median seconds.
 
-    The last step is what a call takes beside them: the output's memory, and Python.
+    The last step is the rest of a call: the output's memory, and Python.
     """
-    engines = {part: Compiled(network, threads) for part, network in networks.items()}
+    engines = {fraction: Compiled(network, threads) for fraction, network in networks.items()}
     image = torch.rand(1, *example[1:], generator=torch.Generator().manual_seed(0))
-    plans = {part: engine.plan(Size(*example[1:])) for part, engine in engines.items()}
-    rounds: dict[float, list[list[float]]] = {part: [] for part in engines}
-    # Programs of one thread take their steps' times by the same clock.
-    clock = time.thread_time if threads == 1 else time.perf_counter
+    plans = {fraction: engine.plan(Size(*example[1:])) for fraction, engine in engines.items()}
+    step_rounds: dict[float, list[list[float]]] = {fraction: [] for fraction in engines}
+
+    def runner(fraction: float) -> Callable[[], None]:
+        def run() -> None:
+            engines[fraction](image)
+            step_rounds[fraction].append(plans[fraction].program.seconds())
+
+        return run
+
     begin = time.monotonic()
-    for done in range(MOST_ROUNDS + 1):
-        for part, engine in engines.items():
-            start = clock()
-            engine(image)
-            took = clock() - start
-            steps = plans[part].program.seconds()
-            rounds[part].append([*steps, max(0.0, took - sum(steps))])
-        if done >= LEAST_ROUNDS and time.monotonic() - begin > PATIENCE:
-            break
-    medians = {part: np.median(rows[1:], axis=0).tolist() for part, rows in rounds.items()}
+    call_rounds = measure_interleaved(
+        [runner(fraction) for fraction in engines],
+        MAX_LATENCY_ROUNDS,
+        # Programs of one thread time their steps by the same clock.
+        clock=Clock(now=time.thread_time if threads == 1 else time.perf_counter),
+        after_round=lambda done: (
+            done >= MIN_LATENCY_ROUNDS and time.monotonic() - begin > MAX_LATENCY_SECONDS
+        ),
+    )
+    medians = {}
+    for (fraction, steps), calls in zip(step_rounds.items(), call_rounds, strict=True):
+        rounds = [
+            [*seconds, max(0.0, call - sum(seconds))]
+            for seconds, call in zip(steps[-len(calls) :], calls, strict=True)
+        ]
+        medians[fraction] = np.median(rounds, axis=0).tolist()
     return {
-        part: list(zip([*plans[part].layers, ""], medians[part], strict=True)) for part in engines
+        fraction: list(zip([*plans[fraction].layers, ""], seconds, strict=True))
+        for fraction, seconds in medians.items()
     }
 
 
-def _thinned(module: nn.Module, prunable: Mapping[str, int], part: float) -> nn.Module:
-    """Keep `part` of every group of the prunable layers: the largest weights."""
-    thin = copy.deepcopy(module).eval()
+def _pruned(module: nn.Module, prunable: Mapping[str, int], fraction: float) -> nn.Module:
+    """Keep a fraction of every group of the prunable layers: the largest weights."""
+    pruned = copy.deepcopy(module).eval()
     patterns = {}
     for name, m in prunable.items():
-        layer = prunable_layer(thin, name)
-        patterns[name] = from_ranks(magnitude_ranks(layer.weight, layer, m), _kept(part, m), m)
-    attach(thin, patterns)
-    return strip(thin)[0]
+        layer = prunable_layer(pruned, name)
+        patterns[name] = pattern_from_ranks(
+            magnitude_ranks(layer.weight, layer, m), _kept(fraction, m), m
+        )
+    attach(pruned, patterns)
+    return strip(pruned)[0]
 
 
-def _kept(part: float, m: int) -> int:
-    return max(1, round(part * m))
+def _kept(fraction: float, m: int) -> int:
+    return max(1, round(fraction * m))
 
 
-def _by_layer(steps: Steps) -> dict[str, float]:
+def _by_layer(steps: StepTimes) -> dict[str, float]:
     """Add up the steps of each layer: one that is called twice has two."""
     times: dict[str, float] = {}
     for name, seconds in steps:
@@ -120,11 +139,12 @@ def _by_layer(steps: Steps) -> dict[str, float]:
     return times
 
 
-def _table(m: int, seconds: Mapping[int, float]) -> list[int]:
-    """Return the nanoseconds at N = 0..M from some N's seconds."""
-    known = sorted(seconds)
-    line = np.interp(np.arange(m + 1), known, [seconds[n] * 1e9 for n in known])
-    # No N is slower than dense: there the planner takes the dense kernel.
+def _layer_table(m: int, seconds: Mapping[int, float]) -> list[int]:
+    """Return the nanoseconds at N = 0..M from the seconds at some N."""
+    measured = sorted(seconds)
+    nanoseconds = [seconds[n] * 1e9 for n in measured]
+    line = np.interp(np.arange(m + 1), measured, nanoseconds)
+    # No N is slower than dense: there the plan selects the dense kernel.
     rising = np.maximum.accumulate(np.minimum(line, seconds[m] * 1e9)).round().astype(int)
-    # One nanosecond more for each weight, so that a search never meets a weight without price.
+    # One nanosecond more for each weight, so that a search never meets a weight without a cost.
     return [int(cost) + n for n, cost in enumerate(rising)]

@@ -1,135 +1,121 @@
-"""In which buffer, at which channel and on which grid does each tensor of a network lie?
+"""Memory layout: each tensor's vectors per row, its buffer and its first channel there.
 
-A grid is S, the vectors in a row: lane l of vector s holds column l S + s (see csrc/layout.h).
+With S vectors per row, lane l of vector s holds column l S + s (see csrc/tensor.h). Operations need
+inputs of certain S; where producer and consumer disagree, a relayout is inserted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from thinlens.engine.graph import Node, reachable
-
-FRESH = {"input", "pool", "resize", "pad"}
-"""Kinds of nodes whose rows are laid out anew."""
-
-TOGETHER = {"conv", "add", "gate", "concat"}
-"""Kinds of nodes whose inputs must lie on one grid; a convolution's residual on its output's."""
-
-WIDE = {"conv", "affine", "add", "gate"}
-"""Kinds of nodes that can store float32."""
+from thinlens.engine.graph import Node, topological_order
+from thinlens.engine.ops.resize import Relayout
 
 
 @dataclass(eq=False)
 class Buffer:
-    """Channels that lie in one block of memory: a tensor, or all parts of a concatenation."""
+    """A block of memory: one tensor, or all inputs of a concatenation."""
 
     channels: int
     height: int
     width: int
-    columns: int
+    row_vectors: int
     halo: int = 0
-    wide: bool = False
-    """Holds float32 whatever the kernels store: the output of a network, which is rounded once."""
+    """Rows and columns of padding on every side."""
+    fp32_storage: bool = False
+    """Holds float32 whatever the kernels store: a network's output, which is rounded once."""
+
+
+Placements = Mapping[Node, tuple[Buffer, int]]
+"""By node, the buffer and the first channel of its output."""
 
 
 @dataclass
 class Layout:
-    """The grid, the buffer and the first channel of each node, and the order of the steps."""
+    """The order of the operations, and where each one's output lies."""
 
     order: list[Node]
-    columns: dict[Node, int] = field(default_factory=dict)
-    home: dict[Node, tuple[Buffer, int]] = field(default_factory=dict)
+    row_vectors: dict[Node, int] = field(default_factory=dict)
+    placement: dict[Node, tuple[Buffer, int]] = field(default_factory=dict)
 
 
 def lay_out(output: Node, lanes: int) -> Layout:
-    """Choose grids front to back, then buffers back to front."""
-    halos = [node.kernel.halo for node in reachable(output) if node.kernel is not None]
-    least = max([1, *halos])  # a row is at least as long as its halo
-    output = _regridded(output, lanes, least)
-    layout = Layout(reachable(output))
-    _grids(layout, lanes, least)
+    """Choose vectors per row front to back, then buffers back to front."""
+    nodes = topological_order(output)
+    # A row has at least as many vectors as its halo.
+    shortest = max([1, *(node.halo(index) for node in nodes for index in range(len(node.inputs)))])
+    layout = _with_relayouts(output, lanes, shortest)
     for node in reversed(layout.order):
-        _house(layout, node)
+        _assign_buffer(layout, node)
     last = layout.order[-1]
-    layout.home[last][0].wide = last.kind in WIDE
+    layout.placement[last][0].fp32_storage = last.can_store_fp32
     for node in layout.order:
         for index, source in enumerate(node.inputs):
-            buffer = layout.home[source][0]
-            if node.kind == "conv" and index == 0 and node.kernel is not None:
-                buffer.halo = max(buffer.halo, node.kernel.halo)
+            buffer = layout.placement[source][0]
+            buffer.halo = max(buffer.halo, node.halo(index))
     return layout
 
 
-def _grids(layout: Layout, lanes: int, least: int) -> None:
-    grain = _grain(layout.order)
+def _assign_row_vectors(layout: Layout, lanes: int, shortest: int) -> None:
+    """Choose the vectors per row of every node; free rows of one width have the same."""
+    multiple = _stride_product(layout.order)
     by_width: dict[int, int] = {}
     for node in layout.order:
-        wanted = _grid(node, layout.columns, lanes, least * grain, grain)
-        if node.kind in ("pool", "resize"):
-            wanted = by_width.get(node.size.width, wanted)
-        layout.columns[node] = node.grid or wanted
-        by_width.setdefault(node.size.width, wanted)
+        width = node.size.width
+        if node.free_rows:
+            fewest = max(shortest * multiple, -(-width // lanes))
+            row_vectors = by_width.get(width, -(-fewest // multiple) * multiple)
+        else:
+            row_vectors = node.row_vectors([layout.row_vectors[x] for x in node.inputs])
+        layout.row_vectors[node] = node.fixed_row_vectors or row_vectors
+        by_width.setdefault(width, row_vectors)
 
 
-def _grain(order: list[Node]) -> int:
-    """Return how often rows are parted by strides before they are laid out anew, multiplied."""
-    parted: dict[Node, int] = {}
+def _stride_product(order: list[Node]) -> int:
+    """Return the largest product of strides between nodes with free rows.
+
+    Free row lengths are multiples of it, so that every stride on the way divides them.
+    """
+    products: dict[Node, int] = {}
     for node in order:
-        before = 1 if node.kind in FRESH else max(parted[source] for source in node.inputs)
-        parted[node] = before * (node.kernel.stride if node.kernel is not None else 1)
-    return max(parted.values())
+        before = 1 if node.free_rows else max(products[source] for source in node.inputs)
+        stride = node.footprint(0).stride if node.inputs else 1
+        products[node] = before * stride
+    return max(products.values())
 
 
-def _grid(node: Node, columns: dict[Node, int], lanes: int, least: int, grain: int) -> int:
-    fresh = max(least, -(-node.size.width // lanes))
-    if node.kind in FRESH:
-        return -(-fresh // grain) * grain
-    first = columns[node.inputs[0]]
-    if node.kernel is not None:
-        return first // node.kernel.stride * node.shuffle
-    return first
+def _with_relayouts(output: Node, lanes: int, shortest: int) -> Layout:
+    """Insert a relayout where an input's vectors per row are not those that its reader needs.
 
-
-def _regridded(output: Node, lanes: int, least: int) -> Node:
-    """Put a resize to the same size, which changes nothing but the grid, where grids differ.
-
-    Each is told its grid, and what comes before it was mended before: so this ends.
+    Terminates: nodes are visited in order and each insertion settles its edge.
     """
     while True:
-        layout = Layout(reachable(output))
-        _grids(layout, lanes, least)
-        if not _mend(layout, least):
-            return output
+        layout = Layout(topological_order(output))
+        _assign_row_vectors(layout, lanes, shortest)
+        if not _insert_relayout(layout, shortest):
+            return layout
 
 
-def _mend(layout: Layout, least: int) -> bool:
+def _insert_relayout(layout: Layout, shortest: int) -> bool:
+    """Insert the first relayout that is needed, and return whether one was."""
     for node in layout.order:
+        output = layout.row_vectors[node]
         for index, source in enumerate(node.inputs):
-            have = layout.columns[source]
-            if node.kernel is not None and index == 0:
-                stride = node.kernel.stride
-                wanted = max(least, -(-have // stride)) * stride
-            elif node.kind in TOGETHER:
-                wanted = layout.columns[node]
-            else:
-                continue
-            if have != wanted:
-                node.inputs[index] = Node("resize", [source], source.size, grid=wanted)
+            current = layout.row_vectors[source]
+            required = node.required_row_vectors(index, current, output, shortest)
+            if current != required:
+                node.inputs[index] = Relayout([source], source.size, target_row_vectors=required)
                 return True
     return False
 
 
-def _house(layout: Layout, node: Node) -> None:
-    """Give `node` a buffer unless a concatenation has; a concatenation's parts lie inside it."""
-    size = node.size
-    if node not in layout.home:
-        buffer = Buffer(size.channels, size.height, size.width, layout.columns[node])
-        layout.home[node] = (buffer, 0)
-    if node.kind == "concat":
-        buffer, first = layout.home[node]
-        for part in node.inputs:
-            if part not in layout.home:
-                layout.home[part] = (buffer, first)
-            first += part.size.channels
-    if node.kind == "crop":
-        layout.home[node.inputs[0]] = layout.home.get(node.inputs[0], layout.home[node])
+def _assign_buffer(layout: Layout, node: Node) -> None:
+    """Give `node` a buffer unless it lies in a reader's; its nested inputs lie inside it."""
+    if node not in layout.placement:
+        size = node.size
+        buffer = Buffer(size.channels, size.height, size.width, layout.row_vectors[node])
+        layout.placement[node] = (buffer, 0)
+    buffer, start = layout.placement[node]
+    for source, first in node.nested_inputs():
+        layout.placement.setdefault(source, (buffer, start + first))

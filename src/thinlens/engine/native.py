@@ -66,6 +66,6 @@ def fastest(precision: str = "fp32") -> str:
 
 
 def build() -> str:
-    """Tell this build of the C++ core from others."""
+    """Return a name of this build of the C++ core, which no other build has."""
     core = native()
     return "none" if core is None else f"{Path(str(core.__file__)).stat().st_mtime_ns:x}"

@@ -1,9 +1,10 @@
-"""Which steps take turns by bands of rows, so that what one writes is in the cache for the next?
+"""Fuse consecutive operations into row-streaming groups with rolling line buffers.
 
-A group of steps that follow each other runs band after band: each step goes as far as the next one
-needs. A buffer that only such a group uses holds the rows of a band and what later rows still read.
-Every thread does so on a stripe of the image with such buffers of its own: threads do not wait for
-each other within a group, and compute the few rows that two stripes need both.
+Cache blocking: a group runs row block by row block, each operation as far as the next one needs, so
+that the rows that one writes are in the cache for the next. A buffer that only the group uses
+becomes a line buffer: it holds a block's rows and those that later rows still read. Every thread
+runs the group on a strip of the image with line buffers of its own: threads do not wait for each
+other within a group, and the few rows that two strips need are computed by both.
 """
 
 from __future__ import annotations
@@ -11,135 +12,123 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
-from thinlens.engine.graph import Node
+from thinlens.engine.graph import Footprint, Node
 from thinlens.engine.layout import Buffer, Layout
 
-BANDED = {"conv", "affine", "add", "gate", "concat"}
-"""Kinds of nodes of which a row needs a few rows of its inputs."""
+CACHE_BYTES = 4 << 20
+"""Bytes that a thread's line buffers of a group may take: a core's share of a shared cache."""
 
-CACHE = 4 << 20
-"""Bytes that a thread's rolling buffers of a group may take: what a core can hope for of a cache
-that it shares."""
+MIN_BLOCK_ROWS = 3
+"""Rows of a block, in those of the group's last operation: the height of a tile."""
 
-LEAST_ROWS = 3
-"""Of a band, in the rows of the group's last step: a tile."""
-
-MOST_BANDS = 256
-"""More rows than this many bands have make longer bands, so that planning takes bounded time."""
+MAX_BLOCKS = 256
+"""Row blocks of a strip; more rows make higher blocks, so that planning takes bounded time."""
 
 RowBytes = Callable[[Buffer], int]
+"""Bytes of one row of a buffer."""
 
-Reader = tuple[int, int, int, int]
-"""Which node of a group, its stride, and how far above and below its own rows it reads."""
+Progression = list[int]
+"""By node of a group, how many rows it has computed, before its pixel shuffle."""
 
-Rows = list[int]
-"""How far each node of a group has come, in rows before its pixel shuffle."""
+
+class Reader(NamedTuple):
+    """A node of a group that reads another one."""
+
+    index: int
+    footprint: Footprint
 
 
 @dataclass
-class Group:
-    """Nodes that take turns, what they do on each stripe, and the rooms of their buffers."""
+class FusedGroup:
+    """Operations that stream together."""
 
     nodes: list[Node]
-    stripes: list[list[Rows]]
-    """By stripe: where the nodes begin, then how far they are after each band."""
-    rows: dict[Buffer, int] = field(default_factory=dict)
+    strips: list[list[Progression]]
+    """By strip: the rows where the nodes begin, then those that they have reached by block."""
+    line_buffers: dict[Buffer, int] = field(default_factory=dict)
+    """Rows, the halo's included, of the buffers that only this group uses."""
 
 
-def grouped(layout: Layout, row_bytes: RowBytes, threads: int) -> list[Group]:
-    """Cut the steps of a network into groups; steps that stay alone are in none.
+def fused_groups(layout: Layout, row_bytes: RowBytes, threads: int) -> list[FusedGroup]:
+    """Cut the operations into groups, each as long as its line buffers fit into the cache.
 
-    A group is as long as its rolling buffers fit into the cache.
+    Operations that run alone are in no group.
     """
-    groups: list[Group] = []
+    groups: list[FusedGroup] = []
     start = 0
     while start < len(layout.order):
-        longest = _longest(layout, start, row_bytes, threads)
+        longest = _longest_group(layout, start, row_bytes, threads)
         if longest is not None:
             groups.append(longest)
         start += len(longest.nodes) if longest else 1
     return groups
 
 
-def _longest(layout: Layout, start: int, row_bytes: RowBytes, threads: int) -> Group | None:
-    """Return the longest group of the steps from `start` on that is worth being one."""
-    best: Group | None = None
+def _longest_group(
+    layout: Layout, start: int, row_bytes: RowBytes, threads: int
+) -> FusedGroup | None:
+    """Return the longest useful group of the operations from `start` on."""
+    longest: FusedGroup | None = None
     for end, node in enumerate(layout.order[start:], start + 1):
-        if not _fits_in(layout, node):
+        if not node.can_stream(layout.placement):
             break
-        tried = _group(layout, layout.order[start:end], threads)
-        if _bytes(tried, row_bytes) > CACHE:
+        group = _group(layout, layout.order[start:end], threads)
+        if _line_buffer_bytes(group, row_bytes) > CACHE_BYTES:
             break
-        if _worth(tried) and _apart(layout, tried):
-            best = tried
-    return best
+        if _is_useful(group) and _strips_are_disjoint(layout, group):
+            longest = group
+    return longest
 
 
-def _worth(group: Group) -> bool:
-    """A group helps if a buffer rolls and there are bands at all."""
-    return bool(group.rows) and len(group.stripes[0]) > 2
+def _is_useful(group: FusedGroup) -> bool:
+    """Whether there are a line buffer and several row blocks."""
+    return bool(group.line_buffers) and len(group.strips[0]) > 2
 
 
-def _apart(layout: Layout, group: Group) -> bool:
-    """Whether no two stripes write the same row of a buffer that does not roll."""
+def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
+    """Whether no two strips write the same row of a buffer that is no line buffer."""
     shared = [
         i
         for i, node in enumerate(group.nodes)
-        if node.kind != "concat" and layout.home[node][0] not in group.rows
+        if node.is_step() and layout.placement[node][0] not in group.line_buffers
     ]
     return all(
-        above[-1][i] == below[0][i] for above, below in pairwise(group.stripes) for i in shared
+        above[-1][i] == below[0][i] for above, below in pairwise(group.strips) for i in shared
     )
 
 
-def _fits_in(layout: Layout, node: Node) -> bool:
-    if node.kind == "concat":  # parts that are copied make steps of their own
-        buffer, first = layout.home[node]
-        for part in node.inputs:
-            if layout.home[part] != (buffer, first):
-                return False
-            first += part.size.channels
-    return node.kind in BANDED
-
-
-def _group(layout: Layout, nodes: list[Node], threads: int) -> Group:
-    last = _rows(nodes[-1])
-    count = max(1, min(threads, last // LEAST_ROWS))
-    cuts = [last * i // count for i in range(count + 1)]
+def _group(layout: Layout, nodes: list[Node], threads: int) -> FusedGroup:
+    """Plan strips and line buffers of a group of `nodes`."""
+    rows = _computed_rows(nodes[-1])
+    count = max(1, min(threads, rows // MIN_BLOCK_ROWS))
+    cuts = [rows * i // count for i in range(count + 1)]
     readers = _readers(nodes)
-    group = Group(nodes, [_stripe(nodes, readers, *cut) for cut in pairwise(cuts)])
-    for buffer in {layout.home[node][0]: None for node in nodes}:
-        if _inside(layout, nodes, buffer):
-            group.rows[buffer] = max(
-                _room(layout, nodes, stripe, buffer) for stripe in group.stripes
+    group = FusedGroup(nodes, [_strip(nodes, readers, *cut) for cut in pairwise(cuts)])
+    for buffer in {layout.placement[node][0]: None for node in nodes}:
+        if _is_internal(layout, nodes, buffer):
+            group.line_buffers[buffer] = max(
+                _line_buffer_rows(layout, nodes, strip, buffer) for strip in group.strips
             )
     return group
 
 
-def _bytes(group: Group, row_bytes: RowBytes) -> int:
-    """Count what a thread's rolling buffers take."""
-    return sum(rows * row_bytes(buffer) for buffer, rows in group.rows.items())
+def _line_buffer_bytes(group: FusedGroup, row_bytes: RowBytes) -> int:
+    """Count the bytes of a thread's line buffers."""
+    return sum(rows * row_bytes(buffer) for buffer, rows in group.line_buffers.items())
 
 
-def _rows(node: Node) -> int:
-    """Rows of a step, before a pixel shuffle."""
-    return node.size.height // node.shuffle
-
-
-def _reach(node: Node, index: int) -> tuple[int, int, int]:
-    """Return the stride and how far above and below its own rows a node reads an input."""
-    if node.kernel is not None and index == 0:
-        tall = (node.kernel.weight.shape[2] - 1) * node.kernel.dilation
-        return node.kernel.stride, node.kernel.padding, tall - node.kernel.padding
-    return 1, 0, 0
+def _computed_rows(node: Node) -> int:
+    """Return a node's rows before its pixel shuffle."""
+    return node.size.height // node.upscale
 
 
 def _readers(nodes: Sequence[Node]) -> list[list[Reader]]:
     """List, by node, those after it that read it."""
     return [
         [
-            (j, *_reach(nodes[j], index))
+            Reader(j, nodes[j].footprint(index))
             for j in range(i + 1, len(nodes))
             for index, source in enumerate(nodes[j].inputs)
             if source is node
@@ -148,63 +137,69 @@ def _readers(nodes: Sequence[Node]) -> list[list[Reader]]:
     ]
 
 
-def _stripe(nodes: Sequence[Node], readers: list[list[Reader]], begin: int, end: int) -> list[Rows]:
-    """List how far each node is before and after each band of the last one's rows [begin, end).
+def _strip(
+    nodes: Sequence[Node], readers: list[list[Reader]], begin: int, end: int
+) -> list[Progression]:
+    """List the nodes' rows before and after each block of the last node's rows [begin, end).
 
-    Nodes go no further than those after them need.
+    Nodes compute no more than those after them need.
     """
-    bands = min(MOST_BANDS, max(1, (end - begin) // LEAST_ROWS))
-    found = [_needed(nodes, readers, begin, first=True)]
-    for band in range(1, bands + 1):
-        done = _needed(nodes, readers, begin + -(-(end - begin) * band // bands), first=False)
-        found.append([max(now, before) for now, before in zip(done, found[-1], strict=True)])
-    return found
+    blocks = min(MAX_BLOCKS, max(1, (end - begin) // MIN_BLOCK_ROWS))
+    progressions = [_needed_rows(nodes, readers, begin, first=True)]
+    for block in range(1, blocks + 1):
+        row = begin + -(-(end - begin) * block // blocks)
+        needed = _needed_rows(nodes, readers, row, first=False)
+        progressions.append([max(pair) for pair in zip(needed, progressions[-1], strict=True)])
+    return progressions
 
 
-def _needed(nodes: Sequence[Node], readers: list[list[Reader]], row: int, *, first: bool) -> Rows:
-    """Return, by node, the first row that the last one's rows from `row` on need, or the end of
-    what its rows up to `row` need."""
-    last = _rows(nodes[-1])
+def _needed_rows(
+    nodes: Sequence[Node], readers: list[list[Reader]], row: int, *, first: bool
+) -> Progression:
+    """Return, by node, the first row that the last node's rows from `row` on need (`first`), or
+    the end of what its rows up to `row` need."""
+    last = _computed_rows(nodes[-1])
     needed = [0] * len(nodes)
     for i in reversed(range(len(nodes))):
-        node, rows = nodes[i], _rows(nodes[i])
+        node, rows = nodes[i], _computed_rows(nodes[i])
         if not readers[i] or (row == last and not first):
             needed[i] = -(-rows * row // last)
         elif first:
-            wanted = min(needed[j] * stride - above for j, stride, above, _ in readers[i])
-            needed[i] = max(0, wanted // node.shuffle)
+            start = min(needed[j] * reads.stride - reads.above for j, reads in readers[i])
+            needed[i] = max(0, start // node.upscale)
         else:
-            wanted = max(
-                (needed[j] - 1) * stride + below + 1 if needed[j] else 0
-                for j, stride, _, below in readers[i]
+            end = max(
+                (needed[j] - 1) * reads.stride + reads.below + 1 if needed[j] else 0
+                for j, reads in readers[i]
             )
-            needed[i] = min(rows, -(-wanted // node.shuffle))
+            needed[i] = min(rows, -(-end // node.upscale))
     return needed
 
 
-def _inside(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
-    """Whether all who write or read a buffer are among `nodes`."""
-    among = set(nodes)
-    tenants = {node for node in layout.order if layout.home[node][0] is buffer}
-    readers = {n for n in layout.order if any(source in tenants for source in n.inputs)}
-    return layout.order[-1] not in tenants and tenants | readers <= among
+def _is_internal(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
+    """Whether all nodes that write or read a buffer are among `nodes`."""
+    writers = {node for node in layout.order if layout.placement[node][0] is buffer}
+    readers = {n for n in layout.order if any(source in writers for source in n.inputs)}
+    return layout.order[-1] not in writers and writers | readers <= set(nodes)
 
 
-def _room(layout: Layout, nodes: Sequence[Node], stripe: list[Rows], buffer: Buffer) -> int:
-    """Count the rows, its halo's included, that a rolling buffer holds at most."""
+def _line_buffer_rows(
+    layout: Layout, nodes: Sequence[Node], strip: list[Progression], buffer: Buffer
+) -> int:
+    """Count the rows, the halo's included, that a line buffer holds at most."""
     most = 0
-    for before, after in pairwise(stripe):
+    for before, after in pairwise(strip):
         start, end = buffer.height, 0
         for i, node in enumerate(nodes):
-            if layout.home[node][0] is buffer:
-                start = min(start, before[i] * node.shuffle)
-                end = max(end, after[i] * node.shuffle)
+            if layout.placement[node][0] is buffer:
+                start = min(start, before[i] * node.upscale)
+                end = max(end, after[i] * node.upscale)
             for index, source in enumerate(node.inputs):
-                if layout.home[source][0] is buffer:
-                    stride, above, _ = _reach(node, index)
-                    start = min(start, before[i] * stride - above)
+                if layout.placement[source][0] is buffer:
+                    reads = node.footprint(index)
+                    start = min(start, before[i] * reads.stride - reads.above)
         start = max(start, -buffer.halo)
-        if before is stripe[0] and start <= 0:
-            start = -buffer.halo  # the rows above the image are there from the beginning
+        if before is strip[0] and start <= 0:
+            start = -buffer.halo  # the first block holds the rows above the image
         most = max(most, end + (buffer.halo if end == buffer.height else 0) - start)
     return most

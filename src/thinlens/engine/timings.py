@@ -1,7 +1,8 @@
-"""How long do things take, and where is that remembered, so that it is measured once?
+"""Interleaved timing, and an on-disk cache of measured times.
 
-In `$XDG_CACHE_HOME/thinlens` (by default `~/.cache/thinlens`), which may be deleted at any time. A
-damaged file counts as empty, a folder that cannot be written is done without.
+The cache is in `$XDG_CACHE_HOME/thinlens` (by default `~/.cache/thinlens`), which may be deleted at
+any time. A damaged file counts as empty; where the folder cannot be written, times are measured
+again in every process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,39 +24,71 @@ from thinlens.files import write_json
 
 log = logging.getLogger(__name__)
 
-MOST_ENTRIES = 2048
-"""The oldest are forgotten first."""
+MAX_CACHED_KEYS = 2048
+"""Keys in the cache; the oldest are dropped first."""
 
-MOST_BYTES = 4 << 20
-"""A larger file is not ours."""
+MAX_CACHE_BYTES = 4 << 20
+"""A larger file is no cache of ours and counts as empty."""
 
 Seconds = dict[int, float]
-"""By choice."""
+"""Seconds by choice."""
 
 
-def least_in_turns(runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the least seconds of each run of `rounds`, after one that warms up, in turns."""
-    least = [float("inf")] * len(runs)
-    for number in range(rounds + 1):
-        for index, run in enumerate(runs):
-            begin = time.perf_counter()
+@dataclass(frozen=True)
+class Clock:
+    """How time is read and how a pause is made; tests bring their own."""
+
+    now: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+
+WALL_CLOCK = Clock()
+
+
+def measure_interleaved(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    warmup: int = 1,
+    pause: float = 0.0,
+    clock: Clock = WALL_CLOCK,
+    after_round: Callable[[int], object] | None = None,
+) -> list[list[float]]:
+    """Time `runs` in turns, and return the seconds of every round, by run.
+
+    `warmup` rounds before are not timed: first plans, page faults, clocks that rise. Each round
+    begins with another run, so that none always follows the same one, and `pause` seconds pass
+    before each run, so that spinning threads of the previous one park. `after_round` is called
+    with the number of timed rounds; measuring ends early where it returns True.
+    """
+    for _ in range(warmup):
+        for run in runs:
             run()
-            if number:
-                least[index] = min(least[index], time.perf_counter() - begin)
-    return least
+    seconds: list[list[float]] = [[] for _ in runs]
+    for number in range(rounds):
+        first = number % max(1, len(runs))
+        for index in [*range(first, len(runs)), *range(first)]:
+            if pause:
+                clock.sleep(pause)
+            begin = clock.now()
+            runs[index]()
+            seconds[index].append(clock.now() - begin)
+        if after_round is not None and after_round(number + 1) is True:
+            break
+    return seconds
 
 
-def folder() -> Path:
-    """Return the folder of everything that thinlens can find again when it is lost."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
+def cache_folder() -> Path:
+    """Return the folder of everything that thinlens can compute again."""
+    variable = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a path that is not absolute is ignored.
-    root = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    root = Path(variable) if Path(variable).is_absolute() else Path.home() / ".cache"
     return root / "thinlens"
 
 
 @cache
-def cpu() -> str:
-    """Name the processor."""
+def cpu_name() -> str:
+    """Return the processor's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
@@ -65,36 +99,36 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-class Timings:
+class TimingCache:
     """A bounded table on disk: by key, the seconds of each choice."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, Seconds] | None = None
+        self._entries: dict[str, Seconds] | None = None
 
     def get(self, key: str, choices: Sequence[int]) -> Seconds | None:
-        """Return the seconds of all `choices`, or None where one is not known."""
-        if self._known is None:
-            self._known = _read(self._path)
-        seconds = self._known.get(key)
+        """Return the seconds of all `choices`, or None where one was not measured."""
+        if self._entries is None:
+            self._entries = _read(self._path)
+        seconds = self._entries.get(key)
         return seconds if seconds is not None and seconds.keys() >= set(choices) else None
 
     def add(self, key: str, seconds: Mapping[int, float]) -> None:
-        """Remember here and on disk; what other processes have added meanwhile stays."""
-        known = {**_read(self._path), **(self._known or {})}
-        known.pop(key, None)
-        known[key] = dict(seconds)
-        self._known = dict(list(known.items())[-MOST_ENTRIES:])
+        """Store times here and on disk, beside those that other processes stored."""
+        entries = {**_read(self._path), **(self._entries or {})}
+        entries.pop(key, None)
+        entries[key] = dict(seconds)
+        self._entries = dict(list(entries.items())[-MAX_CACHED_KEYS:])
         try:
-            write_json(self._path, self._known)
+            write_json(self._path, self._entries)
         except RunError as error:
             log.debug("%s: measured again next time", error)
 
 
 def _read(path: Path) -> dict[str, Seconds]:
-    """Return the entries of the file that make sense."""
+    """Return the valid entries of the file."""
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_CACHE_BYTES:
             return {}
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -109,10 +143,10 @@ def _entry(value: object) -> Seconds:
     """Return the seconds by choice, or nothing where one of them is no time."""
     if not isinstance(value, dict):
         return {}
-    seconds: Seconds = {}
-    for choice, took in value.items():
-        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(took) is float
-        if not plain or not 0 <= took < math.inf:
+    entry: Seconds = {}
+    for choice, seconds in value.items():
+        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(seconds) is float
+        if not plain or not 0 <= seconds < math.inf:
             return {}
-        seconds[int(choice)] = took
-    return seconds
+        entry[int(choice)] = seconds
+    return entry

@@ -1,7 +1,8 @@
-"""Which kernel is the fastest for a convolution, on this machine?
+"""Kernel selection: the dense kernel, or the sparse one by groups of input channels.
 
-Every candidate runs on a strip of an image, in turns, by one thread's CPU time; the least of some
-rounds counts, because other programs can only add. What was found is remembered on disk.
+Auto-tuning: every candidate runs on a strip of an image on one thread, by that thread's CPU time;
+the minimum over some rounds counts, because other programs can only add time. Times are cached on
+disk.
 """
 
 from __future__ import annotations
@@ -13,49 +14,90 @@ from threading import Lock
 
 import numpy as np
 
-from thinlens.engine.choice import candidates, guess, table
-from thinlens.engine.graph import Kernel
 from thinlens.engine.native import build, native
-from thinlens.engine.timings import Timings, cpu, folder
+from thinlens.engine.ops.conv import ConvParams, sparse_weights
+from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
 
-Measure = Callable[[Kernel, int, Sequence[int]], list[float]]
-"""Given a convolution, the columns of its grid and choices, returns the seconds of each choice;
-an empty list where it cannot be measured."""
+DENSE = 0
+"""The dense kernel. Every other choice is a number of input channels, which the sparse kernel
+traverses together."""
 
-LEAST_MACS = 4_000_000
-"""A dense convolution of fewer multiply-adds takes about 0.1 ms: `guess` is good enough."""
+KernelSelector = Callable[[ConvParams, int, int], int]
+"""Return a choice for a convolution, its input's vectors per row and its output rows."""
 
-STRIP = 24
+KernelTimer = Callable[[ConvParams, int, Sequence[int]], list[float]]
+"""Return the seconds of each choice for a convolution and its input's vectors per row; an empty
+list where it cannot be measured."""
+
+CHANNEL_GROUP = 16
+"""Input channels whose rows, for one tile, stay in the first-level cache."""
+
+DENSE_FROM = 0.45
+"""Fraction of non-zero weights from which `heuristic` selects the dense kernel."""
+
+GROUPED_FROM = 64
+"""Non-zeros per output channel from which `heuristic` traverses input channels in groups."""
+
+MIN_TUNED_MACS = 4_000_000
+"""Multiply-adds of a dense convolution, about 0.1 ms, below which `heuristic` is good enough."""
+
+MIN_LANES = 4
+"""Values per vector of the narrowest kernels."""
+
+STRIP_ROWS = 24
 """Output rows of the measured strip; kernels work by tiles of at most four rows."""
 
-MOST_COLUMNS = 64
-"""Vectors in a row of the strip. Grids are measured at powers of two up to this."""
+MAX_ROW_VECTORS = 64
+"""Vectors per row of the strip. Convolutions are measured at powers of two up to this."""
 
-ROUNDS = 5
-"""After one that warms up."""
+TUNING_ROUNDS = 5
+"""Timed rounds, after one of warm-up."""
+
+
+def candidates(params: ConvParams) -> list[int]:
+    """List the choices for a convolution."""
+    channels = params.weight.shape[1]
+    return [DENSE, channels, *([CHANNEL_GROUP] if channels > CHANNEL_GROUP else [])]
+
+
+def heuristic(params: ConvParams, row_vectors: int, rows: int) -> int:
+    """Select by the density alone, for convolutions that are too small to be worth a measurement.
+
+    A `KernelSelector`, as `always_dense` is.
+    """
+    c_out, channels = params.weight.shape[:2]
+    nonzeros = np.count_nonzero(params.weight)
+    if nonzeros > DENSE_FROM * params.weight.size:
+        return DENSE
+    grouped = channels > CHANNEL_GROUP and nonzeros > GROUPED_FROM * c_out
+    return CHANNEL_GROUP if grouped else channels
+
+
+def always_dense(params: ConvParams, row_vectors: int, rows: int) -> int:
+    """Select the dense kernel, which multiplies by zeros too."""
+    return DENSE
 
 
 class Tuner:
-    """Chooses by measurement; remembers. Safe to call from several threads."""
+    """Selects kernels by measured times, which it caches. Safe to call from several threads."""
 
-    def __init__(self, name: str, measure: Measure, timings: Timings) -> None:
-        self._name, self._measure, self._timings = name, measure, timings
+    def __init__(self, name: str, timer: KernelTimer, timings: TimingCache) -> None:
+        self._name, self._timer, self._timings = name, timer, timings
         self._lock = Lock()
 
-    def __call__(self, kernel: Kernel, columns: int, rows: int) -> int:
+    def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> int:
         """Return the fastest choice for a convolution of `rows` output rows."""
-        lanes_at_least = 4
-        if kernel.weight.size * columns * lanes_at_least * rows < LEAST_MACS:
-            return guess(kernel, columns, rows)
-        grid = _grid(columns, kernel.stride)
-        key = f"{self._name} {_shape(kernel)} {grid}"
-        choices = candidates(kernel)
+        if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
+            return heuristic(params, row_vectors, rows)
+        strip_vectors = _rounded(row_vectors, params.stride)
+        key = f"{self._name} {_description(params)} {strip_vectors}"
+        choices = candidates(params)
         with self._lock:
             seconds = self._timings.get(key, choices)
             if seconds is None:
-                measured = self._measure(kernel, grid, choices)
+                measured = self._timer(params, strip_vectors, choices)
                 if not measured:
-                    return guess(kernel, columns, rows)
+                    return heuristic(params, row_vectors, rows)
                 seconds = dict(zip(choices, measured, strict=True))
                 self._timings.add(key, seconds)
         return min(choices, key=seconds.__getitem__)
@@ -63,68 +105,71 @@ class Tuner:
 
 @cache
 def tuner(kernels: str) -> Tuner:
-    """Return the tuner of a set of kernels, with what earlier processes have measured."""
-    name = f"{cpu()} {kernels} {build()}"
+    """Return the tuner of a set of kernels, with the times that earlier processes measured."""
+    name = f"{cpu_name()} {kernels} {build()}"
 
-    def measure(kernel: Kernel, columns: int, choices: Sequence[int]) -> list[float]:
-        return strip_seconds(kernels, kernel, columns, choices)
+    def timer(params: ConvParams, row_vectors: int, choices: Sequence[int]) -> list[float]:
+        return strip_seconds(kernels, params, row_vectors, choices)
 
-    return Tuner(name, measure, Timings(folder() / "kernels-1.json"))
+    return Tuner(name, timer, TimingCache(cache_folder() / "kernels-1.json"))
 
 
 def strip_seconds(
-    kernels: str, kernel: Kernel, columns: int, choices: Sequence[int]
+    kernels: str, params: ConvParams, row_vectors: int, choices: Sequence[int]
 ) -> list[float]:
-    """Run every choice on a strip of an image with `columns` vectors in a row."""
+    """Return the seconds of every choice on a strip of an image with `row_vectors` per row."""
     core = native()
     if core is None:
         return []
     isa = core.kernels(kernels)
-    stride, halo = kernel.stride, kernel.halo
-    columns = max(columns, stride, -(-halo // stride) * stride)
-    c_out, c_in = kernel.weight.shape[:2]
-    height, width = STRIP * stride + 2 * halo, columns * isa.lanes - 2 * halo
-    out_height, out_width = (_slid(side, kernel) for side in (height, width))
+    stride, halo = params.stride, params.halo
+    row_vectors = max(row_vectors, stride, -(-halo // stride) * stride)
+    c_out, c_in = params.weight.shape[:2]
+    height, width = STRIP_ROWS * stride + 2 * halo, row_vectors * isa.lanes - 2 * halo
+    out_height, out_width = (_output_side(side, params) for side in (height, width))
     if min(out_height, out_width) < 1:
         return []
     shapes = [
-        core.Shape(c_in, height, width, columns, halo),
-        core.Shape(c_out, out_height, out_width, columns // stride),
+        core.Shape(c_in, height, width, row_vectors, halo),
+        core.Shape(c_out, out_height, out_width, row_vectors // stride),
     ]
     floats = [isa.floats(shape) for shape in shapes]
     program = core.Program(isa, sum(floats))
-    into, out = (
+    source, target = (
         core.Slice(program.tensor(start, shape), 0, shape.channels)
         for start, shape in zip((0, floats[0]), shapes, strict=True)
     )
-    weights = table(core, kernel)
-    program.pack(into)
+    weights = sparse_weights(core, params)
+    program.pack(source)
     for choice in choices:
-        program.conv(weights, into, out, channel_group=choice)
-    program.unpack(out)
+        program.conv(weights, source, target, channel_group=choice)
+    program.unpack(target)
     image = np.random.default_rng(0).random((1, c_in, height, width), np.float32)
-    answer = np.empty((1, c_out, out_height, out_width), np.float32)
+    output = np.empty((1, c_out, out_height, out_width), np.float32)
     pool = core.ThreadPool(1)
-    rounds = []
-    for _ in range(ROUNDS + 1):
-        program.run(pool, image, answer)
-        rounds.append(program.seconds()[1:-1])
-    return [min(times) for times in zip(*rounds[1:], strict=True)]
+    steps: list[list[float]] = []
+
+    def run() -> None:
+        program.run(pool, image, output)
+        steps.append(program.seconds()[1:-1])  # of the convolutions
+
+    measure_interleaved([run], TUNING_ROUNDS)
+    return [min(seconds) for seconds in zip(*steps[-TUNING_ROUNDS:], strict=True)]
 
 
-def _slid(side: int, kernel: Kernel) -> int:
-    """How many places a kernel has along a side, with the padding of the shorter side."""
-    return (side + kernel.padding - kernel.reach - 1) // kernel.stride + 1
+def _output_side(side: int, params: ConvParams) -> int:
+    """Return the output's size along a side, with the padding of the shorter side."""
+    return (side + params.padding - params.trailing - 1) // params.stride + 1
 
 
-def _grid(columns: int, stride: int) -> int:
+def _rounded(row_vectors: int, stride: int) -> int:
     """Round to a power of two, and to whole strides."""
-    power = 1 << round(math.log2(max(1, min(columns, MOST_COLUMNS))))
+    power = 1 << round(math.log2(max(1, min(row_vectors, MAX_ROW_VECTORS))))
     return -(-power // stride) * stride
 
 
-def _shape(kernel: Kernel) -> str:
-    """Name what a kernel's speed depends on: its shape and how many weights live, in 1/64."""
-    living = round(64 * np.count_nonzero(kernel.weight) / kernel.weight.size)
-    sizes = "x".join(map(str, kernel.weight.shape))
-    return f"{sizes} p{kernel.padding} s{kernel.stride} d{kernel.dilation} {living}/64"
+def _description(params: ConvParams) -> str:
+    """Describe what a kernel's speed depends on: its shape and its density, in 1/64."""
+    density = round(64 * np.count_nonzero(params.weight) / params.weight.size)
+    sizes = "x".join(map(str, params.weight.shape))
+    return f"{sizes} p{params.padding} s{params.stride} d{params.dilation} {density}/64"

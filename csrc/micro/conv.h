@@ -1,0 +1,268 @@
+// Convolutions with sparse and with dense weights.
+//
+// Both micro-kernels keep a tile of outputs in registers and traverse the weights once for it. The
+// sparse one keeps Tile::rows x Tile::vectors outputs of one channel and spends one load per
+// multiply-add; the dense one keeps the vectors of several channels and shares every load among
+// them.
+#pragma once
+
+#include <type_traits>
+
+#include "tensor.h"
+
+namespace thinlens {
+
+struct Tile {          // outputs that a micro-kernel keeps in registers
+  int rows, vectors;   // sparse: of one output channel
+  int dense_channels;  // dense: so many output channels ...
+  int dense_vectors;   // ... and vectors of one row
+};
+
+struct ConvJob {
+  View in, out, residual;  // residual.data is null where nothing is added
+  const float* bias;       // out_channels, after padding to whole blocks of output channels
+  float slope;             // of the activation's negative side: 1 none, 0 ReLU
+  int out_channels, stride, shuffle;
+  int rows_above, rows_below;  // rows that an output reads above and below its own
+  int rows;                    // of the output, before the pixel shuffle
+  // Sparse: the non-zeros of (group of input channels, output channel), outermost group first.
+  const void* nonzeros;   // NonZero or, in bfloat16, NonZeroPair
+  const int32_t* starts;  // channel_groups * out_channels + 1
+  int channel_groups;
+  int channel_block;  // output channels whose partial sums are kept at a time
+  // Dense: one offset per tap, weights [block of output channels][tap][channel in the block]; in
+  // bfloat16 two taps are one, with two offsets and a pair of weights.
+  const int32_t* offsets;
+  const void* weights;
+  int taps;
+
+  auto views() { return std::array{&in, &out, &residual}; }
+};
+
+}  // namespace thinlens
+
+#ifdef THINLENS_FLOATS
+#include "rows.h"
+
+namespace {
+
+using thinlens::ConvJob;
+
+constexpr thinlens::Tile kTile = THINLENS_TILE;
+constexpr int64_t kVectorBytes = kLanes * sizeof(Element);  // in memory
+
+// Where one output channel of a tile is stored, after the pixel shuffle.
+struct OutputTile {
+  char* out;
+  const char* residual;
+  int64_t row, vector, residual_row;
+  float slope;
+  bool fp32_storage;
+
+  OutputTile(const ConvJob& job, int channel, int y, int s) {
+    const int r = job.shuffle;
+    int c = channel, dy = 0, dx = 0;
+    if (r > 1) c = channel / (r * r), dy = channel / r % r, dx = channel % r;
+    fp32_storage = job.out.fp32_storage;
+    const int64_t bytes = kLanes * int64_t(fp32_storage ? sizeof(float) : sizeof(Element));
+    out = job.out.data + (int64_t(y) * r + dy) * job.out.row + c * job.out.channel +
+          (int64_t(s) * r + dx) * bytes;
+    row = job.out.row * r;
+    vector = r * bytes;
+    residual = job.residual.data ? job.residual.data + y * job.residual.row +
+                                       channel * job.residual.channel + s * kVectorBytes
+                                 : nullptr;
+    residual_row = job.residual.row;
+    slope = job.slope;
+  }
+
+  void put(Vector value, int r, int v) const {
+    if (residual)
+      value +=
+          load(reinterpret_cast<const Element*>(residual + r * residual_row + v * kVectorBytes));
+    char* address = out + r * row + v * vector;
+    if (fp32_storage)
+      store(reinterpret_cast<float*>(address), activate(value, slope));
+    else
+      store(reinterpret_cast<Element*>(address), activate(value, slope));
+  }
+};
+
+// Prefetches the input of the next tile, a channel at a time, while this one is computed: the rows
+// of many channels are more streams than a hardware prefetcher follows.
+class Prefetcher {
+ public:
+  Prefetcher(const ConvJob& job, const char* next, int rows, int vectors)
+      : job_(job), next_(next), rows_(rows), vectors_(vectors) {}
+
+  void advance(int64_t step, int64_t steps) {
+    for (; channel_ * steps < step * job_.in.channels; ++channel_, next_ += job_.in.channel)
+      for (int r = -job_.rows_above; r < rows_; ++r)
+        for (int v = 0; v < vectors_; ++v)
+          __builtin_prefetch(next_ + r * job_.in.row + v * kVectorBytes, 0, 2);
+  }
+
+ private:
+  const ConvJob& job_;
+  const char* next_;
+  const int rows_, vectors_;
+  int64_t channel_ = 0;
+};
+
+// Add one group of input channels to output channels [first, last) of a tile.
+template <int R, int V, int Stride>
+void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
+                  float* sums, Prefetcher& prefetcher) {
+  const int64_t row = job.in.row * Stride;
+  const int64_t steps = int64_t(job.channel_groups) * job.out_channels;
+  const int32_t* start = job.starts + int64_t(group) * job.out_channels + first;
+  for (int o = first; o < last; ++o, ++start, sums += R * V * kLanes) {
+    prefetcher.advance(
+        int64_t(first) * job.channel_groups + int64_t(group) * (last - first) + o - first, steps);
+    Vector acc[R][V];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = group ? load_partial_sum(sums + (r * V + v) * kLanes) : broadcast(job.bias[o]);
+    const StoredNonZero* const nonzeros = static_cast<const StoredNonZero*>(job.nonzeros);
+    const StoredNonZero* const end = nonzeros + start[1];
+    for (const StoredNonZero* nonzero = nonzeros + start[0]; nonzero != end; ++nonzero) {
+      RowCursor cursor(x, *nonzero);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r, cursor.next_row(row))
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) cursor.multiply_add(acc[r][v], v * Stride * kVectorBytes);
+    }
+    if (group + 1 < job.channel_groups) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) store_partial_sum(sums + (r * V + v) * kLanes, acc[r][v]);
+      continue;
+    }
+    const OutputTile tile(job, o, y, s);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) tile.put(acc[r][v], r, v);
+  }
+}
+
+// The input of the tile at row y and vector s.
+inline const char* tile_input(const ConvJob& job, int y, int s) {
+  return job.in.data + int64_t(y) * job.stride * job.in.row + s * job.stride * kVectorBytes;
+}
+
+template <int R, int V, int Stride>
+void sparse_tile(const ConvJob& job, int y, int s, const char* next, float* partial_sums) {
+  const char* x = tile_input(job, y, s);
+  Prefetcher prefetcher(job, next, (R - 1) * Stride + 1 + job.rows_below, V * Stride);
+  for (int first = 0; first < job.out_channels; first += job.channel_block) {
+    const int last =
+        first + job.channel_block < job.out_channels ? first + job.channel_block : job.out_channels;
+    for (int group = 0; group < job.channel_groups; ++group)
+      sparse_group<R, V, Stride>(job, x, y, s, first, last, group, partial_sums, prefetcher);
+  }
+}
+
+template <int V, int Stride>
+void dense_tile(const ConvJob& job, int y, int s) {
+  constexpr int block = kTile.dense_channels;
+  const char* x = tile_input(job, y, s);
+  int64_t w = 0;
+  for (int o = 0; o < job.out_channels; o += block) {
+    Vector acc[block][V];
+#pragma GCC unroll 8
+    for (int b = 0; b < block; ++b)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[b][v] = broadcast(job.bias[o + b]);
+    for (int t = 0; t < job.taps; ++t, w += block) {
+      Weight weight[block];
+#pragma GCC unroll 8
+      for (int b = 0; b < block; ++b) weight[b] = load_weight(job.weights, w + b);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const Input in = load_input(x, job.offsets + t * kFusedWeights, v * Stride * kVectorBytes);
+#pragma GCC unroll 8
+        for (int b = 0; b < block; ++b) multiply_add(acc[b][v], weight[b], in);
+      }
+    }
+#pragma GCC unroll 8
+    for (int b = 0; b < block; ++b) {
+      if (o + b >= job.out_channels) break;
+      const OutputTile tile(job, o + b, y, s);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) tile.put(acc[b][v], 0, v);
+    }
+  }
+}
+
+// Call `visit` with `size`, one of Min..Max, as a constant.
+template <int Min, int Max, class Visit>
+void dispatch_constant(int size, Visit visit) {
+  if constexpr (Min < Max) {
+    if (size < Max) return dispatch_constant<Min, Max - 1>(size, visit);
+  }
+  visit(std::integral_constant<int, Max>{});
+}
+
+// Visit the first vector of each tile of a row, its number of vectors, and the first of the next
+// tile (0 after the last). Tiles differ by one vector at most, so that no vector is computed twice.
+template <int Max, class Visit>
+void for_each_tile(int row_vectors, Visit visit) {
+  const int tiles = (row_vectors + Max - 1) / Max;
+  for (int i = 0, s = 0; i < tiles; ++i) {
+    const int next = row_vectors * (i + 1) / tiles;
+    dispatch_constant<1, Max>(next - s,
+                              [&](auto vectors) { visit(s, vectors, i + 1 < tiles ? next : 0); });
+    s = next;
+  }
+}
+
+template <int Stride>
+void sparse_rows(const ConvJob& job, int begin, int end, float* scratch) {
+  for (int y = begin; y < end; y += kTile.rows)
+    dispatch_constant<1, kTile.rows>(end - y < kTile.rows ? end - y : kTile.rows, [&](auto rows) {
+      for_each_tile<kTile.vectors>(
+          job.out.row_vectors / job.shuffle, [&](int s, auto vectors, int next) {
+            const char* next_input = tile_input(job,
+                                                next                  ? y
+                                                : y + rows < job.rows ? y + rows
+                                                                      : y,
+                                                next);
+            sparse_tile<rows.value, vectors.value, Stride>(job, y, s, next_input, scratch);
+          });
+    });
+}
+
+void finish_shuffled_rows(const ConvJob& job, int begin, int end) {
+  const int r = job.shuffle;
+  for (int y = begin * r; y < end * r; ++y)
+    for (int c = 0; c < job.out_channels / (r * r); ++c) finish_row(job.out, y, c);
+  finish_halo_rows(job.out, begin * r, end * r);
+}
+
+// scratch: the partial sums of a tile of `channel_block` output channels.
+void run_sparse_conv(const ConvJob& job, int begin, int end, float* scratch) {
+  if (job.stride == 2)
+    sparse_rows<2>(job, begin, end, scratch);
+  else
+    sparse_rows<1>(job, begin, end, scratch);
+  finish_shuffled_rows(job, begin, end);
+}
+
+void run_dense_conv(const ConvJob& job, int begin, int end, float*) {
+  for (int y = begin; y < end; ++y)
+    for_each_tile<kTile.dense_vectors>(job.out.row_vectors / job.shuffle,
+                                       [&](int s, auto vectors, int) {
+                                         if (job.stride == 2)
+                                           dense_tile<vectors.value, 2>(job, y, s);
+                                         else
+                                           dense_tile<vectors.value, 1>(job, y, s);
+                                       });
+  finish_shuffled_rows(job, begin, end);
+}
+
+}  // namespace
+#endif

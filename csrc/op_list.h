@@ -1,0 +1,21 @@
+// The operations that every set of instructions has a kernel for.
+//
+// To add one: write csrc/micro/<op>.h with its job (a struct of views and numbers that it runs on)
+// and its kernel `run_<op>`, include that file here, add a line OP(<op>, <its job>), and add it to
+// programs in csrc/ops.cpp, where its arguments are validated and bound to Python.
+#pragma once
+
+#include "micro/conv.h"
+#include "micro/eltwise.h"
+#include "micro/pack.h"
+#include "micro/pool.h"
+#include "micro/resize.h"
+
+#define THINLENS_OPS(OP)   \
+  OP(sparse_conv, ConvJob) \
+  OP(dense_conv, ConvJob)  \
+  OP(eltwise, EltwiseJob)  \
+  OP(max_pool, PoolJob)    \
+  OP(resize, ResizeJob)    \
+  OP(pack, PackJob)        \
+  OP(unpack, UnpackJob)

@@ -1,0 +1,231 @@
+// The operations of a program: validation of their arguments, and their binding to Python.
+#include "ops.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+
+#include "errors.h"
+#include "sparse_weights.h"
+
+namespace thinlens {
+namespace {
+
+constexpr int kChannelBlock = 64;  // output channels whose partial sums are kept in scratch
+constexpr int kMaxChannel = 1 << 24;
+constexpr int kBlockRows = 8;  // rows at a time, of operations other than convolutions
+
+const auto kBindNothing = [](const auto&, const RunArguments&) {};
+
+void require_same_size(const View& a, const View& b) {
+  if (a.height != b.height || a.width != b.width || a.row_vectors != b.row_vectors ||
+      a.channels != b.channels)
+    refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
+           std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
+           std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
+           std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
+           std::to_string(b.row_vectors));
+}
+
+void add_pack(Program& program, Slice output, int first_channel) {
+  PackJob job{};
+  job.out = program.activation(output);
+  if (first_channel < 0 || first_channel > kMaxChannel)
+    refuse("there is no channel " + std::to_string(first_channel));
+  program.require_input_channels(first_channel + job.out.channels);
+  program.require_scratch(job.out.width);
+  const auto bind = [first_channel](PackJob& bound, const RunArguments& run) {
+    const Image<const float>& image = run.input;
+    bound.image = image.data + int64_t(first_channel) * image.height * image.width;
+    bound.height = image.height, bound.width = image.width;
+  };
+  program.add(program.kernels().pack, job, {job.out.height, kBlockRows, {}, output}, bind);
+}
+
+void add_unpack(Program& program, Slice input) {
+  UnpackJob job{};
+  job.in = program.view(input);
+  program.set_output(job.in);
+  const auto bind = [](UnpackJob& bound, const RunArguments& run) {
+    bound.image = run.output.data;
+    bound.height = run.output.height, bound.width = run.output.width;
+  };
+  program.add(program.kernels().unpack, job, {job.in.height, kBlockRows, {{input}}, kNoSlice},
+              bind);
+}
+
+// Set what a convolution's job takes from the sizes of its tensors, which must fit.
+Footprint fit_conv(ConvJob& job, const ConvShape& s) {
+  const int shuffle = job.shuffle;
+  if (shuffle < 1 || shuffle > 8 || s.out_channels % (shuffle * shuffle) ||
+      job.out.channels != s.out_channels / (shuffle * shuffle) || job.in.channels != s.in_channels)
+    refuse("a convolution's channels do not fit its tensors");
+  const int below = s.dilation * (s.kernel_height - 1) - s.padding;
+  const int right = s.dilation * (s.kernel_width - 1) - s.padding;
+  const int height = (job.in.height + s.padding - below - 1) / s.stride + 1;
+  const int width = (job.in.width + s.padding - right - 1) / s.stride + 1;
+  const int row_vectors = job.in.row_vectors / s.stride;
+  if (job.in.height + s.padding <= below || job.in.width + s.padding <= right)
+    refuse("a convolution's kernel is larger than its input");
+  if (job.in.row_vectors % s.stride || row_vectors < 1 || job.out.height != height * shuffle ||
+      job.out.width != width * shuffle || job.out.row_vectors != row_vectors * shuffle)
+    refuse("a convolution's sizes do not fit its tensors");
+  // Rows past the last that an output needs are never read; vectors are, in every row.
+  if (s.padding > job.in.halo || (height - 1) * s.stride + below >= job.in.height + job.in.halo ||
+      (row_vectors - 1) * s.stride + right >= job.in.row_vectors + job.in.halo)
+    refuse("a convolution reads past its input's halo of " + std::to_string(job.in.halo));
+  if (job.in.row * (s.kernel_height * s.dilation + 1) > INT32_MAX)
+    refuse("a row is too long for a convolution");
+  job.out_channels = s.out_channels, job.stride = s.stride, job.rows = height;
+  job.rows_above = s.padding, job.rows_below = std::max(below, 0);
+  return {job.in.slice, s.stride, s.padding, below};
+}
+
+void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Slice input,
+              Slice output, std::optional<Slice> residual, float slope, int shuffle,
+              int channel_group) {
+  if (!weights) refuse("a convolution needs weights");
+  const ConvShape& shape = weights->shape;
+  const Kernels& kernels = program.kernels();
+  ConvJob job{};
+  job.in = program.activation(input), job.out = program.view(output);
+  job.slope = slope, job.shuffle = shuffle;
+  std::vector<Footprint> reads{fit_conv(job, shape)};
+  program.require_disjoint(job.in, job.out);
+  if (residual) {
+    job.residual = program.activation(*residual);
+    require_same_size(job.residual, job.out);
+    program.require_disjoint(job.residual, job.out);
+    if (shuffle != 1) refuse("nothing can be added before a pixel shuffle");
+    reads.push_back({*residual});
+  }
+  if (channel_group < 0)
+    refuse("a channel group has at least 1 channel, not " + std::to_string(channel_group));
+  struct Layouts {
+    SparseLayout sparse;
+    DenseLayout dense;
+    std::vector<float> bias;
+  };
+  auto layouts = std::make_shared<Layouts>();
+  layouts->bias = weights->bias;
+  layouts->bias.resize(size_t(shape.out_channels + kernels.tile.dense_channels), 0.0f);
+  job.bias = layouts->bias.data();
+  if (channel_group == 0) {
+    layouts->dense = weights->dense_layout(job.in, kernels);
+    job.offsets = layouts->dense.offsets.data();
+    job.weights = layouts->dense.weights.data();
+    job.taps = int(layouts->dense.offsets.size()) / kernels.fused_weights;
+  } else {
+    layouts->sparse = weights->sparse_layout(job.in, kernels, channel_group);
+    job.nonzeros = layouts->sparse.data();
+    job.starts = layouts->sparse.starts.data();
+    job.channel_groups = (shape.in_channels + channel_group - 1) / channel_group;
+    job.channel_block = job.channel_groups == 1 ? shape.out_channels : kChannelBlock;
+    const Tile& tile = kernels.tile;
+    program.require_scratch(int64_t(job.channel_block) * tile.rows * tile.vectors * kernels.lanes);
+  }
+  const auto keep = [layouts](const ConvJob&, const RunArguments&) {};  // for the job's pointers
+  program.add(channel_group == 0 ? kernels.dense_conv : kernels.sparse_conv, job,
+              {job.rows, kernels.tile.rows, std::move(reads), output, shuffle}, keep);
+}
+
+void add_eltwise(Program& program, Slice x, std::optional<Slice> y, Slice output, EltwiseJob job,
+                 std::vector<float> shift) {
+  std::vector<Footprint> reads{{x}};
+  job.x = program.activation(x), job.out = program.view(output);
+  require_same_size(job.x, job.out);
+  program.require_disjoint(job.x, job.out);
+  if (y) {
+    job.y = program.activation(*y);
+    require_same_size(job.y, job.out);
+    program.require_disjoint(job.y, job.out);
+    reads.push_back({*y});
+  }
+  if (shift.empty()) shift.assign(size_t(job.out.channels), 0.0f);
+  if (shift.size() != size_t(job.out.channels))
+    refuse("a step needs one shift for each of " + std::to_string(job.out.channels) +
+           " channels, not " + std::to_string(shift.size()));
+  const auto bind = [shift](EltwiseJob& bound, const RunArguments&) { bound.shift = shift.data(); };
+  program.add(program.kernels().eltwise, job,
+              {job.out.height, kBlockRows, std::move(reads), output}, bind);
+}
+
+void add_affine(Program& program, Slice x, Slice output, float scale, std::vector<float> shift,
+                float slope) {
+  EltwiseJob job{};
+  job.alpha = scale, job.slope = slope;
+  add_eltwise(program, x, {}, output, job, std::move(shift));
+}
+
+void add_add(Program& program, Slice x, Slice y, Slice output, float factor, float slope) {
+  EltwiseJob job{};
+  job.alpha = 1.0f, job.beta = factor, job.slope = slope;
+  add_eltwise(program, x, y, output, job, {});
+}
+
+void add_gate(Program& program, Slice x, Slice y, Slice output) {
+  EltwiseJob job{};
+  job.slope = 1.0f, job.gate = true;
+  add_eltwise(program, x, y, output, job, {});
+}
+
+void add_max_pool(Program& program, Slice input, Slice output, int size, int stride) {
+  const PoolJob job{program.activation(input), program.activation(output), size, stride};
+  if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
+      job.in.channels != job.out.channels ||
+      job.out.height != (job.in.height - size) / stride + 1 ||
+      job.out.width != (job.in.width - size) / stride + 1)
+    refuse("a pooling's sizes do not fit its tensors");
+  program.require_disjoint(job.in, job.out);
+  program.require_scratch(int64_t(job.in.row_vectors + job.out.row_vectors) *
+                          program.kernels().lanes);
+  program.add(program.kernels().max_pool, job,
+              {job.out.height, kBlockRows, {{input, stride, 0, size - 1}}, output}, kBindNothing);
+}
+
+void add_resize(Program& program, Slice input, Slice output) {
+  ResizeJob job{program.activation(input), program.activation(output), {}};
+  if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
+  program.require_disjoint(job.in, job.out);
+  program.require_scratch(int64_t(2) * job.in.row_vectors * program.kernels().lanes);
+  job.placement.rows = {0, job.out.height, 0, job.in.height};
+  job.placement.columns = {0, job.out.width, 0, job.in.width};
+  const auto bind = [number = program.next_placement()](ResizeJob& bound, const RunArguments& run) {
+    if (!run.placements.empty()) bound.placement = run.placements[number];
+  };
+  const int all = job.in.height;  // any row may be read
+  program.add(program.kernels().resize, job,
+              {job.out.height, kBlockRows, {{input, 1, all, all}}, output}, bind);
+}
+
+}  // namespace
+
+void bind_operations(nanobind::class_<Program>& program) {
+  using nanobind::arg;
+  const auto none = nanobind::none();
+  program
+      .def("pack", add_pack, arg("output"), arg("first_channel") = 0,
+           "Read channels of the input image; its last row and column are repeated up to the "
+           "tensor's size.")
+      .def("unpack", add_unpack, arg("input"), "Write a tensor to the output image.")
+      .def("conv", add_conv, arg("weights"), arg("input"), arg("output"), arg("residual") = none,
+           arg("slope") = 1.0f, arg("shuffle") = 1, arg("channel_group") = 0,
+           "Convolve, add `residual`, apply an activation (`slope` of its negative side: 1 none, 0 "
+           "ReLU), then shuffle pixels by a factor.\n\n"
+           "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
+           "dense kernel.")
+      .def("affine", add_affine, arg("x"), arg("output"), arg("scale") = 1.0f,
+           arg("shift") = std::vector<float>(), arg("slope") = 1.0f,
+           "Compute `act(scale * x + shift)`, the shift by channel (empty: zeros).")
+      .def("add", add_add, arg("x"), arg("y"), arg("output"), arg("factor") = 1.0f,
+           arg("slope") = 1.0f, "Compute `act(x + factor * y)`.")
+      .def("gate", add_gate, arg("x"), arg("y"), arg("output"), "Compute `x * sigmoid(y)`.")
+      .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("size"), arg("stride"),
+           "Take the maximum over windows of size x size, without padding.")
+      .def("resize", add_resize, arg("input"), arg("output"),
+           "Resize bilinearly with half-pixel centres to the output's size.");
+}
+
+}  // namespace thinlens

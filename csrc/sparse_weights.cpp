@@ -1,0 +1,132 @@
+// The weights of a convolution in compressed sparse rows (CSR): validation and layout for kernels.
+#include "sparse_weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "errors.h"
+
+namespace thinlens {
+namespace {
+
+void check(const ConvShape& s) {
+  constexpr int max_channels = 1 << 16, max_kernel = 31;
+  if (std::min(s.in_channels, s.out_channels) < 1 ||
+      std::max(s.in_channels, s.out_channels) > max_channels)
+    refuse("a convolution has 1 to 65536 channels, not " + std::to_string(s.in_channels) + " to " +
+           std::to_string(s.out_channels));
+  if (std::min(s.kernel_height, s.kernel_width) < 1 ||
+      std::max(s.kernel_height, s.kernel_width) > max_kernel)
+    refuse("a convolution's kernel is 1 to 31 pixels high and wide, not " +
+           std::to_string(s.kernel_height) + "x" + std::to_string(s.kernel_width));
+  if (s.stride < 1 || s.stride > 2) refuse("a stride is 1 or 2, not " + std::to_string(s.stride));
+  if (s.padding < 0 || s.padding > max_kernel || s.dilation < 1 || s.dilation > max_kernel)
+    refuse("padding is 0 to 31 and dilation 1 to 31, not " + std::to_string(s.padding) + " and " +
+           std::to_string(s.dilation));
+}
+
+// Pair the non-zeros of each output channel; an odd last one is paired with itself, times 0.
+void make_pairs(SparseLayout* layout) {
+  std::vector<int32_t> starts{0};
+  for (size_t i = 0; i + 1 < layout->starts.size(); ++i) {
+    const int32_t end = layout->starts[i + 1];
+    for (int32_t n = layout->starts[i]; n < end; n += 2) {
+      const NonZero& first = layout->nonzeros[n];
+      const NonZero& second = layout->nonzeros[n + 1 < end ? n + 1 : n];
+      const uint32_t upper = n + 1 < end ? to_bf16(second.weight) : 0;
+      layout->pairs.push_back({first.offset, second.offset, to_bf16(first.weight) | upper << 16});
+    }
+    starts.push_back(int32_t(layout->pairs.size()));
+  }
+  layout->starts = std::move(starts);
+}
+
+}  // namespace
+
+SparseWeights::SparseWeights(ConvShape shape_, std::vector<int32_t> starts_,
+                             std::vector<int32_t> indices_, std::vector<float> values_,
+                             std::vector<float> bias_)
+    : shape(shape_),
+      starts(std::move(starts_)),
+      indices(std::move(indices_)),
+      values(std::move(values_)),
+      bias(std::move(bias_)) {
+  check(shape);
+  const int64_t taps = int64_t(shape.kernel_height) * shape.kernel_width * shape.in_channels;
+  const size_t out_channels = size_t(shape.out_channels);
+  if (taps > INT32_MAX || indices.size() > size_t(INT32_MAX))
+    refuse("sparse weights are too large");
+  if (starts.size() != out_channels + 1 || bias.size() != out_channels)
+    refuse("sparse weights need one start and one bias for each of " +
+           std::to_string(out_channels) + " output channels, and a last start, not " +
+           std::to_string(starts.size()) + " starts and " + std::to_string(bias.size()) +
+           " biases");
+  if (indices.size() != values.size())
+    refuse("sparse weights need one value for each of " + std::to_string(indices.size()) +
+           " indices, not " + std::to_string(values.size()));
+  if (starts.front() != 0 || starts.back() != int32_t(indices.size()))
+    refuse("the starts of sparse weights must run from 0 to the number of indices");
+  for (size_t o = 0; o < out_channels; ++o)
+    if (starts[o] > starts[o + 1]) refuse("the starts of sparse weights must not fall");
+  for (size_t o = 0; o < out_channels; ++o)
+    for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
+      if (indices[i] < 0 || indices[i] >= taps)
+        refuse("an index of sparse weights is 0 to " + std::to_string(taps - 1) + ", not " +
+               std::to_string(indices[i]));
+      if (i > starts[o] && indices[i] <= indices[i - 1])
+        refuse("the indices of sparse weights must rise within an output channel");
+    }
+}
+
+int64_t SparseWeights::offset(const View& in, const Kernels& kernels, int index) const {
+  const int c = index % shape.in_channels, tap = index / shape.in_channels;
+  const int dy = tap / shape.kernel_width * shape.dilation - shape.padding;
+  const int dx = tap % shape.kernel_width * shape.dilation - shape.padding;
+  return dy * in.row + c * in.channel + int64_t(dx) * kernels.lanes * kernels.value_bytes;
+}
+
+SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels, int group) const {
+  SparseLayout layout;
+  std::vector<NonZero>& nonzeros = layout.nonzeros;
+  nonzeros.reserve(values.size());
+  layout.starts.assign(1, 0);
+  for (int first = 0; first < shape.in_channels; first += group)
+    for (int o = 0; o < shape.out_channels; ++o) {
+      for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
+        const int c = indices[i] % shape.in_channels;
+        if (c >= first && c < first + group)
+          nonzeros.push_back({int32_t(offset(in, kernels, indices[i])), values[i]});
+      }
+      const auto begin = nonzeros.begin() + layout.starts.back();
+      std::sort(begin, nonzeros.end(),
+                [](const NonZero& a, const NonZero& b) { return a.offset < b.offset; });
+      // Every other channel runs backwards, so that it starts on what the cache holds.
+      if (o % 2) std::reverse(begin, nonzeros.end());
+      layout.starts.push_back(int32_t(nonzeros.size()));
+    }
+  if (kernels.fused_weights == 2) make_pairs(&layout);
+  return layout;
+}
+
+DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels) const {
+  DenseLayout layout;
+  const int taps = shape.kernel_height * shape.kernel_width * shape.in_channels;
+  const int block = kernels.tile.dense_channels, fused = kernels.fused_weights;
+  const int blocks = (shape.out_channels + block - 1) / block;
+  const int steps = (taps + fused - 1) / fused;  // an odd last tap is paired with itself, times 0
+  for (int t = 0; t < steps * fused; ++t)
+    layout.offsets.push_back(int32_t(offset(in, kernels, std::min(t, taps - 1))));
+  layout.weights.assign(size_t(blocks) * steps * block, 0);
+  for (int o = 0; o < shape.out_channels; ++o)
+    for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
+      const int step = indices[i] / fused, half = indices[i] % fused;
+      uint32_t& bits = layout.weights[(size_t(o / block) * steps + step) * block + o % block];
+      if (fused == 1)
+        std::memcpy(&bits, &values[i], sizeof bits);
+      else
+        bits |= uint32_t(to_bf16(values[i])) << (16 * half);
+    }
+  return layout;
+}
+
+}  // namespace thinlens

@@ -1,0 +1,55 @@
+// The weights of a convolution in compressed sparse rows (CSR), one row per output channel.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+#include "nonzero.h"
+
+namespace thinlens {
+
+struct ConvShape {
+  int in_channels, out_channels, kernel_height, kernel_width, padding, stride, dilation;
+};
+
+struct SparseLayout {  // in the order of the sparse micro-kernel; see ConvJob
+  std::vector<NonZero> nonzeros;
+  std::vector<NonZeroPair>
+      pairs;  // in place of `nonzeros` where the kernels multiply two at a time
+  std::vector<int32_t> starts;
+
+  const void* data() const {
+    return pairs.empty() ? static_cast<const void*>(nonzeros.data()) : pairs.data();
+  }
+};
+
+struct DenseLayout {  // in the order of the dense micro-kernel; see ConvJob
+  std::vector<int32_t> offsets;
+  std::vector<uint32_t> weights;  // bits of a float, or of two bfloat16
+};
+
+// An index points into [kernel_height, kernel_width, in_channels]; those of an output channel rise.
+// The constructor validates everything and throws std::invalid_argument.
+class SparseWeights {
+ public:
+  SparseWeights(ConvShape shape, std::vector<int32_t> starts, std::vector<int32_t> indices,
+                std::vector<float> values, std::vector<float> bias);
+
+  const ConvShape shape;
+  const std::vector<int32_t> starts;  // in `indices`, by output channel, and their end
+  const std::vector<int32_t> indices;
+  const std::vector<float> values;
+  const std::vector<float> bias;
+
+  // Non-zeros only, input channels cut into groups of `group`.
+  SparseLayout sparse_layout(const View& in, const Kernels& kernels, int group) const;
+  // All weights, zeros included.
+  DenseLayout dense_layout(const View& in, const Kernels& kernels) const;
+
+ private:
+  // Bytes from an output's position in `in` to the input that the weight at `index` multiplies.
+  int64_t offset(const View& in, const Kernels& kernels, int index) const;
+};
+
+}  // namespace thinlens

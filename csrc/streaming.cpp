@@ -1,0 +1,193 @@
+// Row-streaming execution of fused steps, with line buffers; each thread computes a strip of rows.
+#include <cstring>
+
+#include "clock.h"
+#include "errors.h"
+#include "program.h"
+
+namespace thinlens {
+namespace {
+
+bool overlap(const Slice& a, const Slice& b) {
+  return a.tensor == b.tensor && a.first < b.first + b.channels && b.first < a.first + a.channels;
+}
+
+}  // namespace
+
+std::vector<int> Program::tensors_of(const Step& step) {
+  std::vector<int> tensors;
+  if (step.output.tensor >= 0) tensors.push_back(step.output.tensor);
+  for (const Footprint& read : step.reads) tensors.push_back(read.slice.tensor);
+  return tensors;
+}
+
+void Program::stream(int first, const std::vector<std::vector<std::vector<int>>>& strips) {
+  const int last = int(steps_.size());
+  if (first < (groups_.empty() ? 0 : groups_.back().last) || first >= last || strips.empty())
+    refuse("a fused group needs steps and strips of its own");
+  FusedGroup group{first, last, {}};
+  for (const auto& rows : strips) {
+    group.strips.push_back({rows, {}});
+    check_order(group, group.strips.back());
+  }
+  check_strips(group);
+  check_disjoint(group);
+  for (int t = 0; t < int(tensors_.size()); ++t)
+    if (tensors_[t].line_buffer)
+      for (Strip& strip : group.strips) {
+        LineWindow window = line_window(group, strip, t);
+        if (window.begin.empty()) break;
+        if (tensors_[t].copies < int(strips.size()))
+          refuse(std::to_string(strips.size()) + " strips need a copy each of a line buffer, not " +
+                 std::to_string(tensors_[t].copies));
+        strip.windows.push_back(std::move(window));
+      }
+  for (int i = first; i < last; ++i) steps_[i].streamed = true;
+  groups_.push_back(std::move(group));
+}
+
+// Validate that a strip computes every row once, and after the rows that it reads.
+void Program::check_order(const FusedGroup& g, const Strip& s) const {
+  const size_t count = size_t(g.last - g.first);
+  if (s.row_blocks() < 1) refuse("a strip needs a row block of its own");
+  for (const auto& rows : s.rows)
+    if (rows.size() != count)
+      refuse("a row block needs an end for each of " + std::to_string(count) + " steps, not " +
+             std::to_string(rows.size()));
+  for (size_t i = 0; i < count; ++i)
+    if (s.rows[0][i] < 0) refuse("row blocks must rise to the last row of each step");
+  for (int b = 1; b <= s.row_blocks(); ++b)
+    for (size_t i = 0; i < count; ++i) {
+      const Step& step = steps_[g.first + i];
+      const int begin = s.rows[b - 1][i], end = s.rows[b][i];
+      if (end < begin || end > step.rows)
+        refuse("row blocks must rise to the last row of each step");
+      if (begin == end) continue;
+      for (const Footprint& read : step.reads)
+        for (size_t k = 0; k < count; ++k) {
+          const Step& producer = steps_[g.first + k];
+          if (!overlap(producer.output, read.slice)) continue;
+          if (k >= i) refuse("a row block is read before it is written");
+          const int64_t top = int64_t(begin) * read.stride - read.above;
+          const int64_t bottom = int64_t(end - 1) * read.stride + read.below + 1;
+          const int64_t height = tensors_[read.slice.tensor].view.height;
+          if (int64_t(s.rows[0][k]) * producer.scale > std::max<int64_t>(top, 0) ||
+              int64_t(s.rows[b][k]) * producer.scale < std::min(bottom, height))
+            refuse("a row block reads rows that are not computed yet");
+        }
+    }
+}
+
+// Validate that strips share whole tensors row by row: each begins where the one above it ends.
+void Program::check_strips(const FusedGroup& g) const {
+  for (int i = g.first; i < g.last; ++i) {
+    const int output = steps_[i].output.tensor;
+    if (output >= 0 && tensors_[output].line_buffer) continue;
+    int end = 0;
+    for (const Strip& s : g.strips) {
+      if (s.rows.front()[i - g.first] != end) refuse("a strip begins where another does not end");
+      end = s.rows.back()[i - g.first];
+    }
+    if (end != steps_[i].rows) refuse("row blocks must rise to the last row of each step");
+  }
+}
+
+// Validate that nothing that a group writes overlaps anything else that it uses.
+void Program::check_disjoint(const FusedGroup& g) const {
+  for (int i = g.first; i < g.last; ++i)
+    for (int k = g.first; k < g.last; ++k) {
+      const int written = steps_[i].output.tensor;
+      if (written < 0) continue;
+      if (i != k && overlap(steps_[i].output, steps_[k].output))
+        refuse("two fused steps write the same channels");
+      for (int t : tensors_of(steps_[k])) {
+        const Buffer &a = tensors_[written], &b = tensors_[t];
+        if (t != written && a.begin < b.end && b.begin < a.end)
+          refuse("tensors of fused steps overlap");
+      }
+    }
+}
+
+// The rows of a tensor that must be in memory in each row block; none where the group does not use
+// it.
+Program::LineWindow Program::line_window(const FusedGroup& g, const Strip& s, int tensor) const {
+  const Buffer& buffer = tensors_[tensor];
+  LineWindow window{tensor, {}, {}};
+  for (int b = 1; b <= s.row_blocks(); ++b) {
+    const auto &before = s.rows[b - 1], &after = s.rows[b];
+    int first = buffer.view.height, last = 0;
+    bool written = false, used = false, top = false;
+    for (int i = g.first; i < g.last; ++i) {
+      const Step& step = steps_[i];
+      const int begin = before[i - g.first], end = after[i - g.first];
+      if (step.output.tensor == tensor) {
+        used = written = true;
+        top = top || s.rows[0][i - g.first] == 0;
+        first = std::min(first, begin * step.scale);
+        last = std::max(last, end * step.scale);
+      }
+      for (const Footprint& read : step.reads)
+        if (read.slice.tensor == tensor) {
+          used = true;
+          first = std::min(first, begin * read.stride - read.above);
+        }
+    }
+    if (!used) return window;
+    if (!written) refuse("a line buffer is read outside its fused steps");
+    if (b == 1) first = top ? -buffer.view.halo : std::max(first, 0);
+    if (last == buffer.view.height) last += buffer.view.halo;
+    first = std::max(first, -buffer.view.halo);
+    if (last - first > buffer.rows)
+      refuse("a row block has no room in a line buffer: it needs " + std::to_string(last - first) +
+             " rows of " + std::to_string(buffer.rows));
+    window.begin.push_back(first);
+    window.end.push_back(last);
+  }
+  return window;
+}
+
+// Move the rows that are still needed to the beginning of the line buffer.
+void Program::advance(const LineWindow& w, int row_block, int copy, int64_t* shift) const {
+  const Buffer& buffer = tensors_[w.tensor];
+  const View& v = buffer.view;
+  const int64_t copy_offset = int64_t(copy) * buffer.rows * v.row;
+  char* const begin = reinterpret_cast<char*>(arena_.get() + buffer.begin) + copy_offset;
+  if (row_block > 0) {
+    const int64_t dropped = w.begin[row_block] - w.begin[row_block - 1];
+    const int64_t kept = w.end[row_block - 1] - w.begin[row_block];
+    if (dropped > 0 && kept > 0) std::memmove(begin, begin + dropped * v.row, size_t(kept * v.row));
+  }
+  *shift = copy_offset - int64_t(w.begin[row_block] + v.halo) * v.row;
+}
+
+void Program::run_group(ThreadPool& pool, const FusedGroup& g, const Scratch& scratch) {
+  const int strips = int(g.strips.size());
+  std::vector<std::vector<double>> seconds(g.strips.size());
+  pool.run(strips, [&](int strip, int worker) {
+    seconds[strip] = run_strip(g, strip, scratch[worker].get(), pool.size() == 1);
+  });
+  for (const auto& of_strip : seconds)
+    for (size_t i = 0; i < of_strip.size(); ++i)
+      seconds_[g.first + i] += of_strip[i] / std::min(strips, pool.size());
+}
+
+// Return the seconds of each step.
+std::vector<double> Program::run_strip(const FusedGroup& g, int strip, float* scratch,
+                                       bool thread_cpu_time) const {
+  const Strip& s = g.strips[strip];
+  std::vector<double> seconds(size_t(g.last - g.first), 0.0);
+  std::vector<int64_t> shifts(tensors_.size(), 0);
+  for (int b = 0; b < s.row_blocks(); ++b) {
+    for (const LineWindow& w : s.windows) advance(w, b, strip, &shifts[w.tensor]);
+    for (size_t i = 0; i < seconds.size(); ++i) {
+      const int begin = s.rows[b][i], end = s.rows[b + 1][i];
+      if (begin == end) continue;
+      const double start = clock_seconds(thread_cpu_time);
+      steps_[g.first + i].run(begin, end, {scratch, shifts.data()});
+      seconds[i] += clock_seconds(thread_cpu_time) - start;
+    }
+  }
+  return seconds;
+}
+
+}  // namespace thinlens

@@ -1,0 +1,71 @@
+"""Emission: append the steps of the graph's operations to a native program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from thinlens.engine.graph import Node, Size
+from thinlens.engine.layout import Buffer, Layout
+from thinlens.engine.native import Core
+from thinlens.engine.ops.conv import ConvParams
+from thinlens.engine.ops.resize import Resize
+from thinlens.engine.tuner import KernelSelector
+
+if TYPE_CHECKING:
+    from thinlens.engine._native import Program, Slice
+
+
+class Emitter:
+    """The program under construction, as an operation's `emit` uses it."""
+
+    def __init__(
+        self,
+        core: Core,
+        program: Program,
+        layout: Layout,
+        tensors: Mapping[Buffer, int],
+        kernel_selector: KernelSelector,
+        value_bytes: int,
+    ) -> None:
+        self.core, self.program = core, program
+        self.resizes: list[Resize] = []
+        """The program's resizes, in order: they take a tile's position when it runs."""
+        self.steps: list[str] = []
+        self.layers: list[str] = []
+        """By step, the module whose weights it uses; empty where it uses none."""
+        self.multiply_adds = 0
+        """Of non-zero weights, for one image."""
+        self.traffic = 0
+        """Bytes that the steps read and write; a tensor that is read twice counts twice."""
+        self._layout, self._tensors = layout, tensors
+        self._kernel_selector, self._value_bytes = kernel_selector, value_bytes
+
+    def slice(self, node: Node) -> Slice:
+        """Return the channels of a native tensor that hold a node's output."""
+        buffer, channel = self._layout.placement[node]
+        return self.core.Slice(self._tensors[buffer], channel, node.size.channels)
+
+    def row_vectors(self, node: Node) -> int:
+        """Return the vectors per row of a node's output."""
+        return self._layout.row_vectors[node]
+
+    def readers(self, node: Node) -> list[Node]:
+        """List the nodes that read a node's output."""
+        return [reader for reader in self._layout.order if node in reader.inputs]
+
+    def select_kernel(self, params: ConvParams, row_vectors: int, rows: int) -> int:
+        """Return the input channels that the sparse kernel traverses together; 0: dense kernel."""
+        return self._kernel_selector(params, row_vectors, rows)
+
+    def record(self, node: Node, layer: str = "", multiply_adds: int = 0) -> None:
+        """Note the step that was appended for `node`, with its cost."""
+        sources = node.inputs or [node]  # packing reads an image of the tensor's own size
+        self.record_step(node.name, [node.size, *(source.size for source in sources)], layer)
+        self.multiply_adds += multiply_adds
+
+    def record_step(self, name: str, touched: Sequence[Size], layer: str = "") -> None:
+        """Note a step by its name and the tensors that it reads and writes."""
+        self.steps.append(name)
+        self.layers.append(layer)
+        self.traffic += sum(self._value_bytes * x.channels * x.height * x.width for x in touched)

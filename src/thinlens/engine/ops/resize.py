@@ -1,0 +1,64 @@
+"""Bilinear resize with half-pixel centres; relayout, a resize to the same size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from thinlens.engine.graph import Node, Size
+from thinlens.engine.ops.lowering import Arguments, TraceContext
+from thinlens.models.tile_position import GlobalResize, TilePosition
+
+if TYPE_CHECKING:
+    from thinlens.engine._native import Placement
+    from thinlens.engine.emitter import Emitter
+    from thinlens.engine.native import Core
+
+
+@dataclass(eq=False, kw_only=True)
+class Resize(Node):
+    """`inputs[0]` at another height and width."""
+
+    global_resize: GlobalResize | None = None
+    """Set where the result depends on the input's position in a larger image."""
+
+    name: ClassVar[str] = "resize"
+    free_rows: ClassVar[bool] = True
+
+    def emit(self, emitter: Emitter) -> None:
+        """Append one step, and list it among those that take a tile's position."""
+        emitter.program.resize(emitter.slice(self.inputs[0]), emitter.slice(self))
+        emitter.resizes.append(self)
+        emitter.record(self)
+
+    def placement(self, core: Core, position: TilePosition) -> Placement:
+        """Return the output's and the input's rows and columns in those of a larger image."""
+        (low,), out, mapping = self.inputs, self.size, self.global_resize
+        if mapping is None:
+            return core.Placement(
+                rows=core.AxisPlacement(0, out.height, 0, low.size.height),
+                columns=core.AxisPlacement(0, out.width, 0, low.size.width),
+            )
+        rows = mapping.along(out.height, position.top, position.height)
+        columns = mapping.along(out.width, position.left, position.width)
+        return core.Placement(core.AxisPlacement(*rows), core.AxisPlacement(*columns))
+
+
+@dataclass(eq=False, kw_only=True)
+class Relayout(Resize):
+    """A resize to the same size, which changes nothing but the vectors per row."""
+
+    target_row_vectors: int
+
+    @property
+    def fixed_row_vectors(self) -> int:
+        """Those that the reader of the relayout needs."""
+        return self.target_row_vectors
+
+
+def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+    """Lower `upsample_bilinear2d` to a size, without aligned corners."""
+    factors = [a.get("scale_factors"), a.get("scales_h"), a.get("scales_w")]
+    if a["align_corners"] or any(factor is not None for factor in factors):
+        return None
+    return Resize([context.node(a.get("input", a.get("self")))], size)

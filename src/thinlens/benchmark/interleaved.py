@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from thinlens.benchmark.backends.backend import Run
+from thinlens.benchmark.backends.backend import PreparedRun
 
 WARM_UP = 2
 """Runs of each engine that do not count: first plans, page faults, clocks that rise."""
@@ -29,7 +29,7 @@ class Entrant:
     precision: str
     sparse: bool
     """Whether zeros are left out; otherwise they are multiplied like other weights."""
-    run: Run
+    run: PreparedRun
     expected: Tensor
     """What torch answers in float32."""
 

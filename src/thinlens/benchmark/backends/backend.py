@@ -20,10 +20,10 @@ class Setting:
     """fp32, bf16 or int8."""
 
 
-Run = Callable[[], Tensor]
+PreparedRun = Callable[[], Tensor]
 """Runs the prepared network on the prepared image: float32 `[1, C, H, W]`."""
 
-Prepare = Callable[[nn.Module, Tensor, Setting], Run]
+Prepare = Callable[[nn.Module, Tensor, Setting], PreparedRun]
 """Given a module in evaluation mode and an image `[1, C, H, W]`, gives what is timed. Raises
 `UnavailableError` where the engine is not installed or has no such precision."""
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, need, quiet
+from thinlens.benchmark.backends.backend import PreparedRun, Setting, UnavailableError, need, quiet
 
 
-def ncnn(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def ncnn(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run it by ncnn; bf16 is how it stores activations, it computes in float32."""
     need("ncnn", "pnnx")
     if setting.precision == "int8":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, need, quiet
+from thinlens.benchmark.backends.backend import PreparedRun, Setting, UnavailableError, need, quiet
 from thinlens.benchmark.backends.quantized import quantized
 
 OPSET = 17
@@ -18,7 +18,7 @@ HINTS = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENCE_PRECIS
 """For OpenVINO. What int8 leaves in floats runs as OpenVINO likes best: bf16 where it can."""
 
 
-def onnxruntime(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def onnxruntime(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run it by ONNX Runtime's CPU provider, whose idle threads sleep here."""
     need("onnxruntime", "onnx")
     if setting.precision == "bf16":
@@ -37,7 +37,7 @@ def onnxruntime(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     return lambda: torch.from_numpy(session.run(None, feed)[0])
 
 
-def openvino(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def openvino(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run it by OpenVINO's CPU plugin; int8 as ONNX Runtime has quantized it."""
     need("openvino", "onnx", *(["onnxruntime"] if setting.precision == "int8" else []))
     import openvino as vino

@@ -7,23 +7,23 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends.backend import Run, Setting, UnavailableError, quiet
+from thinlens.benchmark.backends.backend import PreparedRun, Setting, UnavailableError, quiet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """torch runs integers only in networks that were written for it."""
 
 
-def eager(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def eager(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run the module as it is."""
     return _run(copy.deepcopy(module), image, setting, torch.contiguous_format)
 
 
-def channels_last(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def channels_last(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run it with channels innermost in memory, which oneDNN prefers."""
     return _run(copy.deepcopy(module), image, setting, torch.channels_last)
 
 
-def compiled(module: nn.Module, image: Tensor, setting: Setting) -> Run:
+def compiled(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     """Run what Inductor makes of it, weights frozen; it needs a C++ compiler."""
     import torch._inductor.config as inductor
 
@@ -45,7 +45,7 @@ def compiled(module: nn.Module, image: Tensor, setting: Setting) -> Run:
     return run
 
 
-def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memory_format) -> Run:
+def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memory_format) -> PreparedRun:
     dtype = _dtype(setting)
     fast = module.to(dtype=dtype, memory_format=memory)  # type: ignore[call-overload]
     x = image.to(dtype=dtype, memory_format=memory)

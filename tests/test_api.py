@@ -15,8 +15,11 @@ from torch import Tensor, nn
 import thinlens
 from cli_cases import TINY_M, images, sr_checkpoint
 from thinlens import api
+from thinlens.adaptive.bundle import Bundle
+from thinlens.adaptive.options import RoutingOptions
 from thinlens.tasks import make_task
 from thinlens.training.data import as_batches
+from thinlens.training.settings import Settings
 
 
 class Stranger(nn.Module):
@@ -167,3 +170,29 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_bundle_is_adapted_saved_loaded_evaluated_and_restored(tmp_path: Path) -> None:
+    clean = images(tmp_path / "clean", count=3, height=48, width=56)
+    sources = [sr_checkpoint(tmp_path / "small"), sr_checkpoint(tmp_path / "large", width=12)]
+    bundle = api.adapt(sources, clean, tile=(16, 16), margin=2, steps=1)
+    assert api.save(tmp_path / "bundle", bundle) > 0
+    loaded = api.load(tmp_path / "bundle")
+    assert isinstance(loaded, Bundle)
+    cheap, best = (RoutingOptions(beta=beta) for beta in (1e6, 0.0))
+    costs = [api.evaluate(loaded, clean, routing=x).routing["hd_macs"] for x in (cheap, best)]
+    assert 0 < costs[0] <= costs[1]
+    assert api.restore(loaded, clean, tmp_path / "out").done == 3
+    with pytest.raises(thinlens.UsageError, match="adapt has no option 'colour'"):
+        api.adapt(sources, clean, colour=3)
+    with pytest.raises(thinlens.UsageError, match="two of the checkpoints have one name"):
+        api.adapt([sources[0], sources[0]], clean)
+
+
+def test_a_pruned_network_keeps_its_masks_in_training(stranger: Stranger) -> None:
+    pruned = api.prune(stranger, budget="1/2", method="one-shot", m=4, data=pairs())
+    before = pruned.module.get_parameter("body.weight").detach().clone()
+    trained = api.train(pruned, pairs(), settings=Settings(steps=2, warmup=0))
+    after = trained.get_parameter("body.weight")
+    assert not torch.equal(before, after)
+    assert torch.equal(before == 0, after == 0)

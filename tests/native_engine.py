@@ -1,4 +1,4 @@
-"""Was the native engine built here, and with which kernels? Tests that need it are skipped else."""
+"""The native engine's core and kernels; tests that need it are skipped where it was not built."""
 
 from __future__ import annotations
 

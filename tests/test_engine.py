@@ -1,4 +1,4 @@
-"""Does the native engine give what torch gives, for whole networks?"""
+"""Whole networks in the native engine give what torch gives."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import thinlens
 from native_engine import KERNELS, built
 from thinlens import engine
 from thinlens.engine import compiled, native
-from thinlens.engine.arena import Lifetime, place
+from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
-from thinlens.experiments.networks import thinned
+from thinlens.experiments.networks import prune_uniformly
 from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS
-from thinlens.models.tile_position import Place, placed
+from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.tasks import make_task
 
 
 def tiny(name: str) -> nn.Module:
     torch.manual_seed(0)
     entry = MODELS[name]
-    module = entry.build(entry.configured(**entry.tiny)).eval()
+    module = entry.build(entry.make_config(**entry.tiny)).eval()
     with torch.no_grad():
         for parameter in module.parameters():
-            # half of the weights die, so that both kernels are met
+            # half of the weights are pruned, so that both kernels run
             parameter[torch.rand_like(parameter) < 0.5] = 0
     return module
 
@@ -59,9 +59,9 @@ def test_a_network_gives_what_torch_gives(name: str, kernels: str) -> None:
 def test_plans_are_bounded_and_results_do_not_depend_on_them() -> None:
     fast = engine.compile(tiny("carn"), threads=1)
     assert isinstance(fast, Compiled)
-    images = [torch.rand(1, 3, 5, 5 + i) for i in range(compiled.MOST_PLANS + 2)]
+    images = [torch.rand(1, 3, 5, 5 + i) for i in range(compiled.MAX_PLANS + 2)]
     first = [fast(image) for image in images]
-    assert len(fast._plans) == compiled.MOST_PLANS
+    assert len(fast._plans) == compiled.MAX_PLANS
     assert all(torch.equal(fast(image), once) for image, once in zip(images, first, strict=True))
 
 
@@ -165,13 +165,16 @@ def test_a_tile_knows_its_place(kernels: str) -> None:
     """RFDN's attention resizes to the size of the whole image, of which an input may be a part."""
     module, image = tiny("rfdn"), torch.rand(2, 3, 31, 36)
     fast = Compiled(module, 1, kernels)
-    places = [Place(12, 6, 100, 90), Place(0, 18, 31, 54)]
+    places = [TilePosition(12, 6, 100, 90), TilePosition(0, 18, 31, 54)]
     with torch.inference_mode():
         whole = fast(image)
-        with placed(places):
+        with tile_positions(places):
             torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
             assert not torch.allclose(fast(image), whole, rtol=1e-5, atol=1e-5)
-        with placed([Place(5, 6, 100, 90)] * 2), pytest.raises(UsageError, match="begins at 5"):
+        with (
+            tile_positions([TilePosition(5, 6, 100, 90)] * 2),
+            pytest.raises(UsageError, match="begins at 5"),
+        ):
             fast(image)
 
 
@@ -182,7 +185,7 @@ def test_the_shipped_network_restores_the_same_pixels() -> None:
     dense = thinlens.load("rfdn-x4").module
     noise = torch.rand(1, 3, 10, 12, generator=torch.Generator().manual_seed(0))
     image = F.interpolate(noise, size=(80, 96), mode="bicubic").clamp(0, 1)
-    for module in (dense, thinned(dense, 8, 32)):
+    for module in (dense, prune_uniformly(dense, 8, 32)):
         with torch.inference_mode():
             one, other = (
                 to_uint8(run(image)[0]).int() for run in (module.eval(), thinlens.compile(module))
@@ -207,7 +210,7 @@ def test_without_the_core_torch_runs_after_one_warning(monkeypatch: pytest.Monke
 
 def test_buffers_that_live_together_lie_apart() -> None:
     lives = [Lifetime(100, 0, 2), Lifetime(5000, 1, 3), Lifetime(300, 3, 4), Lifetime(10, 0, 4)]
-    offsets, total = place(lives)
+    offsets, total = assign_offsets(lives)
     for i, a in enumerate(lives):
         for j, b in enumerate(lives[:i]):
             apart = a.last < b.first or b.last < a.first

@@ -1,4 +1,4 @@
-"""Does `auto` take the engine for thin networks that it runs faster, and torch for all others?"""
+"""`auto` selects the native engine for thin networks that it runs faster, else torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from native_engine import built
 from thinlens.engine import automatic
-from thinlens.engine.automatic import Run, faster, is_thin
+from thinlens.engine.automatic import ImageFunction, is_thin, select_engine
 from thinlens.engine.compiled import Compiled
 
 pytestmark = built
@@ -20,7 +20,7 @@ pytestmark = built
 @pytest.fixture(autouse=True)
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Notes of this test alone."""
-    monkeypatch.setattr(automatic, "folder", lambda: tmp_path)
+    monkeypatch.setattr(automatic, "cache_folder", lambda: tmp_path)
     automatic._timings.cache_clear()
     yield
     automatic._timings.cache_clear()
@@ -38,7 +38,7 @@ class Stopwatch:
     def __init__(self, *seconds: float) -> None:
         self.seconds, self.asked = list(seconds), 0
 
-    def __call__(self, one: Run, other: Run, image: Tensor) -> list[float]:
+    def __call__(self, one: ImageFunction, other: ImageFunction, image: Tensor) -> list[float]:
         self.asked += 1
         torch.testing.assert_close(one(image), other(image), rtol=1e-5, atol=1e-5)
         return self.seconds
@@ -46,21 +46,21 @@ class Stopwatch:
 
 def test_the_faster_is_taken_and_measured_once() -> None:
     module, watch = network(0.3), Stopwatch(2.0, 1.0)
-    assert all(isinstance(faster(module, 3, watch), Compiled) for _ in range(3))
+    assert all(isinstance(select_engine(module, 3, watch), Compiled) for _ in range(3))
     assert watch.asked == 1
     other = network(0.6)
-    assert faster(other, 3, Stopwatch(1.0, 0.95)) is other
-    assert faster(other, 3, Stopwatch(2.0, 1.0)) is other  # remembered
+    assert select_engine(other, 3, Stopwatch(1.0, 0.95)) is other
+    assert select_engine(other, 3, Stopwatch(2.0, 1.0)) is other  # remembered
 
 
 def test_what_is_not_thin_or_not_known_stays_in_torch() -> None:
     dense, watch = network(1.0), Stopwatch(2.0, 1.0)
-    assert not is_thin(dense) and faster(dense, 3, watch) is dense
+    assert not is_thin(dense) and select_engine(dense, 3, watch) is dense
     odd = nn.Sequential(network(0.3), nn.Tanh()).eval()
-    assert is_thin(odd) and faster(odd, 3, watch) is odd
+    assert is_thin(odd) and select_engine(odd, 3, watch) is odd
 
 
 def test_both_are_really_timed() -> None:
     module = network(0.3)
-    seconds = automatic.in_turns(module, lambda x: x, torch.rand(1, 3, 9, 9))
+    seconds = automatic.least_seconds(module, lambda x: x, torch.rand(1, 3, 9, 9))
     assert all(0 < s < 10 for s in seconds)

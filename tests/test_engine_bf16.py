@@ -1,4 +1,4 @@
-"""Are whole networks in bfloat16 as good as in float32, and refused where the CPU has none?"""
+"""Whole networks in bfloat16 are near float32, and refused where the CPU has none."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_shipped_network_loses_at_most_two_hundredths_of_a_decibel(data: Pat
 
 
 @built
-def test_a_cpu_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     core = SimpleNamespace(available_kernels=lambda storage: ["avx2"] if storage == "fp32" else [])
     monkeypatch.setattr(native, "native", lambda: core)
     with pytest.raises(UsageError, match="this CPU has no AVX512_BF16"):

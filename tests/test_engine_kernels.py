@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from native_engine import BF16, CORE, KERNELS, built
-from thinlens.engine.choice import table
-from thinlens.engine.graph import Kernel
+from thinlens.engine.ops.conv import ConvParams, sparse_weights
 
 pytestmark = built
 
@@ -30,26 +29,26 @@ def nm_weight(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) 
 
 
 def run_one(
-    name: str, kernel: Kernel, image: np.ndarray, *, group: int, **options: Any
+    name: str, params: ConvParams, image: np.ndarray, *, group: int, **options: Any
 ) -> np.ndarray:
     """Run one convolution: pack, conv, unpack; `options`: shuffle, slope, residual, threads."""
     kernels = CORE.kernels(name)
     r, residual = options.get("shuffle", 1), options.get("residual")
     height, width = image.shape[2:]
-    c_out, c_in = kernel.weight.shape[:2]
-    s = max(kernel.stride, -(-width // kernels.lanes), kernel.halo)
-    s = -(-s // kernel.stride) * kernel.stride
+    c_out, c_in = params.weight.shape[:2]
+    s = max(params.stride, -(-width // kernels.lanes), params.halo)
+    s = -(-s // params.stride) * params.stride
     sizes = [
-        (n + 2 * kernel.padding - kernel.dilation * (k - 1) - 1) // kernel.stride + 1
-        for n, k in zip((height, width), kernel.weight.shape[2:], strict=True)
+        (n + 2 * params.padding - params.dilation * (k - 1) - 1) // params.stride + 1
+        for n, k in zip((height, width), params.weight.shape[2:], strict=True)
     ]
     # two more channels on either side: what is convolved and written is a slice
-    into = CORE.Shape(c_in + 3, height, width, row_vectors=s, halo=kernel.halo)
+    into = CORE.Shape(c_in + 3, height, width, row_vectors=s, halo=params.halo)
     result_shape = CORE.Shape(
         channels=c_out // r**2 + 3,
         height=sizes[0] * r,
         width=sizes[1] * r,
-        row_vectors=s // kernel.stride * r,
+        row_vectors=s // params.stride * r,
         halo=1,
     )
     floats = [kernels.floats(shape) for shape in (into, result_shape)]
@@ -57,7 +56,7 @@ def run_one(
     x = CORE.Slice(program.tensor(0, into), first=1, channels=c_in)
     y = CORE.Slice(program.tensor(floats[0], result_shape), first=2, channels=c_out // r**2)
     z = None
-    weights = table(CORE, kernel)
+    weights = sparse_weights(CORE, params)
     program.pack(x)
     if residual is not None:
         extra = program.tensor(floats[0] + floats[1], result_shape)
@@ -73,22 +72,22 @@ def run_one(
     return result
 
 
-def reference(kernel: Kernel, image: np.ndarray, **options: Any) -> np.ndarray:
-    weight, bias = torch.from_numpy(kernel.weight), torch.from_numpy(kernel.bias)
+def reference(params: ConvParams, image: np.ndarray, **options: Any) -> np.ndarray:
+    weight, bias = torch.from_numpy(params.weight), torch.from_numpy(params.bias)
     y = F.conv2d(
         torch.from_numpy(image).double(),
         weight.double(),
         bias.double(),
-        kernel.stride,
-        kernel.padding,
-        kernel.dilation,
+        params.stride,
+        params.padding,
+        params.dilation,
     )
     y = F.leaky_relu(2 * y if options.get("residual") else y, options.get("slope", 1.0))
     return F.pixel_shuffle(y, options.get("shuffle", 1)).numpy()
 
 
-def tolerance(kernel: Kernel) -> float:
-    return 2e-6 * math.sqrt(kernel.weight[0].size)
+def tolerance(params: ConvParams) -> float:
+    return 2e-6 * math.sqrt(params.weight[0].size)
 
 
 def stored(name: str, values: np.ndarray) -> np.ndarray:
@@ -96,11 +95,11 @@ def stored(name: str, values: np.ndarray) -> np.ndarray:
     return torch.from_numpy(values).bfloat16().float().numpy() if name in BF16 else values
 
 
-def check(name: str, kernel: Kernel, got: np.ndarray, wanted: np.ndarray) -> None:
+def check(name: str, params: ConvParams, got: np.ndarray, wanted: np.ndarray) -> None:
     """Sums are float32 always; in bfloat16 the output, and a residual, are rounded to 8 bits."""
     rounding = 2.0**-8 * np.abs(wanted) if name in BF16 else 0.0
     scale = max(1.0, float(np.abs(wanted).max()))
-    assert (np.abs(got - wanted) <= rounding + tolerance(kernel) * scale).all()
+    assert (np.abs(got - wanted) <= rounding + tolerance(params) * scale).all()
 
 
 @pytest.mark.parametrize("name", [*KERNELS, *BF16])
@@ -119,12 +118,12 @@ def test_a_convolution_is_conv2d(name: str, group: int, data: st.DataObject) -> 
     shape = (c_out, c_in, k, k)
     weight = nm_weight(rng, shape, data.draw(st.integers(0, 4)), data.draw(st.sampled_from([4, 7])))
     bias = rng.standard_normal(c_out).astype(np.float32)
-    kernel = Kernel(stored(name, weight), bias, padding, stride, dilation)
+    params = ConvParams(stored(name, weight), bias, padding, stride, dilation)
     image = stored(name, rng.standard_normal((2, c_in, height, width)).astype(np.float32))
     options = {"shuffle": shuffle, "slope": data.draw(st.sampled_from([1.0, 0.0, 0.1]))}
-    wanted = reference(kernel, image, **options)
-    got = run_one(name, kernel, image, group=group, **options)
-    check(name, kernel, got, wanted)
+    wanted = reference(params, image, **options)
+    got = run_one(name, params, image, group=group, **options)
+    check(name, params, got, wanted)
 
 
 @pytest.mark.parametrize("name", [*KERNELS, *BF16])
@@ -132,23 +131,23 @@ def test_a_convolution_is_conv2d(name: str, group: int, data: st.DataObject) -> 
 def test_every_size_and_a_residual(name: str, group: int) -> None:
     rng = np.random.default_rng(0)
     bias = rng.standard_normal(3).astype(np.float32)
-    kernel = Kernel(stored(name, nm_weight(rng, (3, 20, 3, 3), 2, 8)), bias, 1, 1, 1)
+    params = ConvParams(stored(name, nm_weight(rng, (3, 20, 3, 3), 2, 8)), bias, 1, 1, 1)
     for size in range(1, 41):
         image = stored(name, rng.standard_normal((1, 20, size, 41 - size)).astype(np.float32))
-        got = run_one(name, kernel, image, group=group, residual=True, slope=0.05)
-        wanted = reference(kernel, image, residual=True, slope=0.05)
-        check(name, kernel, got, wanted)
+        got = run_one(name, params, image, group=group, residual=True, slope=0.05)
+        wanted = reference(params, image, residual=True, slope=0.05)
+        check(name, params, got, wanted)
 
 
 @pytest.mark.parametrize("name", [*KERNELS, *BF16])
 def test_two_threads_give_the_same_bits(name: str) -> None:
     rng = np.random.default_rng(1)
-    kernel = Kernel(nm_weight(rng, (8, 32, 3, 3), 8, 32), np.zeros(8, np.float32), 1, 1, 1)
+    params = ConvParams(nm_weight(rng, (8, 32, 3, 3), 8, 32), np.zeros(8, np.float32), 1, 1, 1)
     image = rng.standard_normal((1, 32, 37, 50)).astype(np.float32)
     for group in (0, 16):
-        one = run_one(name, kernel, image, group=group)
+        one = run_one(name, params, image, group=group)
         for _ in range(5):
-            assert np.array_equal(one, run_one(name, kernel, image, group=group, threads=2))
+            assert np.array_equal(one, run_one(name, params, image, group=group, threads=2))
 
 
 GOOD: dict[str, Any] = {
@@ -200,7 +199,7 @@ def test_a_program_refuses_what_would_leave_its_memory() -> None:
     kernels = CORE.kernels("baseline")
     good = {"channels": 2, "height": 4, "width": 16, "row_vectors": 4}
     program = CORE.Program(kernels, kernels.floats(CORE.Shape(**good)))
-    kernel = Kernel(np.ones((2, 2, 1, 1), np.float32), np.zeros(2, np.float32), 0, 1, 1)
+    params = ConvParams(np.ones((2, 2, 1, 1), np.float32), np.zeros(2, np.float32), 0, 1, 1)
     x = program.tensor(0, CORE.Shape(**good))
     for bad in ((1, 0, 2), (x, 1, 2), (x, -1, 2), (x, 0, 0), (-1, 0, 2)):
         with pytest.raises(ValueError, match="tensor"):
@@ -211,10 +210,10 @@ def test_a_program_refuses_what_would_leave_its_memory() -> None:
     with pytest.raises(ValueError, match="channel -1"):
         program.pack(CORE.Slice(x, 0, 2), first_channel=-1)
     with pytest.raises(ValueError, match="writes over what it reads"):
-        program.conv(table(CORE, kernel), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
-    wide = replace(kernel, weight=np.ones((2, 2, 3, 3), np.float32), padding=1)
+        program.conv(sparse_weights(CORE, params), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
+    wide = replace(params, weight=np.ones((2, 2, 3, 3), np.float32), padding=1)
     with pytest.raises(ValueError, match="halo"):
-        program.conv(table(CORE, wide), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
+        program.conv(sparse_weights(CORE, wide), CORE.Slice(x, 0, 2), CORE.Slice(x, 0, 2))
     with pytest.raises(ValueError, match="no kernels"):
         CORE.kernels("mmx")
     with pytest.raises(ValueError, match="threads"):

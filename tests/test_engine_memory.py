@@ -1,4 +1,4 @@
-"""Does the engine give back what it took, and take less than torch?"""
+"""The engine releases its memory, and needs less than torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from native_engine import built
-from thinlens.engine.choice import guess
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.tuner import heuristic
 from thinlens.models import create
 
 pytestmark = built
@@ -65,7 +65,7 @@ def test_a_small_image_does_not_cost_a_large_one_its_memory() -> None:
     large, small, other = (fast.plan(Size(3, 256, width)) for width in (256, 8, 250))
     for width, held in ((256, [large]), (8, [large, small]), (250, [small, other])):
         fast(torch.rand(1, 3, 256, width))
-        assert fast._holding == held
+        assert fast._with_arena == held
 
 
 SHARE = 0.75
@@ -75,6 +75,6 @@ SHARE = 0.75
 def test_edsr_takes_less_memory_than_torch() -> None:
     """torch holds the channels of the large image twice: before and after they are shuffled."""
     module, (height, width) = create("edsr", scale=4), (180, 320)
-    plan = Compiled(module.eval(), 1, choose=guess).plan(Size(3, height, width))
+    plan = Compiled(module.eval(), 1, kernel_selector=heuristic).plan(Size(3, height, width))
     torch_at_least = 2 * 4 * module.config.width * (4 * height) * (4 * width)
     assert plan.bytes <= SHARE * torch_at_least

@@ -1,4 +1,4 @@
-"""Does a compiled network pass through torch.compile and torch.export as one operation?"""
+"""A compiled network passes through torch.compile and torch.export as one operation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch.export import Dim, export
 
 import thinlens
 from native_engine import built
-from thinlens.engine.compiled import Compiled
-from thinlens.engine.operator import run
+from thinlens.engine.compiled import Compiled, run
 from thinlens.errors import UsageError
 
 pytestmark = built
@@ -42,8 +41,8 @@ def test_the_operation_is_what_torch_wants_of_one() -> None:
     fast = Compiled(network(), 1)
     # Its other checks compile, which takes long and is done below.
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(run, (IMAGES[0], fast._number), test_utils=checks)
-    assert run(IMAGES[0].to("meta"), fast._number).shape == fast(IMAGES[0]).shape
+    torch.library.opcheck(run, (IMAGES[0], fast._handle), test_utils=checks)
+    assert run(IMAGES[0].to("meta"), fast._handle).shape == fast(IMAGES[0]).shape
 
 
 def test_one_graph_of_torch_compile_takes_all_sizes() -> None:
@@ -68,7 +67,7 @@ def test_an_exported_program_runs_while_the_network_lives() -> None:
         torch.testing.assert_close(program(image), around(image), rtol=0, atol=0)
     del around
     gc.collect()
-    with pytest.raises(UsageError, match="is gone"):
+    with pytest.raises(UsageError, match="no longer exists"):
         program(IMAGES[0])
 
 

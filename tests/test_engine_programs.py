@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from native_engine import CORE, KERNELS, built
-from thinlens.engine.choice import table
-from thinlens.engine.graph import Kernel
+from thinlens.engine.ops.conv import ConvParams, sparse_weights
 
 pytestmark = built
 
@@ -38,14 +37,14 @@ class Draws:
         tensor = self.draw(st.integers(0, TENSORS - 1))
         return CORE.Slice(self.near(tensor), self.near(0), self.near(self.channels))
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> ConvParams:
         side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
         c_out = self.channels * self.draw(st.sampled_from([1, 1, 4]))
         weight = np.zeros((c_out, self.channels, side, side), np.float32)
         living = self.draw(st.lists(st.integers(0, weight.size - 1), max_size=9))
         weight.reshape(-1)[living] = 1.0
         padding = max(0, min(31, self.near(side // 2)))
-        return Kernel(weight, np.ones(c_out, np.float32), padding, stride, 1)
+        return ConvParams(weight, np.ones(c_out, np.float32), padding, stride, 1)
 
     def placements(self) -> list[Any]:
         """Where resizes lie in larger ones: of none, or of one or two."""
@@ -69,7 +68,7 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
         "pack": lambda: program.pack(part(), near(0)),
         "unpack": lambda: program.unpack(part()),
         "conv": lambda: program.conv(
-            table(CORE, draws.kernel()),
+            sparse_weights(CORE, draws.kernel()),
             part(),
             part(),
             residual=draws.draw(st.sampled_from([None, part()])),

@@ -1,4 +1,4 @@
-"""Do the engine's threads stay, sleep when there is nothing to do, and let Python go on?"""
+"""Threads of the engine: created once, asleep when idle, without Python's lock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from native_engine import built
 from thinlens.engine.compiled import Compiled
 from thinlens.models import MODELS, create
-from thinlens.models.tile_position import Place, placed
+from thinlens.models.tile_position import TilePosition, tile_positions
 
 pytestmark = built
 
@@ -122,15 +122,15 @@ def test_a_batch_of_small_images_is_shared_out(count: int) -> None:
     module = create("rfdn", **MODELS["rfdn"].tiny).eval()
     fast, one = Compiled(module, 3), Compiled(module, 1)
     batch = torch.rand(count, 3, 24, 36)
-    there = [Place(12 * index, 6, 400, 300) for index in range(count)]
+    there = [TilePosition(12 * index, 6, 400, 300) for index in range(count)]
     for places in ([], there):
-        with placed(places):
+        with tile_positions(places):
             together = fast(batch)
         for index in range(count):
-            with placed(places[index : index + 1]):
+            with tile_positions(places[index : index + 1]):
                 alone = one(batch[index : index + 1])
             assert torch.equal(together[index : index + 1], alone)
-    assert len(fast._alone) == (3 if count > 1 else 0)
+    assert len(fast._single_threaded) == (3 if count > 1 else 0)
 
 
 def test_large_images_go_one_after_the_other() -> None:
@@ -138,4 +138,4 @@ def test_large_images_go_one_after_the_other() -> None:
     batch = torch.rand(2, 3, 190, 180)
     expected = fast.module(batch)
     torch.testing.assert_close(fast(batch), expected)
-    assert not fast._alone
+    assert not fast._single_threaded

@@ -1,4 +1,4 @@
-"""Is a budget in milliseconds the time that the thin network takes?"""
+"""A budget in milliseconds is the latency of the pruned network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import nn
 
 from native_engine import built
 from thinlens import api
-from thinlens.engine import latency as pricing
-from thinlens.engine.latency import PARTS, price_layers
+from thinlens.engine import latency
+from thinlens.engine.latency import FRACTIONS, measure_latency_table
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
-from thinlens.sparsity.budget import Budget, milliseconds
-from thinlens.sparsity.latency_table import Prices
+from thinlens.sparsity.budget import Budget, parse_milliseconds
+from thinlens.sparsity.latency_table import LatencyTable
 from thinlens.sparsity.prunable import find_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
@@ -41,26 +41,26 @@ def step_time(layer: str, part: float) -> float:
 
 def fake(
     networks: Mapping[float, nn.Module], example: tuple[int, ...], threads: int
-) -> dict[float, pricing.Steps]:
+) -> dict[float, latency.StepTimes]:
     steps = ["", "0", "1", "2", "3", "4", ""]
     return {
         p: [(s, step_time(s, p) if s in "123" and s else 5e-4) for s in steps] for p in networks
     }
 
 
-def priced() -> Prices:
+def priced() -> LatencyTable:
     layers = find_layers(network(), EXAMPLE, m=M)
-    return price_layers(network(), layers, EXAMPLE, 1, fake)
+    return measure_latency_table(network(), layers, EXAMPLE, 1, fake)
 
 
 def test_prices_are_what_was_measured_and_rise() -> None:
     prices = priced()
     assert list(prices.tables) == ["1", "2", "3"]
-    assert prices.rest == 4 * 500_000
+    assert prices.other == 4 * 500_000
     for name, costs in prices.tables.items():
         assert len(costs) == M + 1
         assert all(a < b for a, b in itertools.pairwise(costs))
-        for part in PARTS:
+        for part in FRACTIONS:
             n = max(1, round(part * M))
             if n / M == part:
                 assert costs[n] == pytest.approx(1e9 * step_time(name, part), abs=M + 1)
@@ -85,7 +85,7 @@ def test_a_time_that_cannot_be_reached_is_refused_with_the_least() -> None:
 def test_every_method_lands_on_its_milliseconds(
     method: str, time: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pricing, "step_seconds", fake)
+    monkeypatch.setattr(latency, "measure_steps", fake)
     pairs = [(torch.rand(3, *SIZE), torch.rand(3, *SIZE)) for _ in range(2)]
     steps = 40 if method == "sls" else 0
     thin = api.prune(
@@ -110,16 +110,16 @@ def test_every_nm_method_takes_prices() -> None:
     prices = priced()
     for method in METHODS.values():
         if hasattr(method, "prices"):
-            chosen = method(budget=Budget.of(1), example=EXAMPLE, m=M, prices=prices)
+            chosen = method(budget=Budget.parse(1), example=EXAMPLE, m=M, latency=prices)
             assert chosen.tables(network()) == prices.tables
 
 
 @built
 def test_real_steps_are_those_of_the_layers() -> None:
     layers = find_layers(network(), EXAMPLE, m=M)
-    prices = price_layers(network(), layers, EXAMPLE, 1)
+    prices = measure_latency_table(network(), layers, EXAMPLE, 1)
     assert list(prices.tables) == ["1", "2", "3"]
-    assert prices.rest > 0
+    assert prices.other > 0
     assert all(costs[-1] > costs[0] >= 0 for costs in prices.tables.values())
 
 
@@ -134,14 +134,14 @@ def test_what_the_engine_cannot_run_cannot_be_priced() -> None:
 
 @pytest.mark.parametrize("text", ["40ms", " 40 ms", "40.0ms"])
 def test_forty_milliseconds(text: str) -> None:
-    assert milliseconds(text) == 40
+    assert parse_milliseconds(text) == 40
 
 
 @pytest.mark.parametrize("text", ["ms", "0ms", "-1ms", "fastms", "1/0ms"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="wanted milliseconds"):
-        milliseconds(text)
+        parse_milliseconds(text)
 
 
 def test_a_part_is_no_time() -> None:
-    assert milliseconds("1/8") is None and milliseconds(0.125) is None
+    assert parse_milliseconds("1/8") is None and parse_milliseconds(0.125) is None

@@ -1,4 +1,4 @@
-"""Does the planner take what was measured as the fastest, once, whatever became of its notes?"""
+"""Kernel selection: the fastest by measurement, cached whatever the cache file holds."""
 
 from __future__ import annotations
 
@@ -14,60 +14,59 @@ from hypothesis import strategies as st
 from torch import nn
 
 from native_engine import BF16, KERNELS, built
-from thinlens.engine import timings as notes
-from thinlens.engine.choice import DENSE, candidates, guess
+from thinlens.engine import timings as timings_module
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.graph import Kernel
 from thinlens.engine.native import fastest
-from thinlens.engine.timings import Timings
-from thinlens.engine.tuner import Tuner, strip_seconds
+from thinlens.engine.ops.conv import ConvParams
+from thinlens.engine.timings import TimingCache
+from thinlens.engine.tuner import DENSE, Tuner, candidates, heuristic, strip_seconds
 
 ROWS = 200
 
 
-def kernel(part: float = 0.5, channels: int = 32, stride: int = 1) -> Kernel:
+def conv(part: float = 0.5, channels: int = 32, stride: int = 1) -> ConvParams:
     drawn = np.random.default_rng(0)
     weight = drawn.standard_normal((32, channels, 3, 3)).astype(np.float32)
     weight[drawn.random(weight.shape) >= part] = 0
-    return Kernel(weight, np.zeros(32, np.float32), 1, stride, 1)
+    return ConvParams(weight, np.zeros(32, np.float32), 1, stride, 1)
 
 
 class Stopwatch:
-    """Says what it was told to, and counts how often it was asked."""
+    """Returns fixed times, and counts its calls."""
 
     def __init__(self, seconds: Sequence[float]) -> None:
-        self.seconds, self.asked = seconds, 0
+        self.seconds, self.calls = seconds, 0
 
-    def __call__(self, kernel: Kernel, columns: int, choices: Sequence[int]) -> list[float]:
-        self.asked += 1
+    def __call__(self, params: ConvParams, row_vectors: int, choices: Sequence[int]) -> list[float]:
+        self.calls += 1
         return list(self.seconds[: len(choices)])
 
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=3, max_size=3, unique=True))
 def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(notes, "write_json", lambda path, content: None)
+        patch.setattr(timings_module, "write_json", lambda path, content: None)
         watch = Stopwatch(seconds)
-        choose = Tuner("cpu", watch, Timings(Path("/nowhere/kernels.json")))
-        chosen = {choose(kernel(), 40, ROWS) for _ in range(3)}
-    assert chosen == {candidates(kernel())[int(np.argmin(seconds))]}
-    assert watch.asked == 1
+        choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")))
+        chosen = {choose(conv(), 40, ROWS) for _ in range(3)}
+    assert chosen == {candidates(conv())[int(np.argmin(seconds))]}
+    assert watch.calls == 1
 
 
 def test_another_process_reads_what_the_first_measured(tmp_path: Path) -> None:
     first, second = Stopwatch([3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0])
     path = tmp_path / "thinlens" / "kernels.json"
-    one = Tuner("cpu", first, Timings(path))(kernel(), 40, ROWS)
-    two = Tuner("cpu", second, Timings(path))(kernel(), 40, ROWS)
-    assert one == two and (first.asked, second.asked) == (1, 0)
-    Tuner("other cpu", second, Timings(path))(kernel(), 40, ROWS)
-    Tuner("cpu", second, Timings(path))(kernel(0.1), 40, ROWS)
-    assert second.asked == 2
+    one = Tuner("cpu", first, TimingCache(path))(conv(), 40, ROWS)
+    two = Tuner("cpu", second, TimingCache(path))(conv(), 40, ROWS)
+    assert one == two and (first.calls, second.calls) == (1, 0)
+    Tuner("other cpu", second, TimingCache(path))(conv(), 40, ROWS)
+    Tuner("cpu", second, TimingCache(path))(conv(0.1), 40, ROWS)
+    assert second.calls == 2
 
 
 def test_two_processes_do_not_forget_each_other(tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
-    one, two = Timings(path), Timings(path)
+    one, two = TimingCache(path), TimingCache(path)
     assert one.get("a", [0]) is None and two.get("b", [0]) is None
     one.add("a", {0: 1.0})
     two.add("b", {0: 2.0})
@@ -95,22 +94,22 @@ def test_two_processes_do_not_forget_each_other(tmp_path: Path) -> None:
 def test_damaged_notes_are_measured_again(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "kernels.json"
     path.write_bytes(content)
-    timings = Timings(path)
+    timings = TimingCache(path)
     assert timings.get("a", [0]) is None
     timings.add("a", {0: 1.0})
-    assert Timings(path).get("a", [0]) == {0: 1.0}
+    assert TimingCache(path).get("a", [0]) == {0: 1.0}
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    timings = Timings(tmp_path / "file" / "kernels.json")
+    timings = TimingCache(tmp_path / "file" / "kernels.json")
     timings.add("a", {0: 1.0})
     assert timings.get("a", [0]) == {0: 1.0}
 
 
 def test_the_oldest_notes_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notes, "MOST_ENTRIES", 3)
-    timings = Timings(tmp_path / "kernels.json")
+    monkeypatch.setattr(timings_module, "MAX_CACHED_KEYS", 3)
+    timings = TimingCache(tmp_path / "kernels.json")
     for name in "abcde":
         timings.add(name, {0: 1.0})
     assert list(json.loads((tmp_path / "kernels.json").read_text())) == ["c", "d", "e"]
@@ -120,24 +119,24 @@ def test_notes_lie_in_the_users_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert notes.folder() == tmp_path / "thinlens"
+    assert timings_module.cache_folder() == tmp_path / "thinlens"
     for ignored in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", ignored)
-        assert notes.folder() == Path.home() / ".cache" / "thinlens"
+        assert timings_module.cache_folder() == Path.home() / ".cache" / "thinlens"
 
 
 def test_small_convolutions_are_not_measured() -> None:
     watch = Stopwatch([1.0])
-    choose = Tuner("cpu", watch, Timings(Path("/nowhere/kernels.json")))
-    assert choose(kernel(0.9), 5, 1) == guess(kernel(0.9), 5, 1) == DENSE
-    assert watch.asked == 0
+    choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")))
+    assert choose(conv(0.9), 5, 1) == heuristic(conv(0.9), 5, 1) == DENSE
+    assert watch.calls == 0
 
 
 @built
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_candidate_is_really_timed(stride: int) -> None:
     for isa in [*KERNELS, *BF16]:
-        one = kernel(channels=20, stride=stride)
+        one = conv(channels=20, stride=stride)
         seconds = strip_seconds(isa, one, 8, candidates(one))
         assert len(seconds) == 3 and all(0 < s < 10 for s in seconds)
 
@@ -150,14 +149,14 @@ def test_a_plan_takes_the_choice_and_its_result_does_not_change() -> None:
     with torch.no_grad():
         module.weight[torch.rand_like(module.weight) < 0.5] = 0
     image = torch.rand(1, 32, 9, 11)
-    outputs, asked = [], []
+    outputs, calls = [], []
     for choice in (DENSE, 16, 32):
 
-        def choose(kernel: Kernel, columns: int, rows: int, choice: int = choice) -> int:
-            asked.append((kernel.layer, rows))
+        def choose(params: ConvParams, row_vectors: int, rows: int, choice: int = choice) -> int:
+            calls.append((params.layer, rows))
             return choice
 
         outputs.append(Compiled(module, 1, fastest(), choose)(image))
-    assert asked == [("", 9)] * 3
+    assert calls == [("", 9)] * 3
     for output in outputs:
         torch.testing.assert_close(output, module(image).detach(), rtol=1e-5, atol=1e-5)

@@ -87,7 +87,10 @@ class Node:
         """Raise `UsageError` if no step can run this node after fusion."""
 
     def footprint(self, index: int) -> Footprint:
-        """Return the rows of `inputs[index]` that a computed row reads; used if it streams."""
+        """Return the rows of `inputs[index]` that a computed row reads.
+
+        Streaming uses all of it, the layout only the stride: by which a row's vectors are divided.
+        """
         return Footprint()
 
     def halo(self, index: int) -> int:

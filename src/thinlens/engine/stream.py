@@ -36,7 +36,8 @@ Progression = list[int]
 class Reader(NamedTuple):
     """A node of a group that reads another one."""
 
-    index: int
+    position: int
+    """In the group."""
     footprint: Footprint
 
 

@@ -39,8 +39,8 @@ class Resize(Node):
                 rows=core.AxisPlacement(0, out.height, 0, low.size.height),
                 columns=core.AxisPlacement(0, out.width, 0, low.size.width),
             )
-        rows = mapping.along(out.height, position.top, position.height)
-        columns = mapping.along(out.width, position.left, position.width)
+        rows = mapping.axis_position(out.height, position.top, position.height)
+        columns = mapping.axis_position(out.width, position.left, position.width)
         return core.Placement(core.AxisPlacement(*rows), core.AxisPlacement(*columns))
 
 

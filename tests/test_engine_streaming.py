@@ -1,4 +1,4 @@
-"""Do steps that take turns by bands of rows give the same bits in less memory?"""
+"""Streaming by row blocks gives the same bits in less memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from native_engine import BF16, CORE, KERNELS, built
 from test_engine import NETWORKS, Odd, tiny
-from thinlens.engine import stream as bands
-from thinlens.engine.choice import DENSE, table
+from thinlens.engine import stream
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.graph import Kernel, Size
+from thinlens.engine.graph import Size
+from thinlens.engine.ops.conv import ConvParams, sparse_weights
+from thinlens.engine.tuner import DENSE
 from thinlens.models import MODELS
 
 pytestmark = built
@@ -24,39 +25,39 @@ pytestmark = built
 
 @pytest.mark.parametrize("kernels", [*KERNELS[-1:], *BF16])
 @pytest.mark.parametrize("name", [*NETWORKS, "odd"])
-def test_bands_change_no_bit(name: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_changes_no_bit(name: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = Odd().eval() if name == "odd" else tiny(name)
     channels = 2 if name == "odd" else MODELS[name].channels
     images = [torch.rand(1, channels, *size) for size in ((4, 3), (19, 37), (46, 30))]
-    monkeypatch.setattr(bands, "CACHE", 0)
+    monkeypatch.setattr(stream, "CACHE_BYTES", 0)
     whole = Compiled(module, 1, kernels)
-    wanted = [whole(image) for image in images]
+    expected = [whole(image) for image in images]
     monkeypatch.undo()
     for rows, threads in ((1, 2), (2, 1), (2, 3), (5, 2)):
-        monkeypatch.setattr(bands, "LEAST_ROWS", rows)
+        monkeypatch.setattr(stream, "MIN_BLOCK_ROWS", rows)
         fast = Compiled(module, threads, kernels)
-        for image, output in zip(images, wanted, strict=True):
+        for image, output in zip(images, expected, strict=True):
             assert torch.equal(fast(image), output)
 
 
 def test_what_only_a_group_uses_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     size = Size(3, 120, 40)
-    rolling = Compiled(tiny("edsr"), 1).plan(size).bytes
-    monkeypatch.setattr(bands, "CACHE", 0)
-    assert rolling < 0.6 * Compiled(tiny("edsr"), 1).plan(size).bytes
+    streamed = Compiled(tiny("edsr"), 1).plan(size).bytes
+    monkeypatch.setattr(stream, "CACHE_BYTES", 0)
+    assert streamed < 0.6 * Compiled(tiny("edsr"), 1).plan(size).bytes
 
 
 ROWS, HALO = 12, 1
 
 
-def two_steps(room: int, stripes: list[list[list[int]]] | None, copies: int = 1) -> Any:
-    """Two convolutions of 3x3, the tensor between them with some room."""
+def two_steps(rows: int, strips: list[list[list[int]]] | None, copies: int = 1) -> Any:
+    """Two convolutions of 3x3, the tensor between them a line buffer of `rows` rows."""
     kernels = CORE.kernels("baseline")
     ones = np.ones((2, 2, 3, 3), np.float32)
-    weights = table(CORE, Kernel(ones, np.zeros(2, np.float32), 1, 1, 1))
+    weights = sparse_weights(CORE, ConvParams(ones, np.zeros(2, np.float32), 1, 1, 1))
     shape = CORE.Shape(channels=2, height=ROWS, width=16, row_vectors=4, halo=HALO)
-    line_buffers = [CORE.LineBuffer(), CORE.LineBuffer(room, copies), CORE.LineBuffer()]
+    line_buffers = [CORE.LineBuffer(), CORE.LineBuffer(rows, copies), CORE.LineBuffer()]
     floats = [kernels.floats(shape, one) for one in line_buffers]
     program = CORE.Program(kernels, sum(floats))
     starts = np.cumsum([0, *floats]).tolist()
@@ -67,8 +68,8 @@ def two_steps(room: int, stripes: list[list[list[int]]] | None, copies: int = 1)
     program.pack(first)
     program.conv(weights, first, middle, channel_group=DENSE)
     program.conv(weights, middle, last, channel_group=DENSE)
-    if stripes is not None:
-        program.stream(1, stripes)
+    if strips is not None:
+        program.stream(1, strips)
     program.unpack(last)
     return program
 
@@ -81,7 +82,7 @@ def ran(program: Any, threads: int = 1) -> np.ndarray:
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=5), st.integers(1, ROWS))
-def test_any_bands_that_are_taken_give_the_same_bits(ends: list[int], ahead: int) -> None:
+def test_any_row_blocks_that_are_accepted_give_the_same_bits(ends: list[int], ahead: int) -> None:
     seconds = [*sorted(ends), ROWS]
     both = [[0, 0], *([min(ROWS, end + ahead), end] for end in seconds)]
     both[-1] = [ROWS, ROWS]
@@ -89,13 +90,13 @@ def test_any_bands_that_are_taken_give_the_same_bits(ends: list[int], ahead: int
 
 
 @given(st.sets(st.integers(1, ROWS - 1), max_size=4), st.integers(1, 3), st.integers(1, 3))
-def test_any_stripes_give_the_same_bits(cuts: set[int], ahead: int, threads: int) -> None:
+def test_any_strips_give_the_same_bits(cuts: set[int], ahead: int, threads: int) -> None:
     edges = [0, *sorted(cuts), ROWS]
-    stripes = [
+    strips = [
         [[max(0, begin - ahead), begin], [min(ROWS, end + ahead), end]]
         for begin, end in pairwise(edges)
     ]
-    program = two_steps(ROWS + 2 * HALO, stripes, len(stripes))
+    program = two_steps(ROWS + 2 * HALO, strips, len(strips))
     assert np.array_equal(ran(program, threads), ran(two_steps(0, None)))
 
 
@@ -103,7 +104,7 @@ START = [0, 0]
 
 
 @pytest.mark.parametrize(
-    ("room", "stripes", "sentence"),
+    ("rows", "strips", "sentence"),
     [
         (0, [[START, [6, 6], [12, 12]]], "not computed yet"),
         (0, [[START, [7, 6], [6, 6], [12, 12]]], "rise"),
@@ -113,18 +114,18 @@ START = [0, 0]
         (0, [[START, [12]]], "an end for each of 2 steps"),
         (0, [], "of its own"),
         (0, [[START]], "of its own"),
-        (7, [[START, [7, 6], [12, 12]]], "no room"),
+        (7, [[START, [7, 6], [12, 12]]], "it needs 8 rows of 7"),
         (0, [[START, [7, 6]], [[5, 6], [12, 12]]], "begins where another does not end"),
         (14, [[START, [7, 6]], [[5, 7], [12, 12]]], "begins where another does not end"),
         (14, [[START, [7, 6]], [[6, 6], [12, 12]]], "not computed yet"),
         (14, [[START, [7, 6]], [[5, 6], [12, 12]]], "copy each"),
     ],
 )
-def test_wrong_bands_are_refused(room: int, stripes: list[list[list[int]]], sentence: str) -> None:
+def test_wrong_strips_are_refused(rows: int, strips: list[list[list[int]]], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        two_steps(room, stripes)
+        two_steps(rows, strips)
 
 
-def test_a_rolling_tensor_is_refused_outside_bands() -> None:
+def test_a_line_buffer_is_refused_outside_its_group() -> None:
     with pytest.raises(ValueError, match="outside its fused steps"):
         ran(two_steps(9, None))

@@ -135,7 +135,7 @@ def test_entropy_is_between_0_and_log_l(logits: list[float]) -> None:
 
 def test_the_joint_loss_is_equation_7() -> None:
     module = class_pruned().eval()  # batch norms that do not depend on who looks first
-    weights = LossWeights(entropy=0.3, cost=0.2, prices=[0.25, 0.5, 1.0])
+    weights = LossWeights(entropy=0.3, cost=0.2, branch_costs=[0.25, 0.5, 1.0])
     joint, batch = JointStage(module, weights, steps=10, images=[]), Noisy().batch(0, 0, 0)
     joint.after_step(5)
     with torch.no_grad():
@@ -268,7 +268,7 @@ def test_sls_searches_an_n_by_layer_for_every_branch() -> None:
     assert all(
         thin <= half for thin, half in zip(*(n.values() for n in by_branch[:2]), strict=True)
     )
-    assert chosen.staged == 0.5
+    assert chosen.staged_fraction == 0.5
 
 
 def test_branch_errors_are_mean_absolute_errors() -> None:

@@ -181,7 +181,9 @@ class Mixed(nn.Module):
 
 
 def test_ties_that_cannot_be_derived_name_the_operation() -> None:
-    with pytest.raises(UsageError, match=r"lowest reachable is 100.00% \(.*softmax all they see"):
+    with pytest.raises(
+        UsageError, match=r"lowest reachable is 100.00% \(.*softmax.* cannot be pruned"
+    ):
         pruned(Mixed(), criterion="channel")
     method = Fmp(budget=Budget.parse("1/2"), example=EXAMPLE)
     result = method.run(Mixed(), RandomData(), Trainer(SETTINGS))  # weights alone can give it
@@ -192,7 +194,7 @@ def test_ties_that_cannot_be_derived_name_the_operation() -> None:
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"criterion": "both"}, "criterion 'both': wanted channel or weight"),
+        ({"criterion": "both"}, "criterion 'both': wanted channel, weight, total-fixed or total"),
         ({"metric": "bytes"}, "metric 'bytes'"),
         ({"weight_share": 1.0}, "weight_share 1.0: wanted a part"),
         ({"channel_penalty": -1.0}, "channel_penalty -1.0: wanted a finite number"),
@@ -245,7 +247,9 @@ def test_a_name_is_pruned_without_a_checkpoint(tmp_path: Path, monkeypatch: Any)
     from thinlens.experiments import networks
     from thinlens.models import create
 
-    monkeypatch.setattr(networks, "fresh", lambda *_: create("edsr", scale=2, width=12, blocks=1))
+    monkeypatch.setattr(
+        networks, "initialize_network", lambda *_: create("edsr", scale=2, width=12, blocks=1)
+    )
     clean = images(tmp_path / "clean", count=1, height=112, width=112)
     line = ("--method", "fmp", "--budget", "60%", "--steps", 2, "--data", clean, "--scale", 2)
     ran = run("prune", "edsr", *line, "--out", tmp_path / "thin", "--json")

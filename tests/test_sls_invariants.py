@@ -346,7 +346,7 @@ def test_independent_scores_may_drop_a_larger_unit_first() -> None:
 def test_annealing_raises_lambda_only_where_the_network_shrinks_too_little() -> None:
     def after(costs: list[float], **settings: Any) -> float:
         annealing = Annealing(1.0, Budget.parse("1/8"), **settings)
-        annealing.update(costs, epochs_left=10)
+        annealing.update(costs, epochs_remaining=10)
         return annealing.penalty
 
     code = {"alpha": 1.2, "threshold": 0.2, "window": 1}
@@ -361,12 +361,12 @@ def test_annealing_raises_lambda_only_where_the_network_shrinks_too_little() -> 
     assert after([0.26, 0.25, 0.25], **on_time) == 1.3
 
 
-def test_annealing_that_runs_away_is_told_from_one_that_works() -> None:
+def test_annealing_that_runs_away_differs_from_one_that_works() -> None:
     annealing = Annealing(1.0, Budget.parse("1/8"), alpha=100.0, threshold=0.2)
     costs = [1.0]
     while not annealing.saturated:
         costs.append(1.0)
-        annealing.update(costs, epochs_left=1000)
+        annealing.update(costs, epochs_remaining=1000)
         assert annealing.penalty <= MAX_PENALTY_GROWTH
         assert len(costs) < 50
     assert len(costs) - 1 == 4 + 20  # two rises to the cap, then twenty epochs of patience
@@ -376,7 +376,7 @@ def test_a_search_whose_lambda_runs_away_says_so() -> None:
     stuck = sls(
         priority_displacement=1e-9, alpha=1e4, finish="refuse", search_until=1.0, penalty=1e-9
     )
-    with pytest.raises(BudgetNotMetError, match="lambda has stood at its cap"):
+    with pytest.raises(BudgetNotMetError, match="lambda has been at its cap"):
         stuck.run(network(), Noise(), trainer())
     patient = replace(stuck, finish="greedy").run(network(), Noise(), trainer())
     assert patient.record["achieved"] <= 0.25

@@ -68,14 +68,14 @@ class RoutedTraining(Method):
     NOT_FLAGS: ClassVar[tuple[str, ...]] = (*Method.NOT_FLAGS, "m")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"scratch": True, "pace": "paper"},
+        "paper": {"scratch": True, "stage_rates": "paper"},
         "plus": {},
     }
     """paper: branches trained from scratch. plus, ours: from the dense weights, at the learning
     rate of the run."""
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
     SETTINGS: ClassVar[tuple[str, ...]] = (
-        *("cost_loss", "entropy", "pace", "scratch", "single_stage"),
+        *("cost_loss", "entropy", "stage_rates", "scratch", "single_stage"),
     )
     """The options that a checkpoint's record holds."""
 

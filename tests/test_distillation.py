@@ -1,0 +1,73 @@
+"""A thin network can learn from what the dense one makes of the same inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import thinlens
+from thinlens.errors import UsageError
+from thinlens.training.distillation import DistilledTargets
+from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
+
+
+class Noise:
+    """Inputs and targets that have nothing to do with each other."""
+
+    def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        source = torch.Generator().manual_seed(hash((seed, epoch, step)) % 2**31)
+        return torch.rand(2, 1, 8, 8, generator=source), torch.rand(2, 1, 8, 8, generator=source)
+
+
+def network() -> nn.Module:
+    """Three layers, of which the middle one can be pruned, with a norm that training changes."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Conv2d(8, 1, 3, padding=1),
+    )
+
+
+@given(share=st.floats(0, 1), step=st.integers(0, 99))
+def test_the_target_lies_between_truth_and_teacher(share: float, step: int) -> None:
+    teacher = network().train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    image, target = DistilledTargets(Noise(), teacher, share).batch(0, 0, step)
+    given_image, truth = Noise().batch(0, 0, step)
+    assert torch.equal(image, given_image)
+    assert teacher.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    answer = teacher.eval()(image)
+    torch.testing.assert_close(target, (1 - share) * truth + share * answer)
+    assert not target.requires_grad
+
+
+def test_distillation_changes_the_result_and_is_recorded() -> None:
+    def pruned(taught: float) -> thinlens.Pruned:
+        return thinlens.prune(
+            network(),
+            budget="1/2",
+            method="one-shot",
+            m=8,
+            data=Noise(),
+            trainer=Trainer(Settings(steps=3, warmup=0)),
+            taught=taught,
+        )
+
+    alone, taught = pruned(0.0), pruned(1.0)
+    assert alone.record["distill_weight"] == 0
+    assert taught.record["distill_weight"] == 1
+    image, _ = Noise().batch(0, 0, 0)
+    assert not torch.equal(alone.module(image), taught.module(image))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(UsageError, match="wanted a fraction of the target"):
+        DistilledTargets(Noise(), network(), share)

@@ -11,10 +11,10 @@ from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.layout import canonical, in_groups
 from thinlens.sparsity.masking import attach, prunable_layer
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import Plain
+from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
 
-METHOD = OneShot(budget=Budget.of("1/4"), example=(1, 3, 16, 16), m=4)
+METHOD = OneShot(budget=Budget.parse("1/4"), example=(1, 3, 16, 16), m=4)
 FINE_TUNING = Settings(steps=8, optimizer="adam", learning_rate=1e-2, warmup=0)
 
 
@@ -48,11 +48,11 @@ def test_optimizer_moments_of_masked_weights_stay_zero() -> None:
     optimizers: list[torch.optim.Optimizer] = []
 
     class Watching(Trainer):
-        def _optimizer(self, objective: Plain) -> torch.optim.Optimizer:  # type: ignore[override]
+        def _optimizer(self, objective: PlainObjective) -> torch.optim.Optimizer:  # type: ignore[override]
             optimizers.append(super()._optimizer(objective))
             return optimizers[0]
 
-    Watching(FINE_TUNING).fit(Plain(model), RandomData())
+    Watching(FINE_TUNING).fit(PlainObjective(model), RandomData())
     for name, pattern in patterns.items():
         weight = prunable_layer(model, name).parametrizations["weight"].original  # type: ignore[index]
         state: dict[str, Tensor] = optimizers[0].state[weight]

@@ -41,7 +41,7 @@ def test_the_greedy_choice_is_the_best_where_losses_are_convex(
     tables = {str(i): range(5) for i in range(3)}
     losses = {str(i): {n: size * (4 - n) ** 2 for n in range(1, 5)} for i, size in enumerate(sizes)}
     bought = {name: gains(loss) for name, loss in losses.items()}
-    found = allocate(tables, bought, Budget.of(f"{kept}/12"), dict.fromkeys(tables, 1))
+    found = allocate(tables, bought, Budget.parse(f"{kept}/12"), dict.fromkeys(tables, 1))
 
     def total(n: tuple[int, ...]) -> float:
         return sum(loss[k] for loss, k in zip(losses.values(), n, strict=True))
@@ -85,7 +85,7 @@ def test_a_layer_that_hardly_matters_keeps_least_and_the_network_is_better_for_i
     image = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(9))
     for allocation in ("uniform", "knapsack"):
         method = LeastSquares(
-            budget=Budget.of("1/4"), example=EXAMPLE, m=16, pixels=4096, allocation=allocation
+            budget=Budget.parse("1/4"), example=EXAMPLE, m=16, pixels=4096, allocation=allocation
         )
         thin = method.run(model, RandomData(), Trainer(Settings(steps=0)))
         with torch.no_grad():
@@ -115,4 +115,4 @@ def _block() -> list[nn.Module]:
 
 def test_another_allocation_is_refused() -> None:
     with pytest.raises(UsageError, match="allocation 'luck': wanted uniform or knapsack"):
-        LeastSquares(budget=Budget.of("1/4"), example=EXAMPLE, allocation="luck")
+        LeastSquares(budget=Budget.parse("1/4"), example=EXAMPLE, allocation="luck")

@@ -69,7 +69,7 @@ def test_layers_that_share_channels_come_to_agree() -> None:
     assert all(len(one & small[0]) >= 4 for one in small)
 
 
-def test_only_what_leaves_is_pressed_and_the_coefficient_rises_to_its_highest() -> None:
+def test_only_selected_channels_are_penalised_by_a_rising_coefficient() -> None:
     found = scaled("edsr")
     dead = max(coupled_groups(found.channels), key=len)[:5]
     objective = PenaltyObjective(found, dead, steps=10)
@@ -104,7 +104,7 @@ def pruned(
 
 
 @pytest.mark.parametrize("metric", ["macs", "params"])
-def test_what_leaves_was_pressed_before(metric: str) -> None:
+def test_pruned_channels_were_penalised_before(metric: str) -> None:
     result = pruned("0.5", metric=metric, steps=60, learning_rate=5e-2)
     assert 0.4 < result.record["achieved"] <= 0.5
     assert result.record["budget_base"] == metric

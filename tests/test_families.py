@@ -231,7 +231,7 @@ def test_as_many_members_as_may_share_can_be_saved(name: str, tmp_path: Path) ->
 
 @built
 @pytest.mark.parametrize("name", RIVALS)
-def test_the_command_line_takes_a_family(name: str, tmp_path: Path) -> None:
+def test_the_command_line_takes_subnet_methods(name: str, tmp_path: Path) -> None:
     save(tmp_path / "saved", family(name), model="dncnn-20", task=make_task("denoise"))
     images(tmp_path / "clean", count=1, height=24, width=24)
     assert run("info", tmp_path / "saved", "--json").status == 0

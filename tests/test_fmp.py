@@ -129,7 +129,7 @@ def test_presets_and_the_subgradient_step() -> None:
     assert pruned(network("edsr"), preset="plus").record["start"] == "weights"
 
 
-def test_a_vector_that_dies_out_is_a_sentence_and_the_state_stays(tmp_path: Path) -> None:
+def test_a_vector_that_vanishes_is_a_sentence_and_the_state_stays(tmp_path: Path) -> None:
     """Channels alone cannot give the budget, so the search goes on until a vector is 0."""
     options = {"channel_penalty": 1e6, "weight_penalty": 0.0, "training": {"steps": 40}}
     with pytest.raises(RunError, match=r"vector of layer '[\w.]+' vanished at step \d+: wanted a"):

@@ -133,7 +133,7 @@ def test_every_preset_gives_masks_that_are_n_of_m_within_the_budget(preset: str)
     attach(dense, result.patterns)  # the masks fit the network that was given
 
 
-def test_the_record_tells_how_the_search_went() -> None:
+def test_the_record_holds_the_history_of_the_search() -> None:
     result = sls(penalty=0.1, finish="greedy", search_until=0.5).run(network(), Smooth(), trainer())
     history = result.record["history"]
     assert [row["step"] for row in history] == list(range(1, 31))  # an epoch is 1/300, at least 1

@@ -263,7 +263,7 @@ def test_12_two_processes_that_train_as_one_find_the_same_network(tmp_path: Path
     assert record["achieved"] <= 0.25
 
 
-def test_9_a_held_run_differs_only_by_what_momentum_did_to_the_dead() -> None:
+def test_9_a_frozen_run_differs_only_by_the_momentum_of_pruned_weights() -> None:
     """`hold_pruned` from the outside: the budget is met, and no mask entry comes back by drift."""
     free, still = (
         sls(freeze_pruned=hold, importance="magnitude", penalty=5e-3).run(

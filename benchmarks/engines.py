@@ -21,10 +21,16 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends import PRECISIONS, Setting
-from thinlens.benchmark.cases import LineUp, engines, line_up, precisions
+from thinlens.benchmark.backends import BENCH_PRECISIONS, BackendSettings
+from thinlens.benchmark.cases import Backends, collect_backends, parse_backends, parse_precisions
 from thinlens.benchmark.inputs import smooth_image
-from thinlens.benchmark.interleaved import Entrant, Row, best_dense, compete, speedup
+from thinlens.benchmark.interleaved import (
+    BenchCase,
+    BenchRow,
+    best_dense,
+    run_interleaved,
+    speedups,
+)
 from thinlens.benchmark.run import describe_machine
 from thinlens.cli import values
 from thinlens.cli.bench import load_branch
@@ -45,7 +51,7 @@ class Engines:
     """Of the input: x4 makes it 1280x720."""
     threads: int = 2
     rounds: int = 20
-    precision: str = ",".join(PRECISIONS)
+    precision: str = ",".join(BENCH_PRECISIONS)
     against: str = "torch,onnxruntime,openvino,ncnn"
     out: Path = Path("bench-out")
 
@@ -77,55 +83,55 @@ class Engines:
         thin = {pattern: load_branch(name, pattern) for pattern in PATTERNS}
         channels = image_channels(thin[PATTERNS[0]])
         image = smooth_image(channels, values.size(self.size))
-        settings = [Setting(self.threads, word) for word in precisions(self.precision)]
+        settings = [
+            BackendSettings(self.threads, word) for word in parse_precisions(self.precision)
+        ]
         with progress_bar(f"benchmarking {name}") as report:
-            every: dict[str, LineUp] = {}
+            every: dict[str, Backends] = {}
             for pattern, module in thin.items():
-                others = engines(self.against) if not every else []
-                every[pattern] = line_up(module, image, settings, others)
+                others = parse_backends(self.against) if not every else []
+                every[pattern] = collect_backends(module, image, settings, others)
             first = every[PATTERNS[0]]
-            thin_ones = {p: [e for e in one.entrants if e.sparse] for p, one in every.items()}
+            thin_ones = {p: [e for e in one.cases if e.sparse] for p, one in every.items()}
             alone = {p: self._alone(module, image) for p, module in thin.items()}
-            full = [entrant for entrant in first.entrants if not entrant.sparse]
+            full = [case for case in first.cases if not case.sparse]
             groups = [*thin_ones.values(), *alone.values()]
-            entrants = full + [e for group in groups for e in group]
-            rows = compete(entrants, self.threads, self.rounds, report=report)
-        slow = [row for row in rows if not row.entrant.sparse]
+            cases = full + [e for group in groups for e in group]
+            rows = run_interleaved(cases, self.threads, self.rounds, progress=report)
+        slow = [row for row in rows if not row.case.sparse]
         fast, single = (
-            {p: [row for row in rows if row.entrant in group] for p, group in some.items()}
+            {p: [row for row in rows if row.case in group] for p, group in some.items()}
             for some in (thin_ones, alone)
         )
         return summary(slow, fast) | {"scaling": scaling(single, fast), "missing": first.missing}
 
-    def _alone(self, module: nn.Module, image: Tensor) -> list[Entrant]:
+    def _alone(self, module: nn.Module, image: Tensor) -> list[BenchCase]:
         """Return the cases of the native engine on one thread, if `threads` is more."""
         if self.threads == 1:
             return []
-        settings = [Setting(1, word) for word in precisions(self.precision)]
-        return [
-            entrant for entrant in line_up(module, image, settings, []).entrants if entrant.sparse
-        ]
+        settings = [BackendSettings(1, word) for word in parse_precisions(self.precision)]
+        return [case for case in collect_backends(module, image, settings, []).cases if case.sparse]
 
 
-def summary(slow: Sequence[Row], fast: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def summary(slow: Sequence[BenchRow], fast: Mapping[str, Sequence[BenchRow]]) -> dict[str, Any]:
     """Return all rows, and by pattern the speedups over the best dense engine."""
-    best = best_dense(slow, PRECISIONS)
+    best = best_dense(slow, BENCH_PRECISIONS)
     return {
         "rows": [row.as_json() | {"pattern": "dense"} for row in slow]
         + [row.as_json() | {"pattern": p} for p, rows in fast.items() for row in rows],
         "best_dense": best,
-        "speedup": {p: speedup([*slow, *rows], best) for p, rows in fast.items()},
+        "speedup": {p: speedups([*slow, *rows], best) for p, rows in fast.items()},
     }
 
 
 def scaling(
-    single: Mapping[str, Sequence[Row]], fast: Mapping[str, Sequence[Row]]
+    single: Mapping[str, Sequence[BenchRow]], fast: Mapping[str, Sequence[BenchRow]]
 ) -> dict[str, dict[str, float]]:
     """Return the time on one thread over that on all, by precision and pattern."""
     factors: dict[str, dict[str, float]] = {}
     for pattern, rows in single.items():
         for one, many in zip(rows, fast[pattern] if rows else [], strict=True):
-            factors.setdefault(one.entrant.precision, {})[pattern] = one.ms / many.ms
+            factors.setdefault(one.case.precision, {})[pattern] = one.ms / many.ms
     return factors
 
 

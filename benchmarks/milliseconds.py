@@ -19,8 +19,8 @@ import tyro
 
 import thinlens
 from thinlens.api import THREADS
-from thinlens.benchmark.cases import Ours, reference
-from thinlens.benchmark.interleaved import Entrant, compete
+from thinlens.benchmark.cases import NativeCase, torch_output
+from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.cli.values import size
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.latency import measure_latency_table
@@ -72,10 +72,10 @@ class Milliseconds:
             predicted.append(thin.record["achieved"])
         image = torch.rand(example)
         cases = [
-            Entrant("thinlens", "fp32", True, Ours(Compiled(x, self.threads), image).run, y)
-            for x, y in ((one, reference(one, image)) for one in networks)
+            BenchCase("thinlens", "fp32", True, NativeCase(Compiled(x, self.threads), image).run, y)
+            for x, y in ((one, torch_output(one, image)) for one in networks)
         ]
-        rows = compete(cases, self.threads, self.rounds)
+        rows = run_interleaved(cases, self.threads, self.rounds)
         for fraction, ms, row in zip((1.0, *self.fractions), predicted, rows, strict=True):
             print(
                 f"budget {fraction * dense:7.2f} ms, predicted {ms:7.2f}, measured {row.ms:7.2f}: "

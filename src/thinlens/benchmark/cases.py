@@ -1,31 +1,36 @@
-"""Which engines take part in a comparison on one network, and why do the others not?"""
+"""Benchmark cases: one network prepared for every backend and precision."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends import PEERS, PRECISIONS, Setting, UnavailableError
-from thinlens.benchmark.interleaved import Entrant
+from thinlens.benchmark.backends import (
+    BACKENDS,
+    BENCH_PRECISIONS,
+    BackendSettings,
+    UnavailableError,
+)
+from thinlens.benchmark.interleaved import BenchCase
 from thinlens.engine.automatic import is_thin
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest, native
-from thinlens.engine.tuner import always_dense
+from thinlens.engine.tuner import KernelSelector, always_dense
 from thinlens.errors import UsageError
 
-OURS = "thinlens"
+NATIVE_NAME = "thinlens"
+"""Name of the native engine among the backends."""
 
-FAMILIES = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
-"""Words that stand for several engines, or for none."""
+BACKEND_GROUPS = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
+"""Names that stand for several backends, or for none."""
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Our engine with the network and the image that it runs."""
+class NativeCase:
+    """The native engine with a network and the image that it runs on."""
 
     engine: Compiled
     image: Tensor
@@ -36,90 +41,100 @@ class Ours:
 
 
 @dataclass
-class LineUp:
-    """Who takes part."""
+class Backends:
+    """The cases that can run, and the backends that cannot."""
 
-    entrants: list[Entrant] = field(default_factory=list)
+    cases: list[BenchCase] = field(default_factory=list)
     missing: list[dict[str, str]] = field(default_factory=list)
     """Engine, precision and the reason, in one sentence."""
-    thin: Ours | None = None
-    """Our engine in float32, with as few weights as there are, for what it knows of its plan."""
+    native: NativeCase | None = None
+    """The native engine in float32, with the sparse kernels if the network is thin."""
 
-    def leave_out(self, engine: str, precision: str, why: str) -> None:
-        """Note an engine that does not take part."""
-        self.missing.append({"engine": engine, "precision": precision, "why": why})
-
-
-def engines(words: str) -> list[str]:
-    """Read `--against`: names, and `torch` for its three ways."""
-    names: list[str] = []
-    for word in words.split(","):
-        family = FAMILIES.get(word, (word,))
-        for name in family:
-            if name not in PEERS:
-                known = ", ".join(["none", *PEERS])
-                raise UsageError(f"--against {word!r}: wanted names among {known}")
-        names += [name for name in family if name not in names]
-    return names
+    def add_missing(self, engine: str, precision: str, reason: str) -> None:
+        """Note a backend that cannot run."""
+        self.missing.append({"engine": engine, "precision": precision, "why": reason})
 
 
-def precisions(words: str) -> list[str]:
-    """Read `--precision`."""
-    names = list(dict.fromkeys(words.split(",")))
-    for name in names:
-        if name not in PRECISIONS:
-            raise UsageError(f"--precision {name!r}: wanted names among {', '.join(PRECISIONS)}")
-    return names
+def parse_backends(names: str) -> list[str]:
+    """Read `--against`: names separated by commas; `torch` stands for its three modes."""
+    backends: list[str] = []
+    for word in names.split(","):
+        group = BACKEND_GROUPS.get(word, (word,))
+        for name in group:
+            if name not in BACKENDS:
+                choices = ", ".join(["none", *BACKENDS])
+                raise UsageError(f"--against {word!r}: wanted names among {choices}")
+        backends += [name for name in group if name not in backends]
+    return backends
 
 
-def line_up(
-    module: nn.Module, image: Tensor, setting: Sequence[Setting], against: Sequence[str]
-) -> LineUp:
-    """Prepare `module` for every engine and setting; what cannot run is missing with a reason.
+def parse_precisions(names: str) -> list[str]:
+    """Read `--precision`: names separated by commas."""
+    precisions = list(dict.fromkeys(names.split(",")))
+    for name in precisions:
+        if name not in BENCH_PRECISIONS:
+            choices = ", ".join(BENCH_PRECISIONS)
+            raise UsageError(f"--precision {name!r}: wanted names among {choices}")
+    return precisions
 
-    Peers multiply by every zero that `module` has. Ours does so in a row of its own.
+
+def collect_backends(
+    module: nn.Module, image: Tensor, settings: Sequence[BackendSettings], names: Sequence[str]
+) -> Backends:
+    """Prepare `module` for the native engine and the named backends at all settings.
+
+    Other backends multiply by the zeros of `module`; so does the native engine in a case of its
+    own. What cannot run is missing, with a reason.
     """
-    found = LineUp()
-    expected = reference(module, image)
-    for one in setting:
-        _add_ours(found, module, image, one, expected)
-        for name in against:
+    backends = Backends()
+    expected = torch_output(module, image)
+    for setting in settings:
+        _add_native(backends, module, image, setting, expected)
+        for name in names:
             try:
-                run = PEERS[name](module, image, one)
+                run = BACKENDS[name](module, image, setting)
                 run()
             except UnavailableError as error:
-                found.leave_out(name, one.precision, str(error))
-            except Exception as error:  # other people's engines fail in ways of their own
+                backends.add_missing(name, setting.precision, str(error))
+            except Exception as error:  # whatever a backend raises
                 reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
-                found.leave_out(name, one.precision, f"it failed: {reason}")
+                backends.add_missing(name, setting.precision, f"it failed: {reason}")
             else:
-                found.entrants.append(Entrant(name, one.precision, False, run, expected))
-    return found
+                case = BenchCase(name, setting.precision, False, run, expected)
+                backends.cases.append(case)
+    return backends
 
 
-def reference(module: nn.Module, image: Tensor) -> Tensor:
-    """Run torch in float32, which all engines are compared with."""
+def torch_output(module: nn.Module, image: Tensor) -> Tensor:
+    """Run torch in float32, the reference for all backends' errors."""
     with torch.inference_mode():
         output: Tensor = module(image)
     return output
 
 
-def _add_ours(
-    found: LineUp, module: nn.Module, image: Tensor, setting: Setting, expected: Tensor
+def _add_native(
+    backends: Backends,
+    module: nn.Module,
+    image: Tensor,
+    setting: BackendSettings,
+    expected: Tensor,
 ) -> None:
+    """Add the native engine with dense kernels and, for a thin network, with sparse ones."""
     if native() is None:
-        found.leave_out(OURS, setting.precision, "the native engine was not built")
+        reason = "the native engine was not built"
+        backends.add_missing(NATIVE_NAME, setting.precision, reason)
         return
-    thin = is_thin(module)
-    variants: list[tuple[bool, Any]] = [(False, always_dense), *([(True, None)] if thin else [])]
-    for sparse, choose in variants:
+    variants: list[tuple[bool, KernelSelector | None]] = [(False, always_dense)]
+    if is_thin(module):
+        variants.append((True, None))
+    for sparse, selector in variants:
         try:
-            engine = Compiled(module, setting.threads, fastest(setting.precision), choose)
+            engine = Compiled(module, setting.threads, fastest(setting.precision), selector)
             engine(image)
         except UsageError as error:
-            found.leave_out(OURS, setting.precision, str(error))
+            backends.add_missing(NATIVE_NAME, setting.precision, str(error))
             return
-        ours = Ours(engine, image)
+        case = NativeCase(engine, image)
         if setting.precision == "fp32":
-            found.thin = ours
-        found.entrants.append(Entrant(OURS, setting.precision, sparse, ours.run, expected))
+            backends.native = case
+        backends.cases.append(BenchCase(NATIVE_NAME, setting.precision, sparse, case.run, expected))

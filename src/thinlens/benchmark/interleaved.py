@@ -1,61 +1,46 @@
-"""Who is the fastest, when all take turns in one run?"""
+"""Interleaved benchmark of prepared cases: median times, errors and speed-ups."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from thinlens.benchmark.backends.backend import PreparedRun
+from thinlens.engine.timings import Clock, measure_interleaved
+from thinlens.progress import Progress
 
-WARM_UP = 2
-"""Runs of each engine that do not count: first plans, page faults, clocks that rise."""
-
-PAUSE = 0.03
-"""Seconds between two engines, in which threads of the one before fall asleep."""
-
-Report = Callable[[int, int, dict[str, float]], None]
+PAUSE_SECONDS = 0.03
+"""Seconds before each run, in which spinning worker threads of the previous backend park."""
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
-    """An engine with a network to run."""
+class BenchCase:
+    """A backend with a network to run."""
 
     engine: str
     precision: str
     sparse: bool
-    """Whether zeros are left out; otherwise they are multiplied like other weights."""
+    """Whether zeros are skipped; otherwise they are multiplied like other weights."""
     run: PreparedRun
     expected: Tensor
-    """What torch answers in float32."""
+    """The output of torch in float32."""
 
 
 @dataclass(frozen=True)
-class Clock:
-    """How time is taken and let pass; tests bring their own."""
+class BenchRow:
+    """The measurements of one case."""
 
-    now: Callable[[], float] = time.perf_counter
-    sleep: Callable[[float], None] = time.sleep
-
-    @classmethod
-    def of(cls, threads: int) -> Clock:
-        """Return the wall's clock, or for one thread the CPU's: others hardly count then."""
-        return cls(now=time.process_time) if threads == 1 else cls()
-
-
-@dataclass
-class Row:
-    """What came out for one entrant."""
-
-    entrant: Entrant
+    case: BenchCase
     threads: int
     max_abs_error: float
     """Against torch in float32."""
-    seconds: list[float] = field(default_factory=list)
+    seconds: Sequence[float]
+    """Of every timed round."""
 
     @property
     def ms(self) -> float:
@@ -66,9 +51,9 @@ class Row:
         """Return the row as `bench --json` prints it."""
         low, high = (1e3 * float(x) for x in np.percentile(self.seconds, [10, 90]))
         return {
-            "engine": self.entrant.engine,
-            "precision": self.entrant.precision,
-            "sparse": self.entrant.sparse,
+            "engine": self.case.engine,
+            "precision": self.case.precision,
+            "sparse": self.case.sparse,
             "threads": self.threads,
             "ms_median": self.ms,
             "ms_p10": low,
@@ -77,59 +62,61 @@ class Row:
         }
 
 
-def compete(
-    entrants: Sequence[Entrant],
+def bench_clock(threads: int) -> Clock:
+    """Return the wall clock, or the CPU's for one thread: other programs hardly count then."""
+    return Clock(now=time.process_time) if threads == 1 else Clock()
+
+
+def run_interleaved(
+    cases: Sequence[BenchCase],
     threads: int,
     rounds: int,
     *,
     clock: Clock | None = None,
-    report: Report | None = None,
-) -> list[Row]:
-    """Let every entrant run `rounds` times, in turns, and see how far it is from torch.
+    progress: Progress | None = None,
+) -> list[BenchRow]:
+    """Time `rounds` runs of every case, interleaved, after two runs of warm-up.
 
-    Each round starts with another entrant, so that none always follows the same one.
+    `threads` is what the cases were prepared with.
     """
-    clock = clock or Clock.of(threads)
-    rows = [Row(entrant, threads, _error(entrant)) for entrant in entrants]
-    total = rounds * len(rows)
-    for number in range(rounds):
-        first = number % max(1, len(rows))
-        for row in rows[first:] + rows[:first]:
-            clock.sleep(PAUSE)
-            begin = clock.now()
-            row.entrant.run()
-            row.seconds.append(clock.now() - begin)
-        if report:
-            report((number + 1) * len(rows), total, {})
-    return rows
+
+    def after_round(done: int) -> None:
+        if progress is not None:
+            progress(done * len(cases), rounds * len(cases), {})
+
+    errors = [float((case.run() - case.expected).abs().max()) for case in cases]
+    seconds = measure_interleaved(
+        [case.run for case in cases],
+        rounds,
+        pause=PAUSE_SECONDS,
+        clock=clock or bench_clock(threads),
+        after_round=after_round,
+    )
+    return [
+        BenchRow(case, threads, error, times)
+        for case, error, times in zip(cases, errors, seconds, strict=True)
+    ]
 
 
-def _error(entrant: Entrant) -> float:
-    """Warm an entrant up and return the most that its output differs from what is expected."""
-    for _ in range(WARM_UP):
-        output = entrant.run()
-    return float((output - entrant.expected).abs().max())
+def best_dense(rows: Sequence[BenchRow], precisions: Sequence[str]) -> dict[str, Any]:
+    """Return the fastest case that multiplies by zeros, by precision and of `any`."""
+    dense = [row for row in rows if not row.case.sparse]
+    groups = {p: [row for row in dense if row.case.precision == p] for p in precisions}
+    return {name: _fastest(group) for name, group in {**groups, "any": dense}.items()}
 
 
-def best_dense(rows: Sequence[Row], precisions: Sequence[str]) -> dict[str, Any]:
-    """Return the fastest engine that multiplies by every zero, by precision and of `any`."""
-    dense = [row for row in rows if not row.entrant.sparse]
-    groups = {p: [row for row in dense if row.entrant.precision == p] for p in precisions}
-    return {name: _best(group) for name, group in {**groups, "any": dense}.items()}
-
-
-def speedup(rows: Sequence[Row], best: dict[str, Any]) -> dict[str, float | None]:
-    """Return the best dense time over ours on the thin network, by precision and of `any`."""
-    ours = [row for row in rows if row.entrant.sparse]
-    found: dict[str, float | None] = {}
+def speedups(rows: Sequence[BenchRow], best: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the best dense time over the fastest sparse one, by precision and of `any`."""
+    sparse = [row for row in rows if row.case.sparse]
+    factors: dict[str, float | None] = {}
     for name in ("fp32", "bf16", "any"):
-        times = [row.ms for row in ours if name in (row.entrant.precision, "any")]
-        found[name] = best[name]["ms"] / min(times) if times and best[name] else None
-    return found
+        times = [row.ms for row in sparse if name in (row.case.precision, "any")]
+        factors[name] = best[name]["ms"] / min(times) if times and best[name] else None
+    return factors
 
 
-def _best(rows: Sequence[Row]) -> dict[str, Any] | None:
+def _fastest(rows: Sequence[BenchRow]) -> dict[str, Any] | None:
     if not rows:
         return None
     fastest = min(rows, key=lambda row: row.ms)
-    return {"engine": fastest.entrant.engine, "ms": fastest.ms}
+    return {"engine": fastest.case.engine, "ms": fastest.ms}

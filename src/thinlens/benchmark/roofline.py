@@ -1,4 +1,4 @@
-"""How near does a run come to what the machine can do?"""
+"""Roofline: a run's arithmetic and memory traffic as fractions of the machine's peak rates."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from thinlens.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Measured on the spot, with the threads of the run."""
+class RooflineLimits:
+    """Peak rates of the machine, measured with the threads of the run."""
 
     flops: float
-    """Floating-point operations a second, in registers."""
+    """Floating-point operations per second, in registers."""
     bytes: float
-    """Bytes a second, read and written, in memory."""
+    """Bytes per second, read and written, in memory."""
 
 
 @dataclass(frozen=True)
-class Shares:
-    """What a run did in a second, and which parts of the limits that is."""
+class RooflineFractions:
+    """The rate of a run, and its fractions of the limits."""
 
     flops: float
-    """Of living weights only."""
+    """Floating-point operations per second, of non-zero weights only."""
     of_flops: float
+    """Fraction of the peak rate of arithmetic."""
     of_bytes: float
-    """As if every tensor came from memory and went there; caches make it an upper bound."""
+    """Fraction of the peak rate of memory, if every tensor is read from and written to memory: an
+    upper bound, because of caches."""
 
 
-def limits(threads: int) -> Limits:
-    """Measure what the CPU can do at best, which takes about half a second."""
+def measure_roofline(threads: int) -> RooflineLimits:
+    """Measure the CPU's peak rates, which takes about half a second."""
     core = native()
     if core is None:
         raise UsageError("the native engine was not built")
     measured = core.measure_limits(core.kernels(fastest()), core.ThreadPool(threads))
-    return Limits(measured.flops, measured.bytes)
+    return RooflineLimits(measured.flops, measured.bytes)
 
 
-def shares(plan: Plan, seconds: float, most: Limits) -> Shares:
+def roofline_fractions(plan: Plan, seconds: float, limits: RooflineLimits) -> RooflineFractions:
     """Compare a run of `plan` in `seconds` with the limits."""
     flops = 2 * plan.multiply_adds / seconds
-    return Shares(flops, flops / most.flops, plan.traffic / seconds / most.bytes)
+    return RooflineFractions(flops, flops / limits.flops, plan.traffic / seconds / limits.bytes)

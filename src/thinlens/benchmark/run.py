@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.benchmark.backends import PRECISIONS, Setting
-from thinlens.benchmark.cases import LineUp, engines, line_up, precisions
+from thinlens.benchmark.backends import BENCH_PRECISIONS, BackendSettings
+from thinlens.benchmark.cases import Backends, collect_backends, parse_backends, parse_precisions
 from thinlens.benchmark.inputs import smooth_image
-from thinlens.benchmark.interleaved import Row, best_dense, compete, speedup
-from thinlens.benchmark.roofline import limits, shares
+from thinlens.benchmark.interleaved import BenchRow, best_dense, run_interleaved, speedups
+from thinlens.benchmark.roofline import measure_roofline, roofline_fractions
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest
 from thinlens.engine.timings import cpu_name
 from thinlens.models import image_channels
-from thinlens.progress import Progress, no_progress
+from thinlens.progress import Progress
 
 ALL_BACKENDS = "torch,onnxruntime,openvino,ncnn"
 """The other engines, separated by commas; those that are not installed are listed as missing."""
@@ -35,7 +35,7 @@ class BenchResult:
 
     machine: dict[str, Any]
     """CPU, cores, versions and, under `roofline`, the fractions of the CPU's limits, or None."""
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     """One for each engine and precision."""
     missing: tuple[dict[str, str], ...]
     """Engines that did not run, with the reason."""
@@ -43,7 +43,7 @@ class BenchResult:
     @property
     def best_dense(self) -> dict[str, Any]:
         """The fastest engine that multiplies by every zero, by precision and of `any`."""
-        return best_dense(self.rows, PRECISIONS)
+        return best_dense(self.rows, BENCH_PRECISIONS)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `thinlens bench --json` prints."""
@@ -51,7 +51,7 @@ class BenchResult:
             "machine": self.machine,
             "rows": [row.as_json() for row in self.rows],
             "best_dense": self.best_dense,
-            "speedup": speedup(self.rows, self.best_dense),
+            "speedup": speedups(self.rows, self.best_dense),
             "missing": list(self.missing),
         }
 
@@ -60,7 +60,7 @@ def bench(  # noqa: PLR0913 - keyword-only, each has one meaning
     module: nn.Module,
     size: tuple[int, int],
     *,
-    precision: str = ",".join(PRECISIONS),
+    precision: str = ",".join(BENCH_PRECISIONS),
     against: str = ALL_BACKENDS,
     threads: int = 2,
     rounds: int = 20,
@@ -70,16 +70,16 @@ def bench(  # noqa: PLR0913 - keyword-only, each has one meaning
 
     `precision` and `against` are lists separated by commas; `none` stands for no other engine.
     """
-    settings = [Setting(threads, name) for name in precisions(precision)]
-    backends = engines(against)
+    settings = [BackendSettings(threads, name) for name in parse_precisions(precision)]
+    backends = parse_backends(against)
     channels = image_channels(module)
     image = smooth_image(channels, size)
     with _torch_threads(threads):
-        cases = line_up(module, image, settings, backends)
-        rows = compete(cases.entrants, threads, rounds, report=progress or no_progress)
-        roofline = _roofline(cases, rows, Size(channels, *size), threads)
+        prepared = collect_backends(module, image, settings, backends)
+        rows = run_interleaved(prepared.cases, threads, rounds, progress=progress)
+        roofline = _roofline(prepared, rows, Size(channels, *size), threads)
     machine = {**describe_machine(), "size": f"{size[1]}x{size[0]}", "roofline": roofline}
-    return BenchResult(machine, tuple(rows), tuple(cases.missing))
+    return BenchResult(machine, tuple(rows), tuple(prepared.missing))
 
 
 def describe_machine() -> dict[str, Any]:
@@ -92,19 +92,19 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _roofline(
-    cases: LineUp, rows: Sequence[Row], size: Size, threads: int
+    backends: Backends, rows: Sequence[BenchRow], size: Size, threads: int
 ) -> dict[str, float] | None:
     """Return the fractions of the CPU's limits that float32 reaches in the native engine."""
-    if cases.thin is None:
+    if backends.native is None:
         return None
-    native_row = next(row for row in rows if row.entrant.run == cases.thin.run)
-    most = limits(threads)
-    fractions = shares(cases.thin.engine.plan(size), native_row.ms / 1e3, most)
+    native_row = next(row for row in rows if row.case.run == backends.native.run)
+    limits = measure_roofline(threads)
+    fractions = roofline_fractions(backends.native.engine.plan(size), native_row.ms / 1e3, limits)
     return {
         "gflops": fractions.flops / 1e9,
-        "peak_gflops": most.flops / 1e9,
+        "peak_gflops": limits.flops / 1e9,
         "share_of_peak": fractions.of_flops,
-        "memory_gb_per_s": most.bytes / 1e9,
+        "memory_gb_per_s": limits.bytes / 1e9,
         "share_of_memory": fractions.of_bytes,
     }
 

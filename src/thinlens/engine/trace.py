@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops import OPERATIONS
@@ -71,7 +71,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         self._tensors += [args, result]
         nodes = self._context.nodes
-        if not any(id(leaf) in nodes for leaf in tree_leaves((args, kwargs))):
+        values, _ = tree_flatten((args, kwargs))
+        if not any(id(value) in nodes for value in values):
             return result  # it does not depend on the input
         name, arguments = bind_arguments(func, args, kwargs)
         if name not in OPERATIONS:

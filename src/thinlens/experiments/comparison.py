@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.api import load_checkpoint
-from thinlens.benchmark.cases import Ours, reference
+from thinlens.benchmark.cases import NativeCase, torch_output
 from thinlens.benchmark.inputs import smooth_image
-from thinlens.benchmark.interleaved import Entrant, compete
+from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
 from thinlens.errors import RunError, UsageError
@@ -140,17 +140,17 @@ def measure_runs(
     """
     if native() is None:
         raise UsageError("--rounds: the native engine was not built")
-    cases: dict[Run, Entrant] = {}
+    cases: dict[Run, BenchCase] = {}
     for run in runs:
         checkpoint = load_checkpoint(run.source(out))
         shape = input_shape(make_task(**checkpoint.task), HD_SIZE)
         image = smooth_image(shape[0], shape[1:])
         try:
-            call = Ours(Compiled(checkpoint.module.eval(), threads), image).run
+            call = NativeCase(Compiled(checkpoint.module.eval(), threads), image).run
             call()
         except UsageError:
             continue
-        expected = reference(checkpoint.module, image)
-        cases[run] = Entrant(str(run.folder), "fp32", run.method != DENSE_METHOD, call, expected)
-    rows = compete(list(cases.values()), threads, rounds, report=progress)
+        expected = torch_output(checkpoint.module, image)
+        cases[run] = BenchCase(str(run.folder), "fp32", run.method != DENSE_METHOD, call, expected)
+    rows = run_interleaved(list(cases.values()), threads, rounds, progress=progress)
     return {run: row.ms for run, row in zip(cases, rows, strict=True)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.api import prune, save
-from thinlens.benchmark.interleaved import Entrant, compete
+from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
@@ -138,7 +138,7 @@ def measure_latency(rows: Sequence[DemoRow], channels: int) -> tuple[list[DemoRo
     runs: list[Callable[[], Tensor]] = [partial(dense, image)]
     runs += [partial(Compiled(network, threads), image) for _, network in networks]
     expected = runs[0]()
-    entrants = [Entrant(str(i), "fp32", False, run, expected) for i, run in enumerate(runs)]
-    torch_row, *native_rows = compete(entrants, threads, TIMED_ROUNDS)
+    cases = [BenchCase(str(i), "fp32", False, run, expected) for i, run in enumerate(runs)]
+    torch_row, *native_rows = run_interleaved(cases, threads, TIMED_ROUNDS)
     latencies = {id(row): result.ms for (row, _), result in zip(networks, native_rows, strict=True)}
     return [replace(row, ms=latencies.get(id(row))) for row in rows], torch_row.ms

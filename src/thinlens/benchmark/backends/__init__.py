@@ -1,13 +1,13 @@
-"""Which other engines can run the same network? One file a family; the table names them."""
+"""Other inference engines, as backends of the benchmark: one file per engine and its modes."""
 
 from __future__ import annotations
 
-from thinlens.benchmark.backends.backend import Prepare, Setting, UnavailableError
+from thinlens.benchmark.backends.backend import BackendSettings, PrepareBackend, UnavailableError
 from thinlens.benchmark.backends.ncnn import ncnn
 from thinlens.benchmark.backends.onnx import onnxruntime, openvino
 from thinlens.benchmark.backends.torch import channels_last, compiled, eager
 
-PEERS: dict[str, Prepare] = {
+BACKENDS: dict[str, PrepareBackend] = {
     "torch": eager,
     "torch-channels-last": channels_last,
     "torch-compile": compiled,
@@ -17,6 +17,13 @@ PEERS: dict[str, Prepare] = {
 }
 """By the name that `bench --against` takes."""
 
-PRECISIONS = ("fp32", "bf16", "int8")
+BENCH_PRECISIONS = ("fp32", "bf16", "int8")
+"""Precisions that some backend has."""
 
-__all__ = ["PEERS", "PRECISIONS", "Prepare", "Setting", "UnavailableError"]
+__all__ = [
+    "BACKENDS",
+    "BENCH_PRECISIONS",
+    "BackendSettings",
+    "PrepareBackend",
+    "UnavailableError",
+]

@@ -1,4 +1,4 @@
-"""What is asked of another engine, so that it can be timed beside ours?"""
+"""Interface of a backend: prepare a network and an image, return a callable that runs it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a network is to be run."""
+class BackendSettings:
+    """Threads and precision that a backend runs with."""
 
     threads: int
     precision: str
@@ -23,16 +23,16 @@ class Setting:
 PreparedRun = Callable[[], Tensor]
 """Runs the prepared network on the prepared image: float32 `[1, C, H, W]`."""
 
-Prepare = Callable[[nn.Module, Tensor, Setting], PreparedRun]
-"""Given a module in evaluation mode and an image `[1, C, H, W]`, gives what is timed. Raises
-`UnavailableError` where the engine is not installed or has no such precision."""
+PrepareBackend = Callable[[nn.Module, Tensor, BackendSettings], PreparedRun]
+"""Return the timed callable for a module in evaluation mode and an image `[1, C, H, W]`. Raises
+`UnavailableError` where the backend is not installed or has no such precision."""
 
 
 class UnavailableError(Exception):
-    """Why an engine does not take part, in one sentence."""
+    """A backend cannot run; the message is the reason, in one sentence."""
 
 
-def need(*packages: str) -> None:
+def require_packages(*packages: str) -> None:
     """Raise `UnavailableError` unless all packages are installed."""
     absent = [name for name in packages if find_spec(name) is None]
     if absent:
@@ -40,8 +40,8 @@ def need(*packages: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep an exporter's warnings to itself: what they fear, the error column would show."""
+def no_warnings() -> Iterator[None]:
+    """Ignore an exporter's warnings: a wrong result would show in the benchmark's errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

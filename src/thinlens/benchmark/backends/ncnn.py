@@ -1,4 +1,4 @@
-"""How does ncnn run a network? Its converter reads what torch traces."""
+"""ncnn as a backend: its converter pnnx reads a TorchScript trace."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends.backend import PreparedRun, Setting, UnavailableError, need, quiet
+from thinlens.benchmark.backends.backend import (
+    BackendSettings,
+    PreparedRun,
+    UnavailableError,
+    no_warnings,
+    require_packages,
+)
 
 
-def ncnn(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
+def ncnn(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
     """Run it by ncnn; bf16 is how it stores activations, it computes in float32."""
-    need("ncnn", "pnnx")
+    require_packages("ncnn", "pnnx")
     if setting.precision == "int8":
         raise UnavailableError("ncnn's package brings no tool that calibrates int8")
     import ncnn as runtime
@@ -46,7 +52,7 @@ def _converted(module: nn.Module, image: Tensor, folder: Path) -> Path:
     """Write ncnn's two files into `folder`; return their path without the endings."""
     import pnnx
 
-    with quiet():
+    with no_warnings():
         traced = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
         traced.save(str(folder / "net.pt"))
     shape = ",".join(map(str, image.shape))

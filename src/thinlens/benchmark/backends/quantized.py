@@ -1,4 +1,4 @@
-"""How does a network become one of 8-bit integers, for the engines that are fastest with them?"""
+"""Post-training quantization of an ONNX network to int8."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 
-def quantized(path: Path, image: Tensor) -> bytes:
+def quantize_onnx(path: Path, image: Tensor) -> bytes:
     """Return the ONNX network at `path` in int8: weights by output channel, activations by tensor.
 
-    ONNX Runtime's post-training quantization (QDQ), as a user would run it first: ranges are the
-    least and the largest value on `image` alone. The speed does not depend on the ranges. The
-    error does, and on the image it was calibrated on it is at its least.
+    ONNX Runtime's static quantization (QDQ) with its defaults: ranges are the minimum and the
+    maximum on `image` alone. The speed does not depend on the ranges. The error does, and is
+    smallest on the image of the calibration.
     """
     import onnxruntime.quantization as tools
 
@@ -43,7 +43,7 @@ def quantized(path: Path, image: Tensor) -> bytes:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Hold back the tool's advice, which goes to the root logger."""
+    """Suppress the tool's advice, which goes to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

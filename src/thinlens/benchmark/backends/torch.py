@@ -1,4 +1,4 @@
-"""How does torch run a network: eager, with channels last, or compiled?"""
+"""torch as a backend: eager, channels last, or compiled by Inductor."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from thinlens.benchmark.backends.backend import PreparedRun, Setting, UnavailableError, quiet
+from thinlens.benchmark.backends.backend import (
+    BackendSettings,
+    PreparedRun,
+    UnavailableError,
+    no_warnings,
+)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""torch runs integers only in networks that were written for it."""
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""torch runs int8 only in networks that were written for it."""
 
 
-def eager(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
+def eager(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
     """Run the module as it is."""
     return _run(copy.deepcopy(module), image, setting, torch.contiguous_format)
 
 
-def channels_last(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
+def channels_last(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
     """Run it with channels innermost in memory, which oneDNN prefers."""
     return _run(copy.deepcopy(module), image, setting, torch.channels_last)
 
 
-def compiled(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
-    """Run what Inductor makes of it, weights frozen; it needs a C++ compiler."""
+def compiled(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
+    """Run Inductor's compilation with frozen weights; it needs a C++ compiler."""
     import torch._inductor.config as inductor
 
     dtype = _dtype(setting)
@@ -32,9 +37,9 @@ def compiled(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     x = image.to(dtype)
     faster = torch.compile(frozen)
     try:
-        with quiet(), inductor.patch(freezing=True), torch.no_grad():
+        with no_warnings(), inductor.patch(freezing=True), torch.no_grad():
             faster(x)
-    except Exception as error:  # whatever its compilers meet
+    except Exception as error:  # whatever its compilers raise
         raise UnavailableError(f"torch.compile failed: {_first_line(error)}") from error
 
     def run() -> Tensor:
@@ -45,7 +50,9 @@ def compiled(module: nn.Module, image: Tensor, setting: Setting) -> PreparedRun:
     return run
 
 
-def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memory_format) -> PreparedRun:
+def _run(
+    module: nn.Module, image: Tensor, setting: BackendSettings, memory: torch.memory_format
+) -> PreparedRun:
     dtype = _dtype(setting)
     fast = module.to(dtype=dtype, memory_format=memory)  # type: ignore[call-overload]
     x = image.to(dtype=dtype, memory_format=memory)
@@ -58,10 +65,10 @@ def _run(module: nn.Module, image: Tensor, setting: Setting, memory: torch.memor
     return run
 
 
-def _dtype(setting: Setting) -> torch.dtype:
-    if setting.precision not in DTYPES:
+def _dtype(setting: BackendSettings) -> torch.dtype:
+    if setting.precision not in TORCH_DTYPES:
         raise UnavailableError(f"torch has no {setting.precision} for a network of floats")
-    return DTYPES[setting.precision]
+    return TORCH_DTYPES[setting.precision]
 
 
 def _first_line(error: Exception) -> str:

@@ -23,9 +23,9 @@ from thinlens.engine.ops import (
 from thinlens.engine.ops.lowering import Lowering
 
 OPERATIONS: dict[str, Lowering] = {
-    "alias": alias.lower,
-    "detach": alias.lower,
-    "convolution": conv.lower,
+    "alias": alias.lower_alias,
+    "detach": alias.lower_alias,
+    "convolution": conv.lower_convolution,
     "relu": activation.lower_relu,
     "leaky_relu": activation.lower_leaky_relu,
     "add": arithmetic.lower_add,
@@ -33,15 +33,15 @@ OPERATIONS: dict[str, Lowering] = {
     "mul": arithmetic.lower_mul,
     "div": arithmetic.lower_div,
     "sigmoid": gate.lower_sigmoid,
-    "cat": concat.lower,
-    "pixel_shuffle": pixel_shuffle.lower,
-    "max_pool2d_with_indices": max_pool.lower,
-    "upsample_bilinear2d": resize.lower,
-    "slice": slice.lower,
-    "replication_pad2d": pad.lower,
-    "native_batch_norm": batch_norm.lower,
-    "_native_batch_norm_legit_no_training": batch_norm.lower,
-    "cudnn_batch_norm": batch_norm.lower,
-    "batch_norm": batch_norm.lower,
+    "cat": concat.lower_cat,
+    "pixel_shuffle": pixel_shuffle.lower_pixel_shuffle,
+    "max_pool2d_with_indices": max_pool.lower_max_pool,
+    "upsample_bilinear2d": resize.lower_upsample_bilinear,
+    "slice": slice.lower_slice,
+    "replication_pad2d": pad.lower_pad,
+    "native_batch_norm": batch_norm.lower_batch_norm,
+    "_native_batch_norm_legit_no_training": batch_norm.lower_batch_norm,
+    "cudnn_batch_norm": batch_norm.lower_batch_norm,
+    "batch_norm": batch_norm.lower_batch_norm,
 }
 """By the name of an ATen operation, how it becomes a node."""

@@ -6,6 +6,6 @@ from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops.lowering import Arguments, TraceContext
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node:
+def lower_alias(context: TraceContext, a: Arguments, size: Size) -> Node:
     """Lower `alias` and `detach` to the node of their input."""
     return context.node(a["self"])

@@ -9,7 +9,7 @@ from thinlens.engine.ops.affine import affine
 from thinlens.engine.ops.lowering import Arguments, TraceContext
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_batch_norm(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `batch_norm`: `(x - mean) / sqrt(variance + eps) * weight + bias`."""
     if a.get("training") or a.get("train"):
         return None

@@ -52,7 +52,7 @@ class Concat(Node):
                 emitter.record_step("copy", [node.size, node.size])
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_cat(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `cat` along channels."""
     sources = [context.node(tensor) for tensor in a["tensors"]]
     return Concat(sources, size) if a["dim"] in CHANNEL_AXES else None

@@ -121,7 +121,7 @@ class Conv(Node):
         emitter.record(self, layer=self.params.layer, multiply_adds=nonzeros * positions)
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_convolution(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `convolution`: not transposed, not grouped, the same along both axes."""
     padding, stride, dilation = (common_value(a[key]) for key in ("padding", "stride", "dilation"))
     if a["transposed"] or a["groups"] != 1 or stride not in STRIDES:

@@ -31,7 +31,7 @@ class MaxPool(Node):
         emitter.record(self)
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_max_pool(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `max_pool2d_with_indices`, of which only the values are computed."""
     window = common_value(a["kernel_size"])
     stride = common_value(a["stride"] or a["kernel_size"])

@@ -33,7 +33,7 @@ class Pad(Node):
         emitter.record(self)
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_pad(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `replication_pad2d`, if nothing is added at the left and the top."""
     left, _, top, _ = a["padding"]
     return Pad([context.node(a["self"])], size) if left == 0 and top == 0 else None

@@ -27,6 +27,6 @@ class PixelShuffle(Node):
         raise UsageError("the engine does not know a pixel shuffle that follows no convolution")
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node:
+def lower_pixel_shuffle(context: TraceContext, a: Arguments, size: Size) -> Node:
     """Lower `pixel_shuffle`."""
     return PixelShuffle([context.node(a["self"])], size, factor=a["upscale_factor"])

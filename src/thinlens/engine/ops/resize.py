@@ -56,7 +56,7 @@ class Relayout(Resize):
         return self.target_row_vectors
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_upsample_bilinear(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `upsample_bilinear2d` to a size, without aligned corners."""
     factors = [a.get("scale_factors"), a.get("scales_h"), a.get("scales_w")]
     if a["align_corners"] or any(factor is not None for factor in factors):

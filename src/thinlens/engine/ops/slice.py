@@ -19,7 +19,7 @@ class Crop(Node):
     crops_output: ClassVar[bool] = True
 
 
-def lower(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_slice(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     """Lower `slice` of rows or columns from the first one on."""
     x = context.node(a["self"])
     if x.size == size:

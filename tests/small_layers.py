@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from thinlens.sparsity.layout import PrunableModule, canonical
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.sparsity.pattern import Pattern, from_ranks
+from thinlens.sparsity.pattern import Pattern, pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 
@@ -94,7 +94,7 @@ def thin(network: nn.Module, numbers: dict[str, tuple[int, int]]) -> dict[str, P
     patterns = {}
     for name, (n, m) in numbers.items():
         layer = prunable_layer(network, name)
-        patterns[name] = from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
+        patterns[name] = pattern_from_ranks(magnitude_ranks(layer.weight, layer, m), n, m)
         layer.weight.data = zeroed(layer.weight, patterns[name].mask)
     return patterns
 

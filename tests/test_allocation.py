@@ -1,4 +1,4 @@
-"""Does every layer keep its part, and is what is left of the budget spent well?"""
+"""Every layer keeps its fraction, and the rest of the budget is spent by energy per cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a budget always the part that is kept, however it is written?"""
+"""A budget is always the fraction that is kept, however it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are channels tied as their definition says, in whatever way a network moves them?"""
+"""Channels are coupled as their definition demands, however a network moves them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ COUNTED = ("gate", "exchange")
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_leaves_with_what(name: str) -> None:
+def test_which_channels_are_coupled(name: str) -> None:
     act, out, extra, wanted = CASES[name]
     channels = trace_channels(Net(act, out, extra), EXAMPLE)
     one, two = channels.axes["one.weight"][0], channels.axes["two.weight"][0]
@@ -149,7 +149,7 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
 
 
 @pytest.mark.parametrize("name", networks())
-def test_the_smaller_network_is_the_masked_one_and_costs_what_was_said(name: str) -> None:
+def test_the_smaller_network_is_the_masked_one_at_the_predicted_cost(name: str) -> None:
     torch.manual_seed(0)
     model = networks()[name]().eval()
     for tensor in model.buffers():

@@ -1,4 +1,4 @@
-"""Does a checkpoint survive whatever happens while it is saved?"""
+"""A checkpoint stays whole whatever happens while it is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small_layers import Toy, ToyConfig, assert_same, toy
 from thinlens import files, models
 from thinlens.checkpoints.format import load, save
 from thinlens.errors import RunError
-from thinlens.models.network import Network
+from thinlens.models.entry import ModelEntry
 
 FINAL = {"config.json", "model.safetensors"}
 """What a folder holds when nobody writes it."""
@@ -22,7 +22,7 @@ FINAL = {"config.json", "model.safetensors"}
 
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(models.MODELS, "toy", Network(Toy, ToyConfig(), "sr"))
+    monkeypatch.setitem(models.MODELS, "toy", ModelEntry(Toy, ToyConfig(), "sr"))
     yield
 
 

@@ -1,4 +1,4 @@
-"""Does a checkpoint folder give back exactly what was saved, at every moment?"""
+"""A checkpoint folder loads exactly what was saved, at every moment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from thinlens.checkpoints.format import load, packed_bytes, save
 from thinlens.checkpoints.shipped import resolve
 from thinlens.errors import UsageError
 from thinlens.models import MODELS
-from thinlens.models.network import Network
+from thinlens.models.entry import ModelEntry
 from thinlens.sparsity.masking import attach, prunable_layer, strip
-from thinlens.sparsity.pattern import Pattern, Ranked
+from thinlens.sparsity.pattern import Pattern, SharedRanks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 TASK = {"name": "sr", "scale": 4}
@@ -30,7 +30,7 @@ THIN = {"head": (1, 3), "grouped": (2, 4), "up": (1, 4), "linear": (1, 8)}
 
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(models.MODELS, "toy", Network(Toy, ToyConfig(), "sr"))
+    monkeypatch.setitem(models.MODELS, "toy", ModelEntry(Toy, ToyConfig(), "sr"))
     yield
 
 
@@ -64,7 +64,7 @@ def test_a_folder_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert size == packed_bytes(network, patterns)
 
 
-def test_config_json_says_what_is_promised(tmp_path: Path) -> None:
+def test_config_json_has_the_documented_content(tmp_path: Path) -> None:
     network = toy()
     save(tmp_path, network, model="toy", task=TASK, patterns=thin(network, {"linear": (1, 8)}))
     config = json.loads((tmp_path / "config.json").read_text())
@@ -83,7 +83,7 @@ def test_config_json_says_what_is_promised(tmp_path: Path) -> None:
 def test_every_network_comes_back(name: str, tmp_path: Path) -> None:
     entry = MODELS[name]
     torch.manual_seed(0)
-    network = entry.build(entry.configured(**entry.tiny)).eval()
+    network = entry.build(entry.make_config(**entry.tiny)).eval()
     patterns = thin(network, dict.fromkeys(prunable_names(network)[1:-1], (1, 4)))
     save(tmp_path, network, model=name, task={}, patterns=patterns)
     random = torch.get_rng_state()
@@ -122,7 +122,7 @@ def test_the_element_type_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
 
 def test_ranks_of_shared_weights_come_back(tmp_path: Path) -> None:
     network = toy()
-    ranked = Ranked(magnitude_ranks(network.head.weight, network.head, 3), 3)
+    ranked = SharedRanks(magnitude_ranks(network.head.weight, network.head, 3), 3)
     save(tmp_path, network, model="toy", task={}, patterns={"head": ranked})
     checkpoint = load(tmp_path)
     assert_same(checkpoint.module, network)
@@ -159,7 +159,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
         (good, "toy", {"head": dead}, "strip it first"),
         (worn, "toy", {}, "parametrizations"),
         (wider, "toy", {}, "linear.weight"),
-        (narrower, "toy", {}, "smaller than its config says, and so the network cannot run"),
+        (narrower, "toy", {}, "smaller than those of its config, and so the network cannot run"),
         (good, "rfdn", {}, "no option"),
         (good, "nothing", {}, "unknown network"),
         (nn.Linear(2, 2), "toy", {}, "no config"),
@@ -216,17 +216,17 @@ def test_the_golden_folder_of_format_1_loads_forever() -> None:
     assert checkpoint.provenance["method"] == "by hand"
 
 
-def golden() -> tuple[nn.Module, dict[str, Pattern], Ranked]:
+def golden() -> tuple[nn.Module, dict[str, Pattern], SharedRanks]:
     """An RFDN with every encoding in it; its weights follow from their place."""
     network = MODELS["rfdn"].build(
-        MODELS["rfdn"].configured(scale=2, width=16, attention_width=2, blocks=1)
+        MODELS["rfdn"].make_config(scale=2, width=16, attention_width=2, blocks=1)
     )
     for tensor in network.state_dict(keep_vars=True).values():
         places = torch.arange(tensor.numel(), dtype=torch.float32)
         tensor.data = ((places * 37) % 101 - 50).div(64).reshape(tensor.shape)
     numbers = {"B1.c1_r": (1, 16), "B1.c2_r": (4, 8), "B1.c3_r": (3, 10), "LR_conv": (4, 4)}
     patterns = thin(network, numbers)
-    ranked = Ranked(magnitude_ranks(network.B1.c4.weight, network.B1.c4, 8), 8)
+    ranked = SharedRanks(magnitude_ranks(network.B1.c4.weight, network.B1.c4, 8), 8)
     return network.eval(), patterns, ranked
 
 

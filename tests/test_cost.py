@@ -1,4 +1,4 @@
-"""Is every count exact: against brute force, torch's own counter and the masks themselves?"""
+"""Every count is exact: against brute force, torch's counter and the masks themselves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from thinlens.models.gcanet import SharedSmoothing
 from thinlens.sparsity.cost import (
     CONVENTIONS,
     cost,
+    kept_macs,
     kept_weights,
+    layer_costs,
     masked_cost,
     prunable_macs,
-    kept_macs,
-    layer_costs,
 )
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.masking import attach

@@ -1,4 +1,4 @@
-"""Are the counts of every named network what the papers print, and are they right at all?"""
+"""The counts of every named network are those of the papers, and exact."""
 
 from __future__ import annotations
 

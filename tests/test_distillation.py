@@ -1,4 +1,4 @@
-"""A thin network can learn from what the dense one makes of the same inputs."""
+"""A pruned network can be trained on the dense network's outputs for the same inputs."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def network() -> nn.Module:
     )
 
 
-@given(share=st.floats(0, 1), step=st.integers(0, 99))
-def test_the_target_lies_between_truth_and_teacher(share: float, step: int) -> None:
+@given(weight=st.floats(0, 1), step=st.integers(0, 99))
+def test_the_target_lies_between_truth_and_teacher(weight: float, step: int) -> None:
     teacher = network().train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    image, target = DistilledTargets(Noise(), teacher, share).batch(0, 0, step)
-    given_image, truth = Noise().batch(0, 0, step)
-    assert torch.equal(image, given_image)
+    image, target = DistilledTargets(Noise(), teacher, weight).batch(0, 0, step)
+    original, truth = Noise().batch(0, 0, step)
+    assert torch.equal(image, original)
     assert teacher.training
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    answer = teacher.eval()(image)
-    torch.testing.assert_close(target, (1 - share) * truth + share * answer)
+    output = teacher.eval()(image)
+    torch.testing.assert_close(target, (1 - weight) * truth + weight * output)
     assert not target.requires_grad
 
 
 def test_distillation_changes_the_result_and_is_recorded() -> None:
-    def pruned(taught: float) -> thinlens.Pruned:
+    def pruned(distill_weight: float) -> thinlens.Pruned:
         return thinlens.prune(
             network(),
             budget="1/2",
@@ -57,17 +57,17 @@ def test_distillation_changes_the_result_and_is_recorded() -> None:
             m=8,
             data=Noise(),
             trainer=Trainer(Settings(steps=3, warmup=0)),
-            taught=taught,
+            distill_weight=distill_weight,
         )
 
-    alone, taught = pruned(0.0), pruned(1.0)
+    alone, distilled = pruned(0.0), pruned(1.0)
     assert alone.record["distill_weight"] == 0
-    assert taught.record["distill_weight"] == 1
+    assert distilled.record["distill_weight"] == 1
     image, _ = Noise().batch(0, 0, 0)
-    assert not torch.equal(alone.module(image), taught.module(image))
+    assert not torch.equal(alone.module(image), distilled.module(image))
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
+def test_a_weight_outside_0_to_1_is_refused(weight: float) -> None:
     with pytest.raises(UsageError, match="wanted a fraction of the target"):
-        DistilledTargets(Noise(), network(), share)
+        DistilledTargets(Noise(), network(), weight)

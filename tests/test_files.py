@@ -1,4 +1,4 @@
-"""Is a file written whole or not at all, whatever happens?"""
+"""A file is written whole or not at all, whatever happens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_until_the_end_the_old_content_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])
-def test_an_exception_leaves_the_old_content(tmp_path: Path, error: BaseException) -> None:
+def test_an_exception_keeps_the_old_content(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "file"
     path.write_bytes(OLD)
     with pytest.raises(type(error)), atomic_write(path) as file:
@@ -106,7 +106,7 @@ for size in (100_001, 150_000, 1_000_000, 10_000_000):
 """
 
 
-def test_a_full_disk_leaves_the_old_file_and_names_the_path(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_file_and_names_the_path(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(OLD)
     path.chmod(0o640)
@@ -139,7 +139,7 @@ def test_only_our_own_old_leftovers_are_swept(
     assert sweep_leftovers(tmp_path / "missing") == 0
 
 
-def test_what_a_writer_leaves_is_what_is_swept(
+def test_files_of_killed_writers_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with atomic_write(tmp_path / "file") as file:

@@ -1,4 +1,4 @@
-"""Is every damaged or hostile checkpoint refused with a sentence, soon, and without harm?"""
+"""Every damaged or hostile checkpoint is refused with a sentence, soon, and without harm."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from small_layers import Toy, ToyConfig, bits, thin, toy
 from thinlens import models
+from thinlens.checkpoints.config_file import LARGEST_CONFIG_FILE
 from thinlens.checkpoints.format import load, save
-from thinlens.checkpoints.manifest import LARGEST_MANIFEST
 from thinlens.errors import UsageError
-from thinlens.models.network import Network
-from thinlens.sparsity.pattern import Ranked
+from thinlens.models.entry import ModelEntry
+from thinlens.sparsity.pattern import SharedRanks
 from thinlens.sparsity.ranks import magnitude_ranks
 
 SECONDS = 1.0
@@ -42,7 +42,7 @@ MUTATIONS = 2000
 @pytest.fixture(autouse=True, scope="module")
 def toy_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "toy", Network(Toy, ToyConfig(), "sr"))
+        patch.setitem(models.MODELS, "toy", ModelEntry(Toy, ToyConfig(), "sr"))
         yield
 
 
@@ -76,7 +76,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every encoding in it."""
     folder = tmp_path_factory.mktemp("saved")
     network = toy(config=ToyConfig(width=16))
-    ranked = Ranked(magnitude_ranks(network.up.weight, network.up, 4), 4)
+    ranked = SharedRanks(magnitude_ranks(network.up.weight, network.up, 4), 4)
     patterns = {**thin(network, {"grouped": (2, 4), "linear": (1, 16)}), "up": ranked}
     save(folder, network, model="toy", task={"name": "sr"}, patterns=patterns)
     return folder
@@ -162,7 +162,7 @@ def test_a_changed_config_is_refused(case: str, good: Folder, tmp_path: Path) ->
         ("head.weight", {"shape": "16"}, "malformed"),
         ("head.weight", {"shape": [16, 3, 3, 3.0]}, "malformed"),
         ("head.weight", {"encoding": "bitmask"}, "lacks the tensor"),
-        ("head.weight", {"n": 1}, "do not go with"),
+        ("head.weight", {"n": 1}, "do not match"),
         ("head.weight", {"n": True, "m": True}, "malformed"),
         ("head.bias", {"n": 1, "m": 1}, "no weight that can be pruned"),
         ("norm.weight", {"n": 1, "m": 1}, "no weight that can be pruned"),
@@ -173,7 +173,7 @@ def test_a_changed_config_is_refused(case: str, good: Folder, tmp_path: Path) ->
         ("linear.weight", {"m": 8}, "index must be"),
         ("linear.weight", {"m": 10**5000}, "0 <= N <= M|not JSON"),
         ("up.weight", {"m": 8}, "no permutation"),
-        ("up.weight", {"n": 2}, "do not go with"),
+        ("up.weight", {"n": 2}, "do not match"),
         ("up.weight", {"surprise": 2}, "unknown key 'surprise'"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_changed_entry_is_refused(
         ("grouped.weight/mask", torch.full((144,), 255, dtype=torch.uint8), "values must be"),
         ("grouped.weight/mask", torch.zeros(143, dtype=torch.uint8), "bit mask must be"),
         ("grouped.weight/values", torch.zeros(0), "values must be"),
-        ("linear.weight/index", torch.full((5, 1), 16, dtype=torch.uint8), "places"),
+        ("linear.weight/index", torch.full((5, 1), 16, dtype=torch.uint8), "positions"),
         ("linear.weight/index", torch.full((5, 1), 255, dtype=torch.uint8), "values must be"),
         ("linear.weight/index", torch.zeros(5, 1, dtype=torch.int8), "index must be"),
         ("up.weight/ranks", torch.zeros(512, dtype=torch.uint8), "no permutation"),
@@ -288,7 +288,7 @@ def test_a_bad_tensors_file_is_refused(
     [
         *(b"", b"{", b"null", b"[]", b"3", b'"text"', b"\xff\xfe\x00", b"\x80\x04K\x01."),
         *(b"[" * 100_000, b'{"a":' * 100_000, b'{"format": ' + b"1" * 5000 + b"}"),
-        b" " * (LARGEST_MANIFEST + 1),
+        b" " * (LARGEST_CONFIG_FILE + 1),
     ],
     ids=lambda value: repr(value[:12]),
 )

@@ -1,4 +1,4 @@
-"""Is a weight's canonical layout the one that a convolution means?"""
+"""A weight's canonical layout is that of the convolution it computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a network wear its masks, and does taking them off change nothing but the zeros?"""
+"""Masks are attached and stripped, and stripping changes nothing but the zeros."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_strip_gives_the_mask_and_the_masked_weight(
     assert type(plain[0]) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def test_all_living_is_the_dense_network_bit_for_bit() -> None:
+def test_all_kept_is_the_dense_network_bit_for_bit() -> None:
     network = two_convolutions()
     image = torch.randn(1, 4, 9, 9)
     dense, state = network(image), {k: v.clone() for k, v in network.state_dict().items()}
@@ -52,7 +52,7 @@ def test_all_living_is_the_dense_network_bit_for_bit() -> None:
     assert all(bits(plain.state_dict()[name]) == bits(state[name]) for name in state)
 
 
-def test_strip_leaves_its_network_alone_and_gives_plain_names_back() -> None:
+def test_strip_does_not_change_its_network_and_restores_plain_names() -> None:
     network = two_convolutions()
     names, dense = list(network.state_dict()), network[0].weight.detach().clone()
     attach(network, {"0": half(network[0]), "2": half(network[2])})
@@ -73,7 +73,7 @@ def test_strip_leaves_its_network_alone_and_gives_plain_names_back() -> None:
     assert int(network[0].parametrizations["weight"][0].mask.sum()) == dense.numel() // 2
 
 
-def test_only_living_weights_learn() -> None:
+def test_only_kept_weights_are_trained() -> None:
     network = two_convolutions()
     pattern = half(network[0])
     attach(network, {"0": pattern})
@@ -93,7 +93,7 @@ def test_a_module_with_two_names_is_masked_once() -> None:
     assert int((plain["second"].weight != 0).sum()) == pattern.kept
 
 
-def test_a_not_finite_dead_weight_becomes_zero() -> None:
+def test_a_pruned_weight_that_is_not_finite_becomes_zero() -> None:
     network = nn.Sequential(nn.Linear(2, 1, bias=False))
     network[0].weight.data = torch.tensor([[torch.inf, 1.0]])
     attach(network, {"0": Pattern(torch.tensor([[False, True]]))})

@@ -1,4 +1,4 @@
-"""Does Muon take the step that its papers describe?"""
+"""Muon takes the step that its papers describe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a packed weight come back bit for bit, and in the fewest bytes?"""
+"""Packing is lossless bit for bit, and in the fewest bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from small_layers import bits, layers, masks, zeroed
-from thinlens.checkpoints.packing import NO_PLACE, PackedWeight, pack, unpack
+from thinlens.checkpoints.packing import NO_POSITION, PackedWeight, pack, unpack
 from thinlens.errors import UsageError
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.pattern import Pattern, SharedRanks
@@ -19,7 +19,7 @@ from thinlens.sparsity.ranks import magnitude_ranks
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 PATTERN_12 = torch.tensor([1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1], dtype=torch.bool)[None]
-"""Groups of 4: 1, 2 and 1 alive."""
+"""Groups of 4: 1, 2 and 1 kept."""
 
 
 def strange(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,19 +99,19 @@ def test_the_bit_order() -> None:
     assert packed.tensors["values"].tolist() == [1, 5, 6, 12]
 
 
-def test_the_places_of_a_group_that_is_not_full() -> None:
+def test_the_positions_of_a_group_that_is_not_full() -> None:
     layer = nn.Linear(64, 1)
     mask = torch.zeros(1, 64, dtype=torch.bool)
     mask[0, [3, 33]] = True
     packed = pack(torch.arange(64.0)[None], layer, Pattern(mask, 2, 32))
     assert packed.encoding == "index"
-    assert packed.tensors["index"].tolist() == [[3, NO_PLACE], [1, NO_PLACE]]
+    assert packed.tensors["index"].tolist() == [[3, NO_POSITION], [1, NO_POSITION]]
     back, structure = unpack(packed, layer)
     assert back.nonzero()[:, 1].tolist() == [3, 33]
     assert structure_equal(structure, Pattern(mask, 2, 32))
 
 
-def test_a_living_zero_is_not_a_dead_one() -> None:
+def test_a_kept_zero_is_not_a_pruned_one() -> None:
     layer = nn.Linear(2, 1)
     mask = torch.tensor([[True, False]])
     back, structure = unpack(pack(torch.tensor([[-0.0, 0.0]]), layer, Pattern(mask, 1, 2)), layer)
@@ -125,8 +125,8 @@ def bytes_of(*numbers: int) -> Tensor:
 
 VALUES = torch.arange(1.0, 5)
 BITS = PackedWeight("bitmask", None, None, {"mask": bytes_of(0b00110001, 0b1000), "values": VALUES})
-PLACES = torch.tensor([[0, NO_PLACE], [0, 1], [3, NO_PLACE]], dtype=torch.uint8)
-INDEX = PackedWeight("index", 2, 4, {"index": PLACES, "values": VALUES})
+POSITIONS = torch.tensor([[0, NO_POSITION], [0, 1], [3, NO_POSITION]], dtype=torch.uint8)
+INDEX = PackedWeight("index", 2, 4, {"index": POSITIONS, "values": VALUES})
 RANKED = bytes_of(*(1, 2, 3, 4) * 3)
 RANKS = PackedWeight("ranks", None, 4, {"ranks": RANKED, "values": torch.arange(12.0)})
 DENSE = PackedWeight("dense", 4, 4, {"": torch.ones(1, 12)})
@@ -136,11 +136,11 @@ def with_part(packed: PackedWeight, name: str, part: Tensor) -> PackedWeight:
     return replace(packed, tensors={**packed.tensors, name: part})
 
 
-def with_places(*changes: tuple[int, int, int]) -> PackedWeight:
-    places = PLACES.clone()
-    for group, at, place in changes:
-        places[group, at] = place
-    return with_part(INDEX, "index", places)
+def with_positions(*changes: tuple[int, int, int]) -> PackedWeight:
+    positions = POSITIONS.clone()
+    for group, at, position in changes:
+        positions[group, at] = position
+    return with_part(INDEX, "index", positions)
 
 
 @pytest.mark.parametrize("packed", [BITS, INDEX, RANKS, DENSE])
@@ -163,34 +163,34 @@ def test_the_undamaged_are_read(packed: PackedWeight) -> None:
         (with_part(BITS, "values", VALUES[:3]), "values must be"),
         (with_part(BITS, "values", VALUES[None]), "values must be"),
         (replace(BITS, n=1, m=4), "keeps 2 weights, more than N = 1"),
-        (replace(BITS, n=1), "do not go with"),
-        (replace(BITS, m=4), "do not go with"),
+        (replace(BITS, n=1), "do not match"),
+        (replace(BITS, m=4), "do not match"),
         (replace(BITS, n=-1, m=4), "0 <= N <= M"),
         (replace(BITS, n=0, m=4), "more than N = 0"),
         (replace(BITS, n=5, m=4), "0 <= N <= M"),
         (replace(BITS, n=2, m=256), "0 <= N <= M"),
         (replace(BITS, n=10**30, m=10**40), "0 <= N <= M"),
-        (with_places((0, 0, 4)), "places"),
-        (with_places((0, 1, 0)), "places"),
-        (with_places((1, 0, 1), (1, 1, 0)), "places"),
-        (with_places((1, 1, 0)), "places"),
-        (with_places((0, 0, NO_PLACE), (0, 1, 0)), "places"),
-        (with_places((0, 1, 2)), "values must be"),
-        (with_part(INDEX, "index", PLACES[:2]), "index must be"),
-        (with_part(INDEX, "index", PLACES[:, :1]), "index must be"),
-        (with_part(INDEX, "index", PLACES.long()), "index must be"),
+        (with_positions((0, 0, 4)), "positions"),
+        (with_positions((0, 1, 0)), "positions"),
+        (with_positions((1, 0, 1), (1, 1, 0)), "positions"),
+        (with_positions((1, 1, 0)), "positions"),
+        (with_positions((0, 0, NO_POSITION), (0, 1, 0)), "positions"),
+        (with_positions((0, 1, 2)), "values must be"),
+        (with_part(INDEX, "index", POSITIONS[:2]), "index must be"),
+        (with_part(INDEX, "index", POSITIONS[:, :1]), "index must be"),
+        (with_part(INDEX, "index", POSITIONS.long()), "index must be"),
         (replace(INDEX, n=1), "index must be"),
-        (replace(INDEX, m=5), "more|places|values"),
-        (replace(INDEX, n=None, m=None), "do not go with"),
+        (replace(INDEX, m=5), "more|positions|values"),
+        (replace(INDEX, n=None, m=None), "do not match"),
         (with_part(RANKS, "ranks", bytes_of(*(1, 2, 3, 3) * 3)), "no permutation"),
         (with_part(RANKS, "ranks", RANKED[:11]), "ranks must be"),
         (with_part(RANKS, "values", torch.arange(11.0)), "values must be"),
         (replace(RANKS, m=3), "no permutation"),
         (replace(RANKS, m=0), "0 <= N <= M"),
-        (replace(RANKS, m=None), "do not go with"),
-        (replace(RANKS, n=1), "do not go with"),
+        (replace(RANKS, m=None), "do not match"),
+        (replace(RANKS, n=1), "do not match"),
         (with_part(DENSE, "", torch.ones(12)), "weight must be"),
-        (replace(DENSE, n=None), "do not go with"),
+        (replace(DENSE, n=None), "do not match"),
     ],
 )
 def test_whatever_does_not_fit_is_refused(packed: PackedWeight, problem: str) -> None:
@@ -198,19 +198,19 @@ def test_whatever_does_not_fit_is_refused(packed: PackedWeight, problem: str) ->
         unpack(packed, nn.Linear(12, 1))
 
 
-def test_a_short_last_group_has_no_places_after_its_end() -> None:
-    """Of 5 channels in groups of 4, the second group has one place."""
+def test_a_short_last_group_has_no_positions_after_its_end() -> None:
+    """Of 5 channels in groups of 4, the second group has one position."""
     layer = nn.Linear(5, 1)
     good = PackedWeight("index", 1, 4, {"index": bytes_of(3, 0)[:, None], "values": VALUES[:2]})
     assert unpack(good, layer)[0].tolist() == [[0, 0, 0, 1, 2]]
-    with pytest.raises(UsageError, match="places"):
+    with pytest.raises(UsageError, match="positions"):
         unpack(with_part(good, "index", bytes_of(3, 1)[:, None]), layer)
 
 
 def test_a_pattern_that_cannot_be_stored_is_refused() -> None:
     layer = nn.Linear(300, 1)
-    alive = torch.ones(1, 300, dtype=torch.bool)
+    kept = torch.ones(1, 300, dtype=torch.bool)
     with pytest.raises(UsageError, match="M = 300"):
-        pack(layer.weight, layer, Pattern(alive, 300, 300))
-    with pytest.raises(UsageError, match="do not go with"):
-        pack(layer.weight, layer, Pattern(alive, 1, None))
+        pack(layer.weight, layer, Pattern(kept, 300, 300))
+    with pytest.raises(UsageError, match="do not match"):
+        pack(layer.weight, layer, Pattern(kept, 1, None))

@@ -1,4 +1,4 @@
-"""Do other people's weights become our networks, or a sentence saying why not?"""
+"""Other programs' weights are imported, or refused with the reason."""
 
 from __future__ import annotations
 

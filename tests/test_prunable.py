@@ -1,4 +1,4 @@
-"""Are the right layers prunable, for any network, and is each other one's reason told?"""
+"""The right layers are prunable, in any network, and every other one has its reason."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_name(layers: list[Layer]) -> dict[str, Layer]:
     return {layer.name: layer for layer in layers}
 
 
-def test_every_layer_of_a_users_network_is_judged() -> None:
+def test_every_layer_of_a_users_network_is_listed() -> None:
     layers = by_name(find_layers(Odd(), (1, 32, 6, 5), m=16))
     assert list(layers)[-1] == "never"  # all others in the order they run
     reasons = {name: layer.reason for name, layer in layers.items()}
@@ -128,7 +128,7 @@ def test_a_wide_output_keeps_only_its_last_convolution() -> None:
     assert prunable == [False, True, True, False]
 
 
-def test_a_parametrized_network_is_judged_as_the_plain_one() -> None:
+def test_a_parametrized_network_is_listed_as_the_plain_one() -> None:
     plain = create("rfdn", **MODELS["rfdn"].tiny)
     masked = copy.deepcopy(plain)
     for name in ("B1.c1_r", "LR_conv"):

@@ -1,4 +1,4 @@
-"""Does a rank mask equal the sum of M units it stands for, in value and in gradient?"""
+"""A rank mask equals the sum of the M units it represents, in value and in gradient."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_regrouping_counts_the_entries_that_flip() -> None:
     assert mask.update_ranks(magnitude_ranks(swapped, layer, 4)) == 0
 
 
-def test_a_frozen_mask_asks_nothing_of_its_priorities() -> None:
+def test_a_frozen_mask_has_no_priority_gradients() -> None:
     layer = nn.Conv2d(8, 2, 1)
     mask = RankMask(layer, 8)
     parametrize.register_parametrization(layer, "weight", mask, unsafe=True)

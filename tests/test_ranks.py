@@ -1,4 +1,4 @@
-"""Are ranks a permutation of every group, and are the masks they make the best ones?"""
+"""Ranks are a permutation of every group, and their masks keep the largest weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a layer called residual exactly where the network goes on without it, and may N be 0 there?"""
+"""A layer is residual exactly where the network runs on without it; there N may be 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the learning rate move as its schedule says?"""
+"""The learning rate follows its schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinlens.training.schedule import FLAT_SHARE, SCHEDULES, cosine, halvings, step, trapezoid
+from thinlens.training.schedule import (
+    FLAT_SHARE,
+    SCHEDULES,
+    cosine,
+    halve_once,
+    three_halvings,
+    trapezoid,
+)
 from thinlens.training.settings import Settings
 
 PROGRESS = st.floats(0, 1, exclude_max=True)
@@ -30,7 +37,7 @@ def test_cosine_is_half_way_in_the_middle() -> None:
 
 
 def test_halvings_are_three() -> None:
-    assert [halvings(x) for x in (0.49, 0.5, 0.75, 0.9)] == [1, 0.5, 0.25, 0.125]
+    assert [three_halvings(x) for x in (0.49, 0.5, 0.75, 0.9)] == [1, 0.5, 0.25, 0.125]
 
 
 @given(st.floats(0, FLAT_SHARE))
@@ -44,7 +51,7 @@ def test_a_trapezoid_then_falls_in_a_line() -> None:
 
 
 def test_step_halves_at_two_thirds() -> None:
-    assert [step(k / 300) for k in (199, 200, 299)] == [1, 0.5, 0.5]
+    assert [halve_once(k / 300) for k in (199, 200, 299)] == [1, 0.5, 0.5]
 
 
 @given(st.integers(1, 100), st.sampled_from(list(SCHEDULES)))
@@ -52,13 +59,13 @@ def test_warmup_rises_in_a_line_to_the_schedule(warmup: int, schedule: str) -> N
     warm = Settings(steps=200, warmup=warmup, schedule=schedule)
     cold = Settings(steps=200, warmup=0, schedule=schedule)
     for k in range(200):
-        assert warm.rate(k) == min(1, (k + 1) / warmup) * cold.rate(k)
+        assert warm.lr_factor(k) == min(1, (k + 1) / warmup) * cold.lr_factor(k)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 300))
 def test_runs_of_two_lengths_are_one_exactly_while_both_are_flat(a: int, b: int, k: int) -> None:
     short, long = Settings(steps=min(a, b), warmup=5), Settings(steps=max(a, b), warmup=5)
-    agree = k <= short.steps and all(long.rate(s) == short.rate(s) for s in range(k))
+    agree = k <= short.steps and all(long.lr_factor(s) == short.lr_factor(s) for s in range(k))
     assert (long.differences(short, k) == []) == (agree or a == b)
     if k <= FLAT_SHARE * short.steps:
         assert long.differences(short, k) == []

@@ -1,4 +1,4 @@
-"""Are signals collected, told once, and given back?"""
+"""Signals are deferred, raised once, and their handlers restored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_second_signal_is_not_waited_for() -> None:
         pytest.fail("went on after the second signal")
 
 
-def test_an_unasked_signal_is_not_lost() -> None:
+def test_an_unchecked_signal_is_not_lost() -> None:
     reached = False
     with pytest.raises(Interrupted), deferred_signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -63,7 +63,7 @@ def test_handlers_come_back() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_other_threads_are_left_alone() -> None:
+def test_other_threads_are_not_affected() -> None:
     numbers: list[int | None] = [0]
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Does the loop do what it says, and the same thing every time?"""
+"""The training loop is deterministic and resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from thinlens.signals import Interrupted
 from thinlens.sparsity.masking import attach, strip
 from thinlens.sparsity.pattern import Pattern
 from thinlens.training.loop import Settings, Trainer
-from thinlens.training.objective import Network, Plain
+from thinlens.training.objective import ForwardFunction, PlainObjective
 from thinlens.training.state import MetricsLog, load_state
 from tiny_training import SETTINGS, TinyData, equal, tiny_net, train
 
 
-class Recorder(Plain):
+class Recorder(PlainObjective):
     """Write down every call of the loop."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -48,12 +48,12 @@ def interrupted(folder: Path, settings: Settings, at: int) -> None:
             os.kill(os.getpid(), 15)
 
     with pytest.raises(Interrupted):
-        Trainer(settings, folder, progress).fit(Plain(tiny_net()), TinyData())
+        Trainer(settings, folder, progress).fit(PlainObjective(tiny_net()), TinyData())
 
 
 def fit(folder: Path | None, settings: Settings, data: TinyData | None = None) -> dict[str, Tensor]:
     module = tiny_net()
-    Trainer(settings, folder).fit(Plain(module), data or TinyData())
+    Trainer(settings, folder).fit(PlainObjective(module), data or TinyData())
     return module.state_dict()
 
 
@@ -61,13 +61,13 @@ def test_the_loop_is_these_lines() -> None:
     settings = replace(SETTINGS, optimizer="adam", schedule="cosine", steps=7)
     module = nn.Conv2d(3, 3, 3, padding=1)
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    Trainer(settings).fit(Plain(module), TinyData())
+    Trainer(settings).fit(PlainObjective(module), TinyData())
 
     twin = nn.Conv2d(3, 3, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     twin.load_state_dict(start)
     optimizer = torch.optim.Adam(twin.parameters())
     for step in range(7):
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * settings.rate(step)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * settings.lr_factor(step)
         image, target = TinyData().batch(0, 0, step)
         optimizer.zero_grad()
         loss = (twin(image.to(memory_format=torch.channels_last)) - target).abs().mean()
@@ -146,7 +146,7 @@ def test_no_steps_change_nothing(tmp_path: Path) -> None:
 
 def test_the_module_comes_back_plain() -> None:
     module = tiny_net()
-    Trainer(replace(SETTINGS, steps=1)).fit(Plain(module), TinyData())
+    Trainer(replace(SETTINGS, steps=1)).fit(PlainObjective(module), TinyData())
     assert not any(layer.training for layer in module.modules())
     strides = [value.stride() for value in tiny_net().state_dict().values()]
     assert [value.stride() for value in module.state_dict().values()] == strides
@@ -157,7 +157,7 @@ def test_a_mask_is_kept_and_comes_off_contiguous() -> None:
     mask = torch.zeros(3, 4, 3, 3, dtype=torch.bool)
     mask[:, ::2] = True
     attach(module, {"1": Pattern(mask, 2, 4)})
-    Trainer(replace(SETTINGS, steps=3)).fit(Plain(module), TinyData())
+    Trainer(replace(SETTINGS, steps=3)).fit(PlainObjective(module), TinyData())
     plain, patterns = strip(module)
     weight = plain.get_parameter("1.weight")
     assert weight.is_contiguous()
@@ -179,7 +179,7 @@ def test_bf16_trains_float32_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_a_nan_batch_leaves_no_trace(
+def test_a_nan_batch_changes_nothing(
     optimizer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Without(TinyData):
@@ -194,8 +194,8 @@ def test_a_nan_batch_leaves_no_trace(
     module, twin = (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)) for _ in range(2))
     twin.load_state_dict(module.state_dict())
     with caplog.at_level(logging.WARNING):
-        Trainer(settings, tmp_path).fit(Plain(module), TinyData(bad=frozenset({7})))
-    Trainer(replace(settings, steps=14)).fit(Plain(twin), Without())
+        Trainer(settings, tmp_path).fit(PlainObjective(module), TinyData(bad=frozenset({7})))
+    Trainer(replace(settings, steps=14)).fit(PlainObjective(twin), Without())
     assert equal(module.state_dict(), twin.state_dict())
     assert caplog.messages == ["skipped the batch at (seed, epoch, step) (0, 0, 7): not finite"]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -203,12 +203,12 @@ def test_a_nan_batch_leaves_no_trace(
 
 
 def test_a_nan_gradient_is_skipped_too(tmp_path: Path) -> None:
-    class Spoiled(Plain):
+    class Spoiled(PlainObjective):
         """At the third loss one gradient is infinite, the loss is not."""
 
         losses = 0
 
-        def loss(self, network: Network, batch: tuple[Tensor, Tensor]) -> Tensor:
+        def loss(self, network: ForwardFunction, batch: tuple[Tensor, Tensor]) -> Tensor:
             self.losses += 1
             return super().loss(network, batch)
 
@@ -238,7 +238,7 @@ def test_nine_nans_do_not(tmp_path: Path) -> None:
 
 
 def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
-    class Broken(Plain):
+    class Broken(PlainObjective):
         def after_step(self, step: int) -> None:
             if step == 8:
                 self.module.get_parameter("0.bias").data.fill_(torch.inf)
@@ -282,7 +282,7 @@ def test_other_settings_are_refused_with_a_sentence(
 def test_a_state_of_another_network_is_refused(tmp_path: Path) -> None:
     interrupted(tmp_path, SETTINGS, 6)
     with pytest.raises(UsageError, match=r"training\.pt is of another network or method"):
-        Trainer(SETTINGS, tmp_path).fit(Plain(nn.Conv2d(3, 3, 1)), TinyData())
+        Trainer(SETTINGS, tmp_path).fit(PlainObjective(nn.Conv2d(3, 3, 1)), TinyData())
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "list", "folder"])
@@ -309,7 +309,7 @@ def test_a_state_of_a_later_version_is_refused(tmp_path: Path) -> None:
     assert state is not None
     state["settings"]["sharpness"] = 1
     torch.save(state, tmp_path / "training.pt")
-    with pytest.raises(UsageError, match="knows no training setting called sharpness"):
+    with pytest.raises(UsageError, match="has no training setting called sharpness"):
         fit(tmp_path, SETTINGS)
 
 
@@ -323,7 +323,7 @@ def test_a_state_written_before_a_setting_existed_still_loads(tmp_path: Path) ->
 
 
 def test_an_objective_keeps_all_kinds_of_state(tmp_path: Path) -> None:
-    class Remembering(Plain):
+    class Remembering(PlainObjective):
         kept: dict[str, Any]
 
         def state_dict(self) -> dict[str, Any]:
@@ -366,20 +366,20 @@ def test_stages_share_a_folder_and_keep_their_own_files(tmp_path: Path) -> None:
     for name, steps in (("search", 5), ("tune", 10)):
         staged = trainer.stage(name, steps=steps)
         assert asdict(staged.settings) == {**asdict(SETTINGS), "steps": steps}
-        staged.fit(Plain(tiny_net()), TinyData())
+        staged.fit(PlainObjective(tiny_net()), TinyData())
     names = ["metrics-search.jsonl", "metrics-tune.jsonl", "training-search.pt", "training-tune.pt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert Trainer(SETTINGS).stage("search").folder is None
 
 
-def test_progress_is_told_every_step() -> None:
+def test_progress_is_called_every_step() -> None:
     told: list[tuple[int, int]] = []
 
     def progress(step: int, steps: int, values: dict[str, float]) -> None:
         told.append((step, steps))
         assert values["loss"] > 0
 
-    Trainer(replace(SETTINGS, steps=4), None, progress).fit(Plain(tiny_net()), TinyData())
+    Trainer(replace(SETTINGS, steps=4), None, progress).fit(PlainObjective(tiny_net()), TinyData())
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -393,7 +393,7 @@ def test_progress_is_told_every_step() -> None:
         ({"optimizer": "lion"}, "optimizer 'lion': wanted muon or adam"),
         (
             {"schedule": "sine"},
-            "schedule 'sine': wanted cosine or trapezoid or step or halvings or constant",
+            "schedule 'sine': wanted cosine, trapezoid, step, halvings or constant",
         ),
         ({"precision": "fp8"}, "precision 'fp8': wanted fp32 or bf16"),
     ],
@@ -403,7 +403,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any], sentence: str) -> Non
         Settings(**wrong)
 
 
-class Remembering(Plain):
+class Remembering(PlainObjective):
     """Keep the weights of every step."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Does a training run survive kill -9, a full disk, signals, and company?"""
+"""A training run resumes after kill -9, a full disk, signals, and on several processes."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_full_disk_keeps_the_old_state_and_names_the_file(tmp_path: Path) -> N
         assert {p.name for p in tmp_path.iterdir()} == {"metrics.jsonl"}
 
 
-def test_a_full_disk_leaves_the_state_before_it(straight: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_state_before_it(straight: Path, tmp_path: Path) -> None:
     child = Child.start(train_and_tell, tmp_path, (10, signal.SIGTERM))
     assert child.end() == 143
     before = (tmp_path / "training.pt").read_bytes()

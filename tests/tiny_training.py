@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from thinlens.errors import RunError
 from thinlens.signals import Interrupted
 from thinlens.training.loop import Settings, Trainer
-from thinlens.training.objective import Plain
+from thinlens.training.objective import PlainObjective
 from thinlens.training.state import load_state, save_state
 
 SETTINGS = Settings(steps=60, warmup=3, save_every=5, epoch_steps=20, learning_rate=1e-2)
@@ -64,7 +64,7 @@ Signal = tuple[int, int] | None
 """(step, number): the signal that a process sends itself after a step, whatever the clock says."""
 
 
-class Freezing(Plain):
+class Freezing(PlainObjective):
     """Take the first layer out of the optimizer after ten steps, as SLS does its priorities."""
 
     frozen_at = 10
@@ -101,7 +101,7 @@ def train_exactly() -> dict[str, Tensor]:
         torch.manual_seed(1)
         module = nn.Conv2d(3, 3, 3, padding=1)
     settings = Settings(steps=8, warmup=0, optimizer="adam", learning_rate=1e-2)
-    Trainer(settings).fit(Plain(module), TinyData(bad=frozenset({3})))
+    Trainer(settings).fit(PlainObjective(module), TinyData(bad=frozenset({3})))
     return module.state_dict()
 
 

@@ -21,8 +21,8 @@ _LEFTOVER = re.compile(r"^\..+\.thinlens-[a-z0-9_]{8}$")
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing; it changes whole at the end, or not at all.
 
-    The bytes go to a file beside it, are flushed to disk and renamed over `path`, whose mode is
-    kept (a new file's follows the umask). A full disk is a `RunError` that names `path`.
+    The bytes are written to a temporary file beside it, flushed to disk and renamed to `path`,
+    whose mode is kept (a new file's follows the umask). A full disk is a `RunError` with `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ class JsonLines:
         return [record for record in map(_object, lines) if record is not None]
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all lines, atomically. It ends a line that was cut off: call it before `append`."""
+        """Replace all lines, atomically; call it before `append`, to drop an incomplete line."""
         content = "".join(map(_line, records))
         with atomic_write(self._path) as file:
             file.write(content.encode())
@@ -106,7 +106,7 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def sweep_leftovers(folder: Path) -> int:
-    """Remove what killed writers of ours left in `folder` before this process started."""
+    """Remove temporary files of killed writers in `folder`, older than this process."""
     swept = 0
     for entry in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER.match(entry.name):
@@ -115,7 +115,7 @@ def sweep_leftovers(folder: Path) -> int:
                     entry.unlink()
                     swept += 1
             except OSError:
-                continue  # another process has swept it, or it is not ours to remove
+                continue  # another process removed it, or this one may not
     return swept
 
 
@@ -123,14 +123,14 @@ _STARTED = time.time()
 
 
 def _umask() -> int:
-    """Read the umask; the only portable way is to set and restore it."""
+    """Return the umask; the only portable way is to set and restore it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 _UMASK = _umask()
-"""Read once: while it is being read, other threads' new files would be open to everybody."""
+"""Read once at import: while it is read, other threads' new files would be world-writable."""
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How does a long job end at a safe point when it is told to stop?"""
+"""Deferral of SIGINT and SIGTERM to points where all work is saved."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from types import FrameType
 from thinlens.errors import RunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""The signals that are deferred."""
 
 
 class Interrupted(BaseException):
-    """The job was told to stop and stopped at a safe point; like KeyboardInterrupt, no error."""
+    """Raised at a safe point after a signal; like KeyboardInterrupt, not an error."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -22,7 +23,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Whether Ctrl-C or SIGTERM has arrived since the job began."""
+    """The signal that has arrived inside `deferred_signals`, if any."""
 
     number: int | None = None
 
@@ -34,10 +35,10 @@ class StopRequest:
 
 @contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
-    """Collect Ctrl-C and SIGTERM instead of dying at once; a second one is not waited for.
+    """Store Ctrl-C and SIGTERM in a `StopRequest`; a second one raises `Interrupted` at once.
 
-    One that nobody has asked for by the end of the block raises `Interrupted` there, even in place
-    of a `RunError`: who lists such failures and goes on would never hear of it.
+    One that was not checked by the end of the block raises `Interrupted` there, even in place of a
+    `RunError`: a caller that lists such failures and continues would not notice it.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

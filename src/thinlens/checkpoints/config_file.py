@@ -1,4 +1,4 @@
-"""What does a checkpoint's config.json say, and is it safe to believe?"""
+"""Schema and validation of a checkpoint's config.json."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from thinlens.checkpoints.packing import ENCODINGS
 from thinlens.errors import UsageError
 
 FORMAT_VERSION = 1
-"""The version of the folder format. Every released one loads forever."""
+"""Version of the folder format. Every released one stays loadable."""
 
 LARGEST_CONFIG_FILE = 2 * 2**20
-"""Bytes of config.json that are read at most: some 15,000 tensors."""
+"""Largest config.json that is read, in bytes: some 15,000 tensors."""
 
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
@@ -26,12 +26,16 @@ DTYPES: dict[str, torch.dtype] = {
         *("int64", "int32", "int16", "int8", "uint8", "bool"),
     )
 }
-"""The element types that a checkpoint holds, by name."""
+"""Element types of stored tensors, by name."""
+
+
+QUOTED_LENGTH = 80
+"""Characters of an untrusted value in an error message."""
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """How one tensor of the network is stored."""
+    """Encoding of one tensor of the network."""
 
     name: str
     """Its name in the network's state dict."""
@@ -43,16 +47,16 @@ class TensorEntry:
     dtype: str
 
     def __post_init__(self) -> None:
-        whole = type(self.shape) is list and all(type(size) is int for size in self.shape)
+        sizes = type(self.shape) is list and all(type(size) is int for size in self.shape)
         optional = {type(self.n), type(self.m)} <= {int, type(None)}
-        if type(self.name) is not str or not whole or not optional:
+        if type(self.name) is not str or not sizes or not optional:
             raise UsageError(f"the entry of tensor {quoted(self.name)} is malformed")
-        for key, known in (("encoding", ENCODINGS), ("dtype", DTYPES)):
+        for key, choices in (("encoding", ENCODINGS), ("dtype", DTYPES)):
             value = getattr(self, key)
-            if type(value) is not str or value not in known:
+            if type(value) is not str or value not in choices:
                 raise UsageError(
                     f"tensor {quoted(self.name)} has the unknown {key} {quoted(value)}: "
-                    f"wanted {', '.join(known)}"
+                    f"wanted {', '.join(choices)}"
                 )
 
 
@@ -66,14 +70,14 @@ class CheckpointConfig:
     """The network's own config."""
     task: dict[str, Any]
     provenance: dict[str, Any]
-    """Method, budget, record: where the weights come from."""
+    """Method, budget and record of the run that produced the weights."""
     versions: dict[str, Any]
     sha256: str
     """Of the tensors file that belongs to this config.json."""
     tensors: list[TensorEntry]
     narrowed: bool = False
-    """Whether channels were removed: tensors are then smaller than `config` says, each as its own
-    entry says. Written only if so, for older versions cannot read such a network."""
+    """Whether channels were pruned: tensors are then smaller than `config` builds them, shaped as
+    their entries. Written only if true, because older versions cannot read such a network."""
 
     def __post_init__(self) -> None:
         for name in ("model", "sha256"):
@@ -88,7 +92,7 @@ class CheckpointConfig:
             raise UsageError("a tensor is listed twice")
 
     def dump(self) -> bytes:
-        """Write it as JSON, one line a tensor."""
+        """Return the file's bytes: JSON, one line a tensor."""
         head = {"format": FORMAT_VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
         del head["tensors"]
         if not self.narrowed:
@@ -99,11 +103,13 @@ class CheckpointConfig:
 
 
 def read_config(path: Path) -> CheckpointConfig:
-    """Read config.json; whatever is wrong with it is a `UsageError` without the path."""
+    """Read config.json; any error in it is a `UsageError` without the path."""
     content = _object(path)
     version = content.pop("format", None)
     if version != FORMAT_VERSION or type(version) is not int:
-        raise UsageError(f"format {quoted(version)} is unknown: this thinlens reads {FORMAT_VERSION}")
+        raise UsageError(
+            f"format {quoted(version)} is unknown: this thinlens reads {FORMAT_VERSION}"
+        )
     _check_keys(content, CheckpointConfig, "config.json")
     entries = content["tensors"]
     if type(entries) is not list or any(type(entry) is not dict for entry in entries):
@@ -125,21 +131,21 @@ def _object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_keys(found: Mapping[str, Any], wanted: type, where: str) -> None:
-    known = {field.name for field in fields(wanted)}
-    required = {field.name for field in fields(wanted) if field.default is MISSING}
+def _check_keys(content: Mapping[str, Any], schema: type, where: str) -> None:
+    names = {field.name for field in fields(schema)}
+    required = {field.name for field in fields(schema) if field.default is MISSING}
     for kind, keys in (
-        ("lacks", required - set(found)),
-        ("has the unknown key", set(found) - known),
+        ("lacks", required - set(content)),
+        ("has the unknown key", set(content) - names),
     ):
         if keys:
             raise UsageError(f"{where} {kind} {quoted(min(keys))}")
 
 
 def quoted(value: object) -> str:
-    """Show a stranger's value in an error: quoted, escaped, and at most 80 characters long."""
+    """Quote an untrusted value for an error: escaped, and at most `QUOTED_LENGTH` characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than Python prints
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= QUOTED_LENGTH else f"{text[: QUOTED_LENGTH - 3]}..."

@@ -1,4 +1,4 @@
-"""How do weights that somebody else has trained and saved become one of our networks?"""
+"""Import of pretrained weights of other training programs into networks of `MODELS`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from thinlens.models import model_entry
 from thinlens.models.entry import StateDict
 
 STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
-"""Keys under which training programs keep a state dict; the best weights first."""
+"""Keys under which training programs store a state dict, in order of preference."""
 
 PREFIX = "module."
-"""What `DataParallel` puts before every name."""
+"""Prefix that `DataParallel` adds to every name."""
 
-NAMED = 3
-"""How many tensors an error names."""
+MOST_LISTED = 3
+"""Tensors that an error lists, at most."""
 
 
 def import_weights(file: Path, model: str, **options: Any) -> nn.Module:
@@ -34,10 +34,10 @@ def import_weights(file: Path, model: str, **options: Any) -> nn.Module:
     """
     entry = model_entry(model)
     config = entry.make_config(**options)
-    found = _state_dict(_read(file), file)
+    content = _state_dict(_read(file), file)
     try:
-        state = entry.convert_state(found)
-    except (LookupError, RuntimeError) as error:  # renaming takes the names for what they promise
+        state = entry.convert_state(content)
+    except (LookupError, RuntimeError) as error:  # renaming may fail on unexpected names
         raise UsageError(f"{file} does not fit {model}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         module = entry.build(config)
@@ -55,7 +55,7 @@ def _read(file: Path) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files use storage classes that torch deprecates
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers of strangers' files raise anything
+    except Exception as error:  # readers of untrusted files may raise anything
         raise UsageError(
             f"{file} cannot be read as weights ({type(error).__name__}): "
             "wanted a .safetensors, or a .pth or .pt that holds nothing but tensors"
@@ -63,7 +63,7 @@ def _read(file: Path) -> object:
 
 
 def _state_dict(content: object, file: Path) -> StateDict:
-    """Find the named tensors in what training programs save around them."""
+    """Return the named tensors, without the dictionaries in which training programs wrap them."""
     for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -85,18 +85,18 @@ def _is_plain(tensor: Tensor) -> bool:
     )
 
 
-def _check(found: StateDict, wanted: StateDict, problem: str) -> None:
+def _check(state: StateDict, expected: StateDict, problem: str) -> None:
     """Raise `UsageError` unless the two have the same names and shapes."""
     misshapen = (
-        f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
+        f"{name} is {list(state[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     )
     for kind, names in (
-        ("missing", [name for name in wanted if name not in found]),
-        ("unexpected", [quoted(name) for name in found if name not in wanted]),
+        ("missing", [name for name in expected if name not in state]),
+        ("unexpected", [quoted(name) for name in state if name not in expected]),
         ("misshapen", list(misshapen)),
     ):
         if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            raise UsageError(f"{problem}: {kind} {', '.join(names[:NAMED])}{more}")
+            more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+            raise UsageError(f"{problem}: {kind} {', '.join(names[:MOST_LISTED])}{more}")

@@ -1,4 +1,4 @@
-"""How is a network built from a stranger's config without doing more than its file can justify?"""
+"""Construction of networks from untrusted configs, bounded by the size of the checkpoint file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from thinlens.checkpoints.config_file import DTYPES, TensorEntry, CheckpointConfig, quoted
+from thinlens.checkpoints.config_file import DTYPES, CheckpointConfig, TensorEntry, quoted
 from thinlens.checkpoints.tensors import unique_tensors
 from thinlens.dynamic.registry import BUILDABLE
 from thinlens.errors import UsageError
@@ -25,89 +25,97 @@ from thinlens.sparsity.resize_parameters import resize_parameters
 LARGEST_OPTION = 65_536
 """The largest whole number in a network's config: no width or depth is near it."""
 
-LARGEST_CUT = 256
-"""How many weights of a network may have been removed for each that is left: four channels of 64
-leave one in 256. The whole network is built before it is narrowed."""
+LARGEST_REDUCTION = 256
+"""Weights of the config's network per weight of the file, at most: pruning 64 channels to four
+keeps one weight in 256. The whole network is built before it is resized."""
 
 PROBE_SIDE = 64
-"""Side of an image on which every network of ours runs."""
+"""Side in pixels of an image on which every network of `MODELS` runs."""
 
 REGISTRATIONS_PER_TENSOR = 4
-"""A tensor that several layers share is registered more than once; more often than this is not
-a network but an attempt to build without end."""
+"""Parameter registrations per tensor of the file, at most: a tensor that layers share is registered
+more than once; more registrations are an attempt to exhaust memory."""
 
 
 def build_meta(manifest: CheckpointConfig) -> nn.Module:
-    """Build the network on the meta device, where weights take no memory, and compare it.
+    """Build the network on the meta device, where weights take no memory, and check its tensors.
 
-    Raises `UsageError` unless exactly the listed tensors, with their shapes and kinds, are its.
+    Raises `UsageError` unless the manifest lists exactly its tensors, with their shapes and types.
     """
     config = network_config(manifest)
     with torch.device("meta"), _at_most(REGISTRATIONS_PER_TENSOR * (len(manifest.tensors) + 1)):
         module = _built(manifest.model, config)
-    own = unique_tensors(module)
+    tensors = unique_tensors(module)
     listed = {entry.name: entry for entry in manifest.tensors}
-    for kind, names in (("missing", own.keys() - listed), ("unexpected", listed.keys() - own)):
+    for kind, names in (
+        ("missing", tensors.keys() - listed),
+        ("unexpected", listed.keys() - tensors),
+    ):
         if names:
             raise UsageError(
                 f"its tensors are not those of {manifest.model} ({kind}: "
                 f"{', '.join(quoted(name) for name in sorted(names)[:3])})"
             )
     if manifest.narrowed:
-        _narrow(module, own, listed)
-        own = unique_tensors(module)
-    for name, tensor in own.items():
+        _resize_meta(module, tensors, listed)
+        tensors = unique_tensors(module)
+    for name, tensor in tensors.items():
         _check_entry(listed[name], tensor)
     return module
 
 
 def build_from_config(manifest: CheckpointConfig) -> nn.Module:
-    """Build the network for real; the global random state stays as it was."""
+    """Build the network with memory for its weights; the global random state is not changed."""
     with torch.random.fork_rng(devices=[]):
         module = _built(manifest.model, network_config(manifest))
     if manifest.narrowed:
         shapes = {entry.name: torch.empty(entry.shape) for entry in manifest.tensors}
-        own = unique_tensors(module)
-        resize_parameters(module, {name: empty.to(own[name].dtype) for name, empty in shapes.items()})
+        tensors = unique_tensors(module)
+        resized = {name: empty.to(tensors[name].dtype) for name, empty in shapes.items()}
+        resize_parameters(module, resized)
     return module
 
 
 def is_resized(manifest: CheckpointConfig) -> bool:
-    """Tell whether tensors are smaller than the network's config makes them."""
+    """Return whether tensors are smaller than the network's config builds them."""
     with torch.device("meta"):
-        own = unique_tensors(_built(manifest.model, network_config(manifest)))
+        tensors = unique_tensors(_built(manifest.model, network_config(manifest)))
     return any(
-        entry.name in own and list(own[entry.name].shape) != entry.shape
+        entry.name in tensors and list(tensors[entry.name].shape) != entry.shape
         for entry in manifest.tensors
     )
 
 
-def _narrow(module: nn.Module, own: Mapping[str, Tensor], listed: Mapping[str, TensorEntry]) -> None:
-    """Give a network on the meta device the sizes that are listed, if they can be what is left
-    of it; then run it, for nothing else says whether its layers still fit each other."""
-    whole = sum(tensor.numel() for tensor in own.values())
-    left = sum(prod(listed[name].shape) for name in own)
-    for name, tensor in own.items():
+def _resize_meta(
+    module: nn.Module, tensors: Mapping[str, Tensor], listed: Mapping[str, TensorEntry]
+) -> None:
+    """Resize a network on the meta device to the listed shapes, if pruning can produce them; then
+    run it, because only a run checks that its layers fit each other."""
+    whole = sum(tensor.numel() for tensor in tensors.values())
+    remaining = sum(prod(listed[name].shape) for name in tensors)
+    for name, tensor in tensors.items():
         shape = listed[name].shape
         pairs = list(zip(shape, tensor.shape, strict=False))
         if len(shape) != tensor.ndim or any(not 0 < new <= old for new, old in pairs):
             raise UsageError(
                 f"{name} is shaped {quoted(shape)}: wanted at most {list(tensor.shape)}"
             )
-    if whole > LARGEST_CUT * left:
-        raise UsageError(f"its config describes a network over {LARGEST_CUT} times as large")
-    resize_parameters(module, {n: t.new_empty(listed[n].shape) for n, t in own.items()})
+    if whole > LARGEST_REDUCTION * remaining:
+        raise UsageError(f"its config describes a network over {LARGEST_REDUCTION} times as large")
+    resize_parameters(module, {n: t.new_empty(listed[n].shape) for n, t in tensors.items()})
     try:
         dry_run(module, (1, image_channels(module), PROBE_SIDE, PROBE_SIDE))
     except UsageError as error:
-        raise UsageError(f"its tensors are smaller than its config says, and so {error}") from error
+        raise UsageError(
+            f"its tensors are smaller than those of its config, and so {error}"
+        ) from error
 
 
 def network_config(manifest: CheckpointConfig) -> Any:
-    """Return the network's config, made of options that are all known and of the right type."""
+    """Return the network's config; an option that is unknown or of the wrong type is refused."""
     if manifest.model not in BUILDABLE:
-        known = ", ".join(MODELS)
-        raise UsageError(f"unknown network {quoted(manifest.model)}: wanted one of {known}")
+        choices = ", ".join(MODELS)
+        raise UsageError(f"unknown network {quoted(manifest.model)}: wanted one of {choices}")
     entry = BUILDABLE[manifest.model]
     defaults = {field.name: getattr(entry.config, field.name) for field in fields(entry.config)}
     options = {}
@@ -139,7 +147,7 @@ def _built(name: str, config: Any) -> nn.Module:
             return BUILDABLE[name].build(config)
     except UsageError:
         raise
-    except Exception as error:  # a constructor given strange numbers may raise anything
+    except Exception as error:  # a constructor may raise anything on unusual numbers
         raise UsageError(f"{name} cannot be built from its config: {error}") from error
 
 
@@ -156,13 +164,13 @@ def _check_entry(entry: TensorEntry, tensor: Tensor) -> None:
 @contextmanager
 def _at_most(registrations: int) -> Iterator[None]:
     """Refuse to register more parameters than this while the context is open, in this thread."""
-    left, builder = registrations, threading.get_ident()
+    remaining, builder = registrations, threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal left
-        left -= threading.get_ident() == builder
-        if left < 0:
-            raise UsageError("its config asks for more tensors than the file holds")
+        nonlocal remaining
+        remaining -= threading.get_ident() == builder
+        if remaining < 0:
+            raise UsageError("its config has more tensors than the file holds")
 
     handle = register_module_parameter_registration_hook(count)
     try:

@@ -1,4 +1,4 @@
-"""Which folder does a user mean by a checkpoint's name?"""
+"""Checkpoints shipped with the package, and the folder of a checkpoint by name or path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from thinlens.checkpoints.format import CONFIG_FILE
 from thinlens.errors import UsageError
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-"""The checkpoints that come with the package, one folder each."""
+"""Folder of the shipped checkpoints, one subfolder each."""
 
 
 def list_shipped() -> list[str]:
@@ -17,15 +17,15 @@ def list_shipped() -> list[str]:
 
 
 def resolve(name_or_folder: str | Path) -> Path:
-    """Return the folder of a checkpoint: one that exists, else a shipped one of that name."""
+    """Return the folder of a checkpoint: an existing folder, else a shipped one of that name."""
     folder = Path(name_or_folder)
     if (folder / CONFIG_FILE).is_file():
         return folder
     if str(name_or_folder) in list_shipped():
         return WEIGHTS / name_or_folder
-    known = ", ".join(list_shipped()) or "none"
-    found = f"no {CONFIG_FILE} in it" if folder.is_dir() else "no such folder"
+    names = ", ".join(list_shipped()) or "none"
+    problem = f"no {CONFIG_FILE} in it" if folder.is_dir() else "no such folder"
     raise UsageError(
-        f"{name_or_folder} is not a checkpoint ({found}): "
-        f"wanted a checkpoint folder or a shipped name ({known})"
+        f"{name_or_folder} is not a checkpoint ({problem}): "
+        f"wanted a checkpoint folder or a shipped name ({names})"
     )

@@ -1,4 +1,4 @@
-"""How does a whole network become named tensors of a file, and how do they become its weights?"""
+"""Conversion between a network's weights and the named tensors of a checkpoint file."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, SharedRanks
 
 WeightStructures = Mapping[str, Pattern | SharedRanks]
-"""What is known of pruned weights, by the name of their module."""
+"""Patterns or shared ranks of pruned weights, by the name of their module."""
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every parameter and persistent buffer once, by its first state-dict name."""
-    own: dict[str, Tensor] = {}
-    seen = set()
+    tensors: dict[str, Tensor] = {}
+    identities = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
             raise UsageError(f"{name} of the network is no tensor, so it cannot be stored")
-        if id(tensor) not in seen:
-            own[name] = tensor
-            seen.add(id(tensor))
-    return own
+        if id(tensor) not in identities:
+            tensors[name] = tensor
+            identities.add(id(tensor))
+    return tensors
 
 
-def pack_network(module: nn.Module, structures: WeightStructures) -> tuple[dict[str, Tensor], list[TensorEntry]]:
-    """Return the tensors of the file by their names there, and how each weight is stored."""
-    if any(parametrize.is_parametrized(part) for part in module.modules()):
-        raise UsageError("the network still wears parametrizations: strip it before it is saved")
+def pack_network(
+    module: nn.Module, structures: WeightStructures
+) -> tuple[dict[str, Tensor], list[TensorEntry]]:
+    """Return the file's tensors by name, and the entry of each weight."""
+    if any(parametrize.is_parametrized(child) for child in module.modules()):
+        raise UsageError("the network still has parametrizations: strip it before it is saved")
     layers = {}
     for name, structure in structures.items():
         layer = prunable_layer(module, name)
@@ -48,31 +50,36 @@ def pack_network(module: nn.Module, structures: WeightStructures) -> tuple[dict[
         dtype = str(tensor.dtype).removeprefix("torch.")
         shape = list(tensor.shape)
         entries.append(TensorEntry(name, packed.encoding, packed.n, packed.m, shape, dtype))
-        for part, content in packed.parts.items():
-            # A copy: the format refuses tensors that share memory, as parts of one buffer do.
+        for suffix, content in packed.tensors.items():
+            # A copy: the format refuses tensors that share memory, such as views of one buffer.
             copy = content.clone(memory_format=torch.contiguous_format)
-            tensors[tensor_name(name, part)] = copy
+            tensors[tensor_name(name, suffix)] = copy
     return tensors, entries
 
 
 def unpack_network(
-    parts: dict[str, Tensor], entries: list[TensorEntry], network: nn.Module
+    tensors: dict[str, Tensor], entries: list[TensorEntry], network: nn.Module
 ) -> tuple[dict[str, Tensor], dict[str, Pattern | SharedRanks]]:
     """Return the weights by state-dict name and their structures by module name.
 
-    `entries` are those of `network`, which may lie on the meta device. A part that is missing,
-    not asked for, or does not fit is a `UsageError`.
+    `entries` are those of `network`, which may be on the meta device. A tensor that is missing,
+    unexpected or invalid is a `UsageError`.
     """
-    wanted = {tensor_name(entry.name, part) for entry in entries for part in ENCODINGS[entry.encoding]}
-    for kind, names in (("lacks", wanted - parts.keys()), ("also has", parts.keys() - wanted)):
+    expected = {
+        tensor_name(entry.name, suffix) for entry in entries for suffix in ENCODINGS[entry.encoding]
+    }
+    for kind, names in (
+        ("lacks", expected - tensors.keys()),
+        ("also has", tensors.keys() - expected),
+    ):
         if names:
             raise UsageError(f"it {kind} the tensor {quoted(min(names))}")
     weights: dict[str, Tensor] = {}
     structures: dict[str, Pattern | SharedRanks] = {}
     for entry in entries:
-        own = {part: parts[tensor_name(entry.name, part)] for part in ENCODINGS[entry.encoding]}
+        stored = {s: tensors[tensor_name(entry.name, s)] for s in ENCODINGS[entry.encoding]}
         try:
-            weight, structure = _read(entry, own, network)
+            weight, structure = _decode(entry, stored, network)
         except UsageError as error:
             raise UsageError(f"{entry.name}: {error}") from error
         weights[entry.name] = weight
@@ -81,10 +88,10 @@ def unpack_network(
     return weights, structures
 
 
-def _read(
-    entry: TensorEntry, own: dict[str, Tensor], network: nn.Module
+def _decode(
+    entry: TensorEntry, stored: dict[str, Tensor], network: nn.Module
 ) -> tuple[Tensor, Pattern | SharedRanks | None]:
-    values = own["" if entry.encoding == "dense" else "values"]
+    values = stored["" if entry.encoding == "dense" else "values"]
     if values.dtype != DTYPES[entry.dtype]:
         raise UsageError(f"its values are {values.dtype}, not {entry.dtype}")
     if entry.encoding == "dense" and entry.n is None and entry.m is None:
@@ -92,7 +99,7 @@ def _read(
             raise UsageError(f"it is shaped {list(values.shape)}, not {entry.shape}")
         return values, None
     layer = _prunable(network, entry.name)
-    return unpack(PackedWeight(entry.encoding, entry.n, entry.m, own), layer)
+    return unpack(PackedWeight(entry.encoding, entry.n, entry.m, stored), layer)
 
 
 def _prunable(network: nn.Module, name: str) -> PrunableModule:
@@ -107,6 +114,6 @@ def _layer_name(name: str) -> str:
     return name.removesuffix("weight").removesuffix(".")
 
 
-def tensor_name(tensor: str, part: str) -> str:
-    """Name a part in the file; `/` keeps it apart from the names of a state dict."""
-    return f"{tensor}/{part}" if part else tensor
+def tensor_name(weight: str, suffix: str) -> str:
+    """Return the name of an encoding's tensor in the file; `/` is in no name of a state dict."""
+    return f"{weight}/{suffix}" if suffix else weight

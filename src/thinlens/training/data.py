@@ -1,4 +1,4 @@
-"""How does what a user has become batches: a folder, a sequence of tensors, a loader?"""
+"""Training batches from a folder, a sequence of tensor pairs, or a data loader."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ Pair = tuple[Tensor, Tensor]
 """(input, target), `[C, h, w]` or `[B, C, h, w]` each."""
 
 Data = str | Path | TrainingData | Sequence[Pair] | Iterable[Pair] | None
+"""A folder of images, `TrainingData`, pairs, or a loader of pairs; None where none is needed."""
 
 CALIBRATION_CROPS = {"patch": 80, "batch_size": 1, "candidates": 1}
-"""Crops to calibrate on; large, because borders teach a network nothing."""
+"""Options of calibration crops: large ones, so that few outputs depend on the border."""
 
 
 def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData:
-    """Make batches of `data`; a folder needs the `task` that makes or pairs its images."""
+    """Return `data` as batches; a folder needs the `task` that degrades or pairs its images.
+
+    >>> import torch
+    >>> pairs = [(torch.zeros(3, 8, 8), torch.ones(3, 16, 16))]
+    >>> image, target = as_batches(pairs, None, training=True).batch(seed=0, epoch=0, step=0)
+    >>> tuple(target.shape)
+    (1, 3, 16, 16)
+    """
     if data is None:
-        return _Nothing()
+        return _NoData()
     if isinstance(data, str | Path):
         if task is None:
             raise UsageError(f"a folder ({data}) needs task= to make pairs of its images")
@@ -34,18 +42,18 @@ def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData
     if hasattr(data, "batch"):
         return cast(TrainingData, data)
     if isinstance(data, Sequence):
-        return _Listed(cast(Sequence[Pair], data))
-    return _Streamed(data)
+        return _InMemory(cast(Sequence[Pair], data))
+    return _FromIterable(data)
 
 
-class _Nothing:
-    """No data: an error, but only for who asks."""
+class _NoData:
+    """No data: an error when a batch is requested."""
 
     def batch(self, seed: int, epoch: int, step: int) -> Pair:
         raise UsageError("this needs images to calibrate or train on: wanted data (--data DIR)")
 
 
-class _Listed:
+class _InMemory:
     """Pairs in memory, in a new order every epoch."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
@@ -58,25 +66,25 @@ class _Listed:
         return _batched(self._pairs[int(order[step % len(order)])])
 
 
-class _Streamed:
-    """A loader, read in its own order and begun anew when it ends; it cannot be resumed."""
+class _FromIterable:
+    """A loader, read in its order and restarted when it ends; it cannot be resumed."""
 
     def __init__(self, loader: Iterable[Pair]) -> None:
         self._loader = loader
         self._batches: Iterator[Pair] = iter(loader)
 
     def batch(self, seed: int, epoch: int, step: int) -> Pair:
-        found = next(self._batches, None)
-        if found is None:
+        pair = next(self._batches, None)
+        if pair is None:
             self._batches = iter(self._loader)
-            found = next(self._batches, None)
-        if found is None:
+            pair = next(self._batches, None)
+        if pair is None:
             raise UsageError("data is an empty loader: wanted (input, target) tensors")
-        return _batched(found)
+        return _batched(pair)
 
 
 def _batched(pair: Pair) -> Pair:
-    """Give both tensors of a pair a batch axis."""
+    """Add a batch axis to both tensors of a pair that has none."""
     try:
         image, target = pair
         image, target = (x if x.ndim == 4 else x[None] for x in (image, target))

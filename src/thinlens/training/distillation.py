@@ -1,4 +1,7 @@
-"""How does a dense network teach its thin copy? (Hinton et al., 2015, for images)"""
+"""Knowledge distillation: training targets blended with a dense network's outputs.
+
+Hinton et al., "Distilling the knowledge in a neural network", 2015, applied to images.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ from thinlens.training.objective import TrainingData
 
 
 class DistilledTargets:
-    """Training data whose targets lean towards what a dense network makes of the inputs.
+    """Training data whose targets are blended with the outputs of a dense teacher.
 
-    A photograph holds detail that nobody could have restored, and to a thin network's loss that is
-    noise; what the dense network makes holds only what a network can learn.
+    A true target holds detail that no network can restore, which is noise to the loss of a pruned
+    network; the teacher's output holds only what a network can represent.
     """
 
-    def __init__(self, data: TrainingData, teacher: nn.Module, share: float) -> None:
-        """Blend targets: `share` (0 to 1) of the teacher's image and the rest of the true one.
+    def __init__(self, data: TrainingData, teacher: nn.Module, weight: float) -> None:
+        """Blend targets: `weight` (0 to 1) of the teacher's output, the rest of the true target.
 
-        The teacher is run as it is given, in evaluation mode.
+        The teacher is run in evaluation mode and not changed.
         """
-        if not 0 <= share <= 1:
-            raise UsageError(f"taught {share}: wanted a part of the target, 0 to 1")
-        self._data, self._teacher, self._share = data, teacher, share
+        if not 0 <= weight <= 1:
+            raise UsageError(f"distill_weight {weight}: wanted a fraction of the target, 0 to 1")
+        self._data, self._teacher, self._weight = data, teacher, weight
 
     def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Return the input and the blended target."""
         image, target = self._data.batch(seed, epoch, step)
-        if not self._share:
+        if not self._weight:
             return image, target
         training = self._teacher.training
         try:
             with torch.no_grad():
-                answer = self._teacher.eval()(image)
+                output = self._teacher.eval()(image)
         finally:
             self._teacher.train(training)
-        return image, target.lerp(answer.to(target), self._share)
+        return image, target.lerp(output.to(target), self._weight)

@@ -1,4 +1,7 @@
-"""How does a run end with the mean of its last weights? (Polyak & Juditsky, 1992)"""
+"""Exponential moving average of a module's weights during training.
+
+Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from thinlens.training.settings import Settings
 
 
 class ModelEma:
-    """An exponential moving average of what a module learns, and of its batch statistics.
+    """The exponential moving average of a module's parameters and batch statistics.
 
-    Its time constant is `settings.average` of the run. Until that many steps are done it is their
-    plain mean, so that the weights from which a run starts have no weight in it.
+    Its time constant is the fraction `settings.average` of the run. Until that many steps are done
+    it is their plain mean, so the initial weights do not enter it.
     """
 
     def __init__(self, module: nn.Module, settings: Settings) -> None:
@@ -25,28 +28,28 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Let what the module holds now take part."""
+        """Add the module's current values to the average."""
         self._count += 1
-        share = 1 / min(self._count, self._horizon)
-        torch._foreach_lerp_(self._means, self._averaged, share)
+        weight = 1 / min(self._count, self._horizon)
+        torch._foreach_lerp_(self._means, self._averaged, weight)
 
     @torch.no_grad()
-    def give(self) -> None:
-        """Put the mean in the module's place, if there was a step."""
+    def copy_to_module(self) -> None:
+        """Copy the average into the module, if there was a step."""
         if self._count:
             torch._foreach_copy_(self._averaged, self._means)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resume needs."""
+        """Return the state for a resume."""
         return {"means": self._means, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state of `state_dict`."""
         torch._foreach_copy_(self._means, list(state["means"]))
         self._count = state["count"]
 
 
 def _floating(module: nn.Module) -> list[Tensor]:
-    """List parameters and buffers that can be averaged, as views that writing changes."""
+    """Return the floating-point parameters and buffers, as views that share their memory."""
     values = [*module.parameters(), *module.buffers()]
     return [value.detach() for value in values if value.is_floating_point()]

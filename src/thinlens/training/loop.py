@@ -1,4 +1,4 @@
-"""The training loop: the whole of it on one page.
+"""Training loop: resumable, on one or several processes.
 
 Run it on N processes with `torchrun --nproc-per-node N -m thinlens train ...`.
 """
@@ -18,7 +18,7 @@ from thinlens.errors import RunError, UsageError
 from thinlens.progress import Progress
 from thinlens.signals import Interrupted, deferred_signals
 from thinlens.training.ema import ModelEma
-from thinlens.training.exact_image import Float32Output
+from thinlens.training.float32_output import Float32Output
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData
 from thinlens.training.processes import Processes, training_mode
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains what an `Objective` describes; the same call again resumes where it stopped."""
+    """Train the module of an `Objective`; the same call again resumes an interrupted run."""
 
     def __init__(
         self, settings: Settings, folder: Path | None = None, progress: Progress | None = None
     ) -> None:
         self.settings = settings
         self.folder = folder
-        """Where states and metrics go; None keeps nothing on disk."""
+        """Folder of training states and metrics; None stores nothing on disk."""
         self.progress = progress
         self._suffix = ""
 
     def stage(self, name: str, **changed: Any) -> Trainer:
-        """Return a trainer for one of several fits of a method: same folder, own files.
+        """Return a trainer for one of several fits of a method: same folder, other files.
 
         Its state is `training-NAME.pt`, its log `metrics-NAME.jsonl`; `changed` are settings.
         """
@@ -59,21 +59,21 @@ class Trainer:
         in a row (the last saved state is finite).
         """
         settings, processes = self.settings, Processes(self.settings.precision)
-        plain = training_mode(objective.module, processes.device)
-        with plain, deferred_signals() as stop, Float32Output() as exact:
+        mode = training_mode(objective.module, processes.device)
+        with mode, deferred_signals() as stop, Float32Output() as float32_output:
             optimizer = self._optimizer(objective)
             average = ModelEma(objective.module, settings) if settings.average else None
             done = self._resume(objective, optimizer, average, processes)
-            metrics = self._metrics_log(done.step) if processes.chief else None
+            metrics = self._metrics_log(done.step) if processes.is_main else None
             while done.step < settings.steps and not objective.finished:
                 epoch, step = divmod(done.step, settings.epoch_steps)
                 if step == 0:
                     objective.epoch_start(epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * settings.lr_factor(done.step)
-                batch = processes.share(data.batch(settings.seed, epoch, step))
+                batch = processes.shard(data.batch(settings.seed, epoch, step))
                 if settings.precision == "bf16":
-                    exact.hold(objective.module, batch[0].shape)
+                    float32_output.attach(objective.module, batch[0].shape)
                 processes.seed(settings.seed, done.step)
                 loss, finite = _step(objective, optimizer, batch, processes)
                 if finite:
@@ -82,22 +82,22 @@ class Trainer:
                         average.update()
                 done.count(loss, finite, (settings.seed, epoch, step))
                 values = {"loss": done.mean_loss, **objective.metrics()}
-                if self.progress and processes.chief:
+                if self.progress and processes.is_main:
                     self.progress(done.step, settings.steps, values)
-                ends = done.step == settings.steps or objective.finished
-                due = done.step % settings.save_every == 0 or ends
+                finished = done.step == settings.steps or objective.finished
+                due = done.step % settings.save_every == 0 or finished
                 if due:
                     if metrics:
                         metrics.append(done.step, {**values, "skipped": done.skipped})
-                    done.forget_losses()
-                told_to_stop = int(processes.gather(stop.number or 0).max())
-                if due or told_to_stop:
+                    done.reset_losses()
+                stop_signal = int(processes.gather(stop.number or 0).max())
+                if due or stop_signal:
                     self._save(objective, optimizer, average, done, processes)
-                if told_to_stop:
-                    raise Interrupted(told_to_stop)
+                if stop_signal:
+                    raise Interrupted(stop_signal)
             if average:
-                average.give()
-            processes.equalize(objective.module)
+                average.copy_to_module()
+            processes.synchronize(objective.module)
             objective.finish()
 
     def _resume(
@@ -108,12 +108,12 @@ class Trainer:
         processes: Processes,
     ) -> Counters:
         path = self._file("training", "pt")
-        state = processes.agree(load_state(path) if path and processes.chief else None)
+        state = processes.broadcast(load_state(path) if path and processes.is_main else None)
         if state is None:
-            processes.equalize(objective.module)
+            processes.synchronize(objective.module)
             return Counters()
         done = Counters(**state["counters"])
-        differences = self.settings.differences(Settings.read(state["settings"]), done.step)
+        differences = self.settings.differences(Settings.from_dict(state["settings"]), done.step)
         if differences:
             raise UsageError(
                 f"{path} is of a run with {', '.join(differences)}: "
@@ -140,11 +140,11 @@ class Trainer:
         done: Counters,
         processes: Processes,
     ) -> None:
-        """Write the state once, by the chief; nobody goes on before it is on disk."""
+        """Write the state, by the main process; all wait until it is on disk."""
         path = self._file("training", "pt")
         if not all(weight.isfinite().all() for weight in objective.module.parameters()):
             raise RunError(f"a weight is not finite after step {done.step}: nothing was saved")
-        if path and processes.chief:
+        if path and processes.is_main:
             state = {
                 "settings": asdict(self.settings),
                 "counters": asdict(done),
@@ -155,7 +155,7 @@ class Trainer:
             if average:
                 state["average"] = average.state_dict()
             save_state(path, state)
-        processes.wait()
+        processes.barrier()
 
     def _optimizer(self, objective: Objective) -> torch.optim.Optimizer:
         rate = self.settings.learning_rate
@@ -180,8 +180,8 @@ def _step(
     batch: tuple[Tensor, Tensor],
     processes: Processes,
 ) -> tuple[float, bool]:
-    """Take one step; return its loss and whether all was finite. A step that is not leaves no
-    trace in weights, buffers or optimizer, on any process."""
+    """Take one step; return its loss and whether loss and gradients were finite. A step that is not
+    changes no weight, buffer or optimizer state, on any process."""
     buffers = [(buffer, buffer.clone()) for buffer in objective.module.buffers()]
     optimizer.zero_grad()
     with parametrize.cached():
@@ -189,13 +189,13 @@ def _step(
             loss = objective.loss(objective.module, batch)
         loss.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    processes.average(parameters)
+    processes.average_gradients(parameters)
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    seen = processes.gather(loss, norm)
-    finite = bool(seen.isfinite().all())
+    gathered = processes.gather(loss, norm)
+    finite = bool(gathered.isfinite().all())
     if finite:
         optimizer.step()
     else:
-        for buffer, before in buffers:  # a forward pass moves batch statistics
+        for buffer, before in buffers:  # a forward pass updates batch statistics
             buffer.copy_(before)
-    return float(seen[:, 0].mean()), finite
+    return float(gathered[:, 0].mean()), finite

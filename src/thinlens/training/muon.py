@@ -1,4 +1,4 @@
-"""Which optimizer trains a restoration network in the fewest steps?"""
+"""Muon optimizer: momentum orthogonalised by Newton-Schulz iterations, Adam for vectors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ UPDATE_RMS = 0.2
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
+"""Adam's defaults (Kingma and Ba, ICLR 2015)."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -36,15 +37,15 @@ class Muon(torch.optim.Optimizer):
         """Update every parameter that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if parameter.ndim >= 2:
-                    alike[parameter.shape].append(parameter)
+                    by_shape[parameter.shape].append(parameter)
                 else:
                     self._adam_step(parameter, group["lr"])
-            for weights in alike.values():
+            for weights in by_shape.values():
                 self._orthogonal_steps(weights, group)
         return loss
 

@@ -1,4 +1,4 @@
-"""What does a run minimise, and what does it do between two steps?"""
+"""Training objectives: the loss of a run, and hooks between its steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
-"""What an image may miss of its target, as a mean over its values."""
+"""Losses by the name of the setting `loss`: mean over all values of the image."""
 
 ForwardFunction = Callable[[Tensor], Tensor]
+"""A network's forward pass: image `[B, C, h, w]` to image."""
 
 
 class TrainingData(Protocol):
@@ -26,14 +27,14 @@ class TrainingData(Protocol):
 
 
 class Objective(Protocol):
-    """The hooks by which a training method takes part in the loop."""
+    """The hooks of a training method in the loop."""
 
     module: nn.Module
-    """What is trained; it may carry parametrizations."""
+    """The trained network; it may have parametrizations."""
 
     @property
     def finished(self) -> bool:
-        """Whether the run may end before its last step; asked after every step."""
+        """Whether the run may end before its last step; read after every step."""
         ...
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
@@ -57,7 +58,7 @@ class Objective(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Return what the log should hold beside the loss."""
+        """Return values that are logged beside the loss."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ class Objective(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state of `state_dict`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""How do several processes train as one?"""
+"""Data-parallel training on several processes (torchrun)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from thinlens.errors import UsageError
 
 
 class Processes:
-    """This process and its peers, started by `torchrun`; without it, one process alone.
+    """The processes that `torchrun` started; without it, this one alone.
 
     Gradients are averaged after the backward pass instead of by DDP's hooks, so an objective may
-    freeze parameters half way, leave some unused or call its module twice, as on one process.
+    freeze parameters during a run, not use some, or call its module twice, as on one process.
     """
 
     def __init__(self, precision: str) -> None:
-        from lightning_fabric import Fabric  # heavy: only training pays for it
+        from lightning_fabric import Fabric  # slow to import, and only training needs it
 
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
@@ -37,7 +37,7 @@ class Processes:
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
         self.count: int = self._fabric.world_size
-        self.chief = self.rank == 0
+        self.is_main = self.rank == 0
         """Whether this process writes the files."""
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -46,27 +46,27 @@ class Processes:
         return context
 
     def seed(self, seed: int, step: int) -> None:
-        """Make what a step draws from torch's generator depend on nothing but (seed, step, rank).
+        """Seed torch's generator from (seed, step, rank) alone.
 
-        So dropout and the like need no saved state for a bit-identical resume.
+        So dropout needs no saved state for a bit-identical resume.
         """
         words = np.random.SeedSequence((seed, step, self.rank)).generate_state(1, np.uint64)
         torch.manual_seed(int(words[0]))
 
-    def share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return this process's part of a batch, on its device."""
+    def shard(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return this process's shard of a batch, on its device."""
         size = batch[0].shape[0]
         if size % self.count:
-            raise UsageError(f"{self.count} processes cannot share a batch of {size} evenly")
-        image, target = (part[self.rank :: self.count] for part in batch)
-        return self._placed(image), self._placed(target)
+            raise UsageError(f"{self.count} processes cannot split a batch of {size} evenly")
+        image, target = (tensor[self.rank :: self.count] for tensor in batch)
+        return self._to_device(image), self._to_device(target)
 
-    def _placed(self, part: Tensor) -> Tensor:
-        if part.ndim == 4:  # the layout that convolutions like
-            part = part.contiguous(memory_format=torch.channels_last)
-        return part.to(self.device)
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if tensor.ndim == 4:  # convolutions are fastest in this layout
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor.to(self.device)
 
-    def average(self, parameters: list[nn.Parameter]) -> None:
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes."""
         if self.count == 1:
             return
@@ -81,39 +81,39 @@ class Processes:
             gradient.copy_(mean.view(gradient.shape))
 
     def gather(self, *values: Tensor | float) -> Tensor:
-        """Return everyone's numbers, `[processes, len(values)]`, the same on every process."""
+        """Return the values of all processes, `[processes, len(values)]`, on every process."""
         rows = torch.zeros(self.count, len(values), device=self.device)
         rows[self.rank] = torch.stack([torch.as_tensor(v).detach().to(rows) for v in values])
         if self.count > 1:
             self._fabric.all_reduce(rows, reduce_op="sum")  # in place: all others added zero
         return rows
 
-    def agree(self, value: Any) -> Any:
-        """Return the chief's `value` on every process."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the main process's `value` on every process."""
         return self._fabric.broadcast(value)
 
-    def equalize(self, module: nn.Module) -> None:
-        """Give every process the chief's weights and buffers."""
+    def synchronize(self, module: nn.Module) -> None:
+        """Copy the main process's weights and buffers to every process."""
         if self.count > 1:
-            mine = {name: value.cpu() for name, value in module.state_dict().items()}
-            module.load_state_dict(self.agree(mine))
+            state = {name: value.cpu() for name, value in module.state_dict().items()}
+            module.load_state_dict(self.broadcast(state))
 
-    def wait(self) -> None:
-        """Return when every process has come here."""
+    def barrier(self) -> None:
+        """Wait until every process has called this."""
         self._fabric.barrier()
 
 
 @contextmanager
 def training_mode(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Hold `module` on `device`, in training mode and channels-last; then make it plain again.
+    """Keep `module` on `device`, in training mode and channels-last, inside the context.
 
-    Afterwards it is back where it was, in evaluation mode and contiguous, whatever happened.
-    Torch's generator goes on as if nothing had been drawn.
+    Afterwards it is on its previous device, in evaluation mode and contiguous, also after an
+    exception. The state of torch's generator is restored.
     """
-    home = next((p.device for p in module.parameters()), device)
+    device_before = next((p.device for p in module.parameters()), device)
     with torch.random.fork_rng(devices=[]):
         try:
             module.train().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             yield
         finally:
-            module.eval().to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.eval().to(device=device_before, memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""How does the learning rate move over a run?"""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Schedule = Callable[[float], float]
 """A factor of the learning rate as a function of progress in [0, 1)."""
 
 FLAT_SHARE = 0.6
-"""The part of a trapezoid that is flat. It does not depend on the run's length, so a run stopped
-there and told to go on longer equals the longer run from the start."""
+"""The fraction of a trapezoid that is flat. Rates in it do not depend on the run's length, so a run
+stopped there and resumed with more steps equals the longer run from the start."""
 
 
 def cosine(progress: float) -> float:

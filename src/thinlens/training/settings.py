@@ -1,4 +1,4 @@
-"""Which choices make two training runs the same run?"""
+"""Training settings: everything that two identical runs have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, check_choice
 from thinlens.training.objective import LOSSES
 from thinlens.training.schedule import SCHEDULES
 
@@ -16,11 +16,16 @@ CHOICES = {
     "precision": ("fp32", "bf16"),
     "loss": tuple(LOSSES),
 }
+"""Values of the settings that are names."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained; written into every training state."""
+    """How a network is trained; stored in every training state.
+
+    >>> Settings(steps=1000, schedule="cosine").lr_factor(500)
+    0.5
+    """
 
     steps: int = 30_000
     seed: int = 0
@@ -30,7 +35,7 @@ class Settings:
     schedule: str = "trapezoid"
     """cosine, trapezoid, step, halvings or constant."""
     floor: float = 0.0
-    """The part of the learning rate that the schedule ends at instead of 0."""
+    """The fraction of the learning rate at which the schedule ends instead of 0."""
     warmup: int = 50
     """Steps over which the learning rate rises from 0."""
     epoch_steps: int = 1000
@@ -42,8 +47,8 @@ class Settings:
     loss: str = "l1"
     """l1 (mean absolute error) or l2 (mean square error, which is what PSNR measures)."""
     average: float = 0.0
-    """The time constant of a moving average of the weights, as a part of the run, with which the
-    run ends; 0: it ends with the last weights."""
+    """The time constant of an exponential moving average of the weights, as a fraction of the run,
+    which is the result; 0: the result is the last weights."""
 
     def __post_init__(self) -> None:
         for key, least in (("steps", 0), ("seed", 0), ("warmup", 0)):
@@ -55,32 +60,33 @@ class Settings:
         if not 0 < self.learning_rate < 1:
             raise UsageError(f"learning_rate {self.learning_rate}: wanted a rate in (0, 1)")
         if not 0 <= self.floor <= 1:
-            raise UsageError(f"floor {self.floor}: wanted a part of the learning rate, 0 to 1")
+            raise UsageError(f"floor {self.floor}: wanted a fraction of the learning rate, 0 to 1")
         if not 0 <= self.average <= 1:
-            raise UsageError(f"average {self.average}: wanted a part of the run, 0 to 1")
-        for key, known in CHOICES.items():
-            if getattr(self, key) not in known:
-                raise UsageError(f"{key} {getattr(self, key)!r}: wanted {' or '.join(known)}")
+            raise UsageError(f"average {self.average}: wanted a fraction of the run, 0 to 1")
+        for key, choices in CHOICES.items():
+            check_choice(key, getattr(self, key), choices)
 
     @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> Settings:
-        """Take settings out of a training state; fields added since keep their defaults."""
+    def from_dict(cls, saved: Mapping[str, Any]) -> Settings:
+        """Read the settings of a training state; fields added since then have their defaults."""
         unknown = sorted(set(saved) - {field.name for field in fields(cls)})
         if unknown:
-            raise UsageError(f"this version knows no training setting called {', '.join(unknown)}")
+            raise UsageError(f"this version has no training setting called {', '.join(unknown)}")
         return cls(**saved)
 
     def differences(self, earlier: Settings, step: int) -> list[str]:
-        """Say what keeps this run from making the same first `step` steps as `earlier`.
+        """List the differences by which the first `step` steps are not those of `earlier`.
 
-        A run's length may change as long as no rate before `step` does; else nothing may.
+        A run's length may differ as long as no rate before `step` does; nothing else may.
         """
-        mine, theirs = asdict(self), asdict(earlier)
-        if step <= self.steps and all(self.lr_factor(s) == earlier.lr_factor(s) for s in range(step)):
-            theirs["steps"] = self.steps
-        return [f"{key} {theirs[key]}, not {mine[key]}" for key in mine if mine[key] != theirs[key]]
+        new, old = asdict(self), asdict(earlier)
+        if step <= self.steps and all(
+            self.lr_factor(s) == earlier.lr_factor(s) for s in range(step)
+        ):
+            old["steps"] = self.steps
+        return [f"{key} {old[key]}, not {new[key]}" for key in new if new[key] != old[key]]
 
-    def rate(self, step: int) -> float:
+    def lr_factor(self, step: int) -> float:
         """Return the learning-rate factor of step number `step`, counted from 0."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return warm * (self.floor + (1 - self.floor) * SCHEDULES[self.schedule](step / self.steps))

@@ -1,11 +1,9 @@
-"""What does a run leave on disk so that it can go on after kill -9, bit for bit?"""
+"""Training state and metrics on disk, for a bit-identical resume after kill -9."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,19 @@ from typing import Any
 import torch
 
 from thinlens.errors import RunError, UsageError
-from thinlens.files import atomic_write, sweep_leftovers
+from thinlens.files import JsonLines, atomic_write, sweep_leftovers
 
 log = logging.getLogger(__name__)
 
 STATE_KEYS = {"settings", "counters", "module", "optimizer", "objective"}
 
 MOST_BAD_STEPS = 10
-"""Non-finite steps in a row after which a run gives up."""
+"""Non-finite steps in a row after which a run stops with an error."""
 
 
 @dataclass
 class Counters:
-    """How far a run has come."""
+    """Progress of a run."""
 
     step: int = 0
     skipped: int = 0
@@ -39,7 +37,10 @@ class Counters:
         return self.loss_sum / self.losses if self.losses else math.nan
 
     def count(self, loss: float, finite: bool, batch: tuple[int, int, int]) -> None:
-        """Note one step on batch (seed, epoch, step); give up after ten bad ones in a row."""
+        """Count one step on batch (seed, epoch, step).
+
+        Raises `RunError` after `MOST_BAD_STEPS` non-finite ones in a row.
+        """
         self.step += 1
         if finite:
             self.bad_in_a_row, self.loss_sum, self.losses = 0, self.loss_sum + loss, self.losses + 1
@@ -52,7 +53,7 @@ class Counters:
                 f"{self.step}): try a lower learning rate"
             )
 
-    def forget_losses(self) -> None:
+    def reset_losses(self) -> None:
         """Start a new mean."""
         self.loss_sum, self.losses = 0.0, 0
 
@@ -66,7 +67,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any] | None:
     """Read the training state at `path`, or return None when there is none.
 
-    What killed runs left half-written in its folder is removed first.
+    Incomplete files of killed runs in its folder are removed first.
     """
     sweep_leftovers(path.parent)
     if not path.exists():
@@ -78,35 +79,25 @@ def load_state(path: Path) -> dict[str, Any] | None:
     except Exception as error:
         raise UsageError(
             f"{path} is not a training state of thinlens ({type(error).__name__}): "
-            "delete it to start the run anew"
+            "delete it to start the run again"
         ) from error
     return state
 
 
 class MetricsLog:
-    """Lines of JSON, one a record; a resumed run's file equals the straight run's."""
+    """The metrics of a run as JSON lines; a resumed run's file equals the straight run's."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
-        self._path = path
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        kept = [line for line in text.splitlines() if _step_of(line) <= resumed_step]
-        with atomic_write(path) as file:
-            file.write("".join(f"{line}\n" for line in kept).encode())
+        self._lines = JsonLines(path)
+        records = self._lines.read()
+        self._lines.rewrite(record for record in records if _step_of(record) <= resumed_step)
 
     def append(self, step: int, values: dict[str, Any]) -> None:
-        """Add one line and flush it to the disk; what is not finite becomes null."""
+        """Add one line and flush it to the disk; a value that is not finite becomes null."""
         finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **finite}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"cannot write {self._path}: {error.strerror or error}") from error
+        self._lines.append({"step": step, **finite}, fsync=True)
 
 
-def _step_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut off by a kill
+def _step_of(record: dict[str, Any]) -> float:
+    step = record.get("step")
+    return step if isinstance(step, int) else math.inf  # another program's line

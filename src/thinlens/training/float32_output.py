@@ -1,4 +1,4 @@
-"""Which layer of a network that trains in bf16 is computed in float32?"""
+"""Float32 computation of the output layer under bf16 autocast."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from thinlens.sparsity.layout import PRUNABLE_TYPES
 
 
 class Float32Output:
-    """Computes the layer that makes the image in float32 under autocast, until it is left.
+    """Compute the layer that outputs the image in float32 under autocast, inside the context.
 
-    bfloat16 has 8 bits: an image of such numbers hides its small errors from the loss
+    bfloat16 has 8 bits of precision: rounding the image to it hides small errors from the loss
     (docs/results.md). The layer is the last one that runs.
     """
 
@@ -31,19 +31,19 @@ class Float32Output:
         for hook in self._hooks:
             hook.remove()
 
-    def hold(self, module: nn.Module, example: Sequence[int]) -> None:
-        """Find the layer by an input of shape `example`; once found it stays."""
+    def attach(self, module: nn.Module, example: Sequence[int]) -> None:
+        """Select the layer by a dry run on an input of shape `example`; the first call decides."""
         if self._hooks:
             return
         calls = [c for c in dry_run(module, example).calls if isinstance(c.module, PRUNABLE_TYPES)]
         if calls:
             layer = module.get_submodule(calls[-1].name)
             self._hooks = [
-                layer.register_forward_pre_hook(self._leave_autocast),
-                layer.register_forward_hook(self._enter_autocast, always_call=True),
+                layer.register_forward_pre_hook(self._disable_autocast),
+                layer.register_forward_hook(self._restore_autocast, always_call=True),
             ]
 
-    def _leave_autocast(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _disable_autocast(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         kind = inputs[0].device.type
         if not torch.is_autocast_enabled(kind):
             return inputs
@@ -51,7 +51,7 @@ class Float32Output:
         torch.set_autocast_enabled(kind, False)
         return tuple(x.float() for x in inputs)
 
-    def _enter_autocast(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+    def _restore_autocast(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if self._device:
             torch.set_autocast_enabled(self._device, True)
             self._device = None

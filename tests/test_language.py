@@ -37,6 +37,15 @@ BANNED = re.compile(
 travel. Each has a standard term, in the comment beside it."""
 
 
+STANDARD = {
+    "tree_leaves": "torch.utils._pytree: the tensors of nested arguments",
+    "leave_parametrized": "an argument of torch.nn.utils.parametrize.remove_parametrizations",
+}
+"""Names of other libraries, and why they are needed."""
+
+PYTORCH_NAMES = {"tree_leaves", "leave_parametrized"}
+"""Names of PyTorch that hold a banned word."""
+
 PARTICIPLES = {"found", "told", "given", "made"}
 """Names that say how a value came to be; a name says what a thing is."""
 
@@ -59,7 +68,8 @@ def words(name: str) -> list[str]:
 
 
 def banned(text: str) -> list[str]:
-    parts = (part for word in re.findall(r"[A-Za-z_]+", text) for part in words(word))
+    identifiers = (word for word in re.findall(r"[A-Za-z_]+", text) if word not in STANDARD)
+    parts = (part for word in identifiers for part in words(word))
     return [part for part in parts if BANNED.fullmatch(part)]
 
 

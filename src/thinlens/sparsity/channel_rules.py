@@ -139,8 +139,8 @@ class ChannelTracer(OpTracer):  # type: ignore[no-untyped-call]
                 ids = self.vector_ids(x)
             return torch.zeros(x.shape) if ids is None else ids.expand(x.shape).double()
 
-        leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if not any(id(x) in self._ids or self.vector_ids(x) is not None for x in leaves):
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if not any(id(x) in self._ids or self.vector_ids(x) is not None for x in tensors):
             return  # computed from constants: another constant
         moved = operation(*tree_map(with_ids, args), **tree_map(with_ids, kwargs))
         for output, ids in zip(tree_leaves(result), tree_leaves(moved), strict=True):

@@ -1,0 +1,137 @@
+"""docs/adding-an-operation.md, executed: one file and one line are an operation of the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import thinlens
+from native_engine import KERNELS, built
+from thinlens.engine import ops, stream
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Node, Size
+from thinlens.errors import UsageError
+
+pytestmark = built
+
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "adding-an-operation.md"
+FOLDER = "python src/thinlens/engine/ops"
+FILES = {"silu": "SiLU", "absolute": "absolute value"}
+USE = "python"
+
+
+def code_blocks() -> dict[str, str]:
+    """Return the guide's blocks by the text after the three backticks."""
+    blocks = re.findall(r"^```(\S[^\n]*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len({info for info, _ in blocks}) == len(blocks)
+    return dict(blocks)
+
+
+def imported(path: Path, source: str) -> ModuleType:
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(f"toy_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Add the guide's files and lines from outside the package."""
+    blocks = code_blocks()
+    lines = {stem: f"{FOLDER}/__init__.py, {title}" for stem, title in FILES.items()}
+    assert set(blocks) == {*(f"{FOLDER}/{stem}.py" for stem in FILES), *lines.values(), USE}
+    for stem, line in lines.items():
+        module = imported(tmp_path / f"{stem}.py", blocks[f"{FOLDER}/{stem}.py"])
+        for name, lowering in eval(f"{{{blocks[line]}}}", {stem: module}).items():
+            monkeypatch.setitem(ops.OPERATIONS, name, lowering)
+        monkeypatch.delitem(sys.modules, module.__name__)
+    yield
+
+
+class Network(nn.Module):
+    """Absolute values after a convolution, a sum and a pooling, SiLU in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.tail = nn.Conv2d(8, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.abs(self.head(x))
+        y = torch.abs(y + F.silu(self.body(y)) - 0.5)
+        return torch.abs(F.max_pool2d(self.tail(y), 2))
+
+
+SIZES = [(2, 2), (19, 37), (40, 83)]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.usefixtures("added")
+def test_a_network_with_the_operations_gives_what_torch_gives(kernels: str) -> None:
+    network = Network().eval()
+    fast = Compiled(network, 2, kernels)
+    for height, width in SIZES:
+        image = torch.randn(1, 3, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("added")
+def test_they_are_fused_and_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, size = Network().eval(), Size(3, 40, 83)
+    plan = Compiled(network, 1).plan(size)
+    # The first is the activation of a convolution, the last one a step after the pooling.
+    assert plan.steps == [
+        *("input", "conv", "conv", "gate", "add", "affine", "abs"),
+        *("conv", "pool", "abs", "unpack"),
+    ]
+    image = torch.rand(1, 3, 40, 83)
+    output = Compiled(network, 2)(image)
+    monkeypatch.setattr(stream, "CACHE_BYTES", 0)
+    whole = Compiled(network, 1)
+    assert plan.bytes < whole.plan(size).bytes
+    assert torch.equal(whole(image), output)
+
+
+@pytest.mark.usefixtures("added")
+def test_the_use() -> None:
+    printed, network = io.StringIO(), Network().eval().requires_grad_(False)
+    names = {"thinlens": thinlens, "network": network, "image": torch.rand(1, 3, 20, 20)}
+    with contextlib.redirect_stdout(printed):
+        exec(code_blocks()[USE], names)
+    assert float(printed.getvalue().strip().removeprefix("tensor(").removesuffix(")")) < 1e-5
+
+
+def test_without_the_line_the_operation_is_named() -> None:
+    for module, name in ((nn.SiLU(), "silu"), (Network(), "abs")):
+        with pytest.raises(UsageError, match=f"does not know the operation '{name}'"):
+            Compiled(module, 1)(torch.zeros(1, 3, 4, 4))
+
+
+def test_the_guide_names_what_a_node_declares() -> None:
+    rows = re.findall(r"^\| (`.*?) \| ", GUIDE.read_text(), re.MULTILINE)
+    names = {name.split("(")[0] for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert {"fused", "footprint", "emit", "streams"} < names
+    assert all(hasattr(Node, name) or name in Node.__annotations__ for name in names)
+
+
+def test_the_guide_names_files_of_the_core() -> None:
+    for path in re.findall(r"`((?:csrc|tests)/[\w/]+\.\w+)`", GUIDE.read_text()):
+        assert (ROOT / path).exists(), path

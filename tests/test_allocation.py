@@ -61,7 +61,9 @@ def test_a_budget_is_refused_exactly_when_no_allocation_meets_it(
 ) -> None:
     tables, energies = problem
     dense = sum(costs[-1] for costs in tables.values())
-    choices = product(*(range(name not in allow_zero, len(costs)) for name, costs in tables.items()))
+    choices = product(
+        *(range(name not in allow_zero, len(costs)) for name, costs in tables.items())
+    )
     reachable = any(
         sum(costs[n] for costs, n in zip(tables.values(), choice, strict=True)) <= part * dense
         for choice in choices

@@ -21,7 +21,9 @@ def test_a_printed_budget_reads_the_same(part: Fraction) -> None:
 
 @given(st.integers(1, 100))
 def test_percent_and_decimal_are_the_same_part(percent: int) -> None:
-    assert Budget.parse(f"{percent}%") == Budget.parse(percent / 100) == Budget(Fraction(percent, 100))
+    assert (
+        Budget.parse(f"{percent}%") == Budget.parse(percent / 100) == Budget(Fraction(percent, 100))
+    )
 
 
 @pytest.mark.parametrize("text", ["1/8", "0.125", "12.5%", " 12.5 % ", "2/16", "1.25e-1"])

@@ -130,7 +130,9 @@ def test_parameters_count_what_is_stored() -> None:
         if layer.prunable:
             module = network.get_submodule(layer.name)
             assert isinstance(module, nn.Conv2d)
-            patterns[layer.name] = pattern_from_ranks(magnitude_ranks(module.weight, module, 4), 3, 4)
+            patterns[layer.name] = pattern_from_ranks(
+                magnitude_ranks(module.weight, module, 4), 3, 4
+            )
     dense = sum(p.numel() for p in network.parameters())
     removed = sum(p.mask.numel() - p.kept for p in patterns.values())
     n = dict.fromkeys(patterns, 3)

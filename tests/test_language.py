@@ -43,9 +43,6 @@ STANDARD = {
 }
 """Names of other libraries, and why they are needed."""
 
-PYTORCH_NAMES = {"tree_leaves", "leave_parametrized"}
-"""Names of PyTorch that hold a banned word."""
-
 PARTICIPLES = {"found", "told", "given", "made"}
 """Names that say how a value came to be; a name says what a thing is."""
 

@@ -6,14 +6,12 @@ every ATen operation: control flow that depends on sizes needs no special case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops import OPERATIONS
@@ -22,7 +20,7 @@ from thinlens.engine.ops.lowering import TraceContext
 from thinlens.engine.ops.resize import Resize
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import GlobalResize, record_resizes
-from thinlens.sparsity.dry_run import bind_arguments
+from thinlens.sparsity.dry_run import OpTracer, bind_arguments
 
 
 def trace(module: nn.Module, channels: int, height: int, width: int) -> Node:
@@ -52,29 +50,20 @@ def _trace(module: nn.Module, size: Size) -> Node:
     return context.node(output)
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(OpTracer):  # type: ignore[no-untyped-call]
     """Lower every operation on the input to a node."""
 
     def __init__(self, context: TraceContext) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._context = context
-        self._tensors: list[Any] = []
-        """Every tensor of the run, so that no identity is used twice."""
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self._tensors += [args, result]
+    def record(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
         nodes = self._context.nodes
-        values, _ = tree_flatten((args, kwargs))
-        if not any(id(value) in nodes for value in values):
-            return result  # it does not depend on the input
-        name, arguments = bind_arguments(func, args, kwargs)
+        if not any(id(value) in nodes for value in tree_leaves((args, kwargs))):
+            return  # it does not depend on the input
+        name, arguments = bind_arguments(operation, args, kwargs)
         if name not in OPERATIONS:
             raise UsageError(f"the engine does not know the operation {name!r}")
         output = result[0] if isinstance(result, tuple) else result
@@ -82,7 +71,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node is None:
             raise UsageError(f"the engine does not know this use of the operation {name!r}")
         nodes[id(output)] = node
-        return result
 
     def record_global_resize(self, mapping: GlobalResize, resized: Tensor) -> None:
         """Note that a resize depends on the input's position in a larger image."""

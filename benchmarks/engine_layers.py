@@ -16,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from statistics import median
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest
+from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.models import create
 from thinlens.sparsity.masking import attach, strip
 from thinlens.sparsity.pattern import pattern_from_ranks
@@ -43,14 +45,6 @@ def prune(module: nn.Module, n: int) -> nn.Module:
     return strip(module)[0]
 
 
-def seconds(run: Callable[[Tensor], Tensor], image: Tensor) -> float:
-    """Return the CPU time of this thread for one call."""
-    start = time.thread_time()
-    with torch.inference_mode():
-        run(image)
-    return time.thread_time() - start
-
-
 def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> None:
     """Print the latency of `name` with each set of kernels, dense and at each N:32."""
     module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
@@ -62,12 +56,13 @@ def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> No
     for isa in kernels:
         for kept, network in thin.items():
             engines[f"{isa} {kept}"] = (Compiled(network, 1, isa), image)
-    times: dict[str, list[float]] = {engine: [] for engine in engines}
-    for run, x in engines.values():
-        seconds(run, x)
-    for _ in range(rounds):
-        for engine, (run, x) in engines.items():
-            times[engine].append(seconds(run, x))
+    with torch.inference_mode():
+        seconds = measure_interleaved(
+            [partial(run, x) for run, x in engines.values()],
+            rounds,
+            clock=Clock(now=time.thread_time),
+        )
+    times = dict(zip(engines, seconds, strict=True))
     base = median(times["torch"])
     for engine, values in times.items():
         middle, least = median(values), min(values)

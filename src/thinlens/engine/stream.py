@@ -166,12 +166,12 @@ def _needed_rows(
         if not readers[i] or (row == last and not first):
             needed[i] = -(-rows * row // last)
         elif first:
-            start = min(needed[j] * reads.stride - reads.above for j, reads in readers[i])
+            start = min(needed[j] * stride - above for j, (stride, above, _) in readers[i])
             needed[i] = max(0, start // node.upscale)
         else:
             end = max(
-                (needed[j] - 1) * reads.stride + reads.below + 1 if needed[j] else 0
-                for j, reads in readers[i]
+                (needed[j] - 1) * stride + below + 1 if needed[j] else 0
+                for j, (stride, _, below) in readers[i]
             )
             needed[i] = min(rows, -(-end // node.upscale))
     return needed
@@ -197,8 +197,8 @@ def _line_buffer_rows(
                 end = max(end, after[i] * node.upscale)
             for index, source in enumerate(node.inputs):
                 if layout.placement[source][0] is buffer:
-                    reads = node.footprint(index)
-                    start = min(start, before[i] * reads.stride - reads.above)
+                    stride, above, _ = node.footprint(index)
+                    start = min(start, before[i] * stride - above)
         start = max(start, -buffer.halo)
         if before is strip[0] and start <= 0:
             start = -buffer.halo  # the first block holds the rows above the image

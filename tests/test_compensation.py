@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -65,6 +65,16 @@ def test_every_group_keeps_n(choose, case: tuple[NMConstraint, int], seed: int) 
         assert (mask[..., span].sum(-1) == min(rule.n, span.stop - span.start)).all()
 
 
+def nearly_tied(magnitudes: torch.Tensor, rule: NMConstraint) -> bool:
+    """Whether a group's smallest kept weight is within 5 % of its largest pruned one: ADMM stops
+    at a tolerance, within which it may keep either."""
+    for span in rule.spans(magnitudes.shape[-1]):
+        group = magnitudes[..., span].sort(dim=-1, descending=True).values
+        if group.shape[-1] > rule.n and (group[..., rule.n] > 0.95 * group[..., rule.n - 1]).any():
+            return True
+    return False
+
+
 @pytest.mark.parametrize("choose", [second_order_mask, joint_mask])
 @given(case=rules(), seed=st.integers(0, 99))
 def test_on_white_inputs_second_order_is_magnitude(  # type: ignore[no-untyped-def]
@@ -74,6 +84,7 @@ def test_on_white_inputs_second_order_is_magnitude(  # type: ignore[no-untyped-d
     moments, weight = problem(seed, (1, 3, runs * rule.channels))
     white = torch.eye(weight.shape[-1], dtype=torch.float64)[None]
     moments = Moments(white, white @ weight.mT, moments.yy, moments.mean_x, moments.mean_y)
+    assume(not nearly_tied(weight.abs(), rule))
     assert torch.equal(choose(moments, weight, rule), rule.largest(weight.abs()))
 
 

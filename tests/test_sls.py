@@ -102,7 +102,8 @@ def test_a_budget_that_is_met_already_prunes_nothing_and_says_so(
 
 
 def test_a_search_that_does_not_arrive_says_where_it_stands() -> None:
-    with pytest.raises(BudgetNotMetError, match=r"above the budget 1/4, and its fraction of the run"):
+    sentence = r"above the budget 1/4, and its fraction of the run"
+    with pytest.raises(BudgetNotMetError, match=sentence):
         sls(budget=Budget.parse("1/4"), penalty=0.0).run(network(), Smooth(), trainer(5))
 
 

@@ -237,7 +237,7 @@ def test_golden_counts_are_the_closed_forms(name: str, scale: int) -> None:
 def test_the_estimator_has_the_size_that_sls_prints() -> None:
     (row,) = (r for r in COUNTS if (r["name"], r["pattern"]) == ("mse-estimator", ""))
     assert (f"{row['params'] / 1e6:.2f}", f"{row['macs'] / 1e9:.2f}") == ("0.15", "3.45")
-    assert (row["params"], f"{row['macs'] / 1e9:.4f}") == (153_729, "3.4514")  # architectures.md
+    assert (row["params"], f"{row['macs'] / 1e9:.4f}") == (153_729, "3.4514")  # SLS, section S4
 
 
 def test_what_design_promises() -> None:

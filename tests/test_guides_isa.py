@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from guides import code_blocks
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "adding-an-isa.md"
 
@@ -30,13 +32,6 @@ MISSING = [
 can_build = pytest.mark.skipif(
     bool(MISSING), reason=f"nothing can be built here: {', '.join(MISSING)}"
 )
-
-
-def code_blocks() -> dict[str, str]:
-    """Return the guide's blocks by what stands behind the three backticks."""
-    blocks = re.findall(r"^```(\S[^\n]*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len({info for info, _ in blocks}) == len(blocks)
-    return dict(blocks)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -60,7 +55,7 @@ def test_every_file_has_an_entry() -> None:
 def test_a_set_of_instructions_is_one_file_and_one_entry(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
-    blocks = code_blocks()
+    blocks = code_blocks(GUIDE)
     assert list(blocks) == ["cpp csrc/isa/sse4.cpp", "cpp csrc/isa_list.inc", "bash", "python"]
     kernels, entry, build, check = blocks.values()
     (tmp_path / "csrc" / "isa" / "sse4.cpp").write_text(kernels)

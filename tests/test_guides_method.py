@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 import thinlens
 from cli_cases import run
+from guides import code_blocks, imported
 from small_networks import crossed
 from thinlens.errors import UsageError
 from thinlens.methods import METHODS
@@ -27,19 +25,12 @@ LINE = "python src/thinlens/methods/__init__.py"
 USE = "python"
 
 
-def code_blocks() -> dict[str, str]:
-    """Return the guide's blocks by the text after the three backticks."""
-    blocks = re.findall(r"^```(\S[^\n]*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len({info for info, _ in blocks}) == len(blocks)
-    return dict(blocks)
-
-
 @pytest.fixture
 def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Add the guide's file and line from outside the package; return the method's name."""
-    blocks = code_blocks()
+    blocks = code_blocks(GUIDE)
     assert set(blocks) == {FILE, LINE, USE}
-    module = imported(tmp_path / "random_nm.py", blocks[FILE])
+    module = imported(tmp_path / "random_nm.py", blocks[FILE], "thinlens.methods.random_nm")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     added = eval(f"{{{blocks[LINE]}}}", {"random_nm": module})
     (key,) = added
@@ -47,23 +38,9 @@ def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield key
 
 
-def imported(path: Path, source: str) -> ModuleType:
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("thinlens.methods.random_nm", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[module.__name__]
-    return module
-
-
 def test_the_method_of_the_guide_prunes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     scope = {"thinlens": thinlens, "network": crossed()}
-    exec(code_blocks()[USE], scope)
+    exec(code_blocks(GUIDE)[USE], scope)
     assert capsys.readouterr().out == "0.25\n"
     pruned = scope["pruned"]
     assert pruned.patterns

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
 import thinlens
+from guides import code_blocks, imported
 from thinlens.checkpoints.format import load
 from thinlens.models import MODELS, create, image_channels, registry_name
 from thinlens.models.fingerprint import fingerprint
@@ -27,19 +25,12 @@ LINE = "python src/thinlens/models/__init__.py"
 USE = "python"
 
 
-def code_blocks() -> dict[str, str]:
-    """Return the guide's blocks by the text after the three backticks."""
-    blocks = re.findall(r"^```(\S[^\n]*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len({info for info, _ in blocks}) == len(blocks)
-    return dict(blocks)
-
-
 @pytest.fixture
 def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Add the guide's file and line from outside the package; return the network's name."""
-    blocks = code_blocks()
+    blocks = code_blocks(GUIDE)
     assert set(blocks) == {FILE, LINE, USE}
-    module = imported(tmp_path / "espcn.py", blocks[FILE])
+    module = imported(tmp_path / "espcn.py", blocks[FILE], "thinlens.models.espcn")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     added = eval(f"{{{blocks[LINE]}}}", {"espcn": module})
     for key, entry in added.items():
@@ -49,27 +40,13 @@ def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield key
 
 
-def imported(path: Path, source: str) -> ModuleType:
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("thinlens.models.espcn", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[module.__name__]
-    return module
-
-
 def tiny(name: str) -> nn.Module:
     torch.manual_seed(0)
     return create(name, **MODELS[name].tiny).eval()
 
 
 def test_the_file_begins_with_a_statement() -> None:
-    first = code_blocks()[FILE].splitlines()[0]
+    first = code_blocks(GUIDE)[FILE].splitlines()[0]
     assert first.startswith('"""')
     assert first.endswith('."""')
 
@@ -132,4 +109,4 @@ def test_a_fingerprint_holds_the_name(name: str) -> None:
 
 @pytest.mark.usefixtures("name")
 def test_the_use_of_the_guide_runs() -> None:
-    exec(compile(code_blocks()[USE], str(GUIDE), "exec"), {})
+    exec(compile(code_blocks(GUIDE)[USE], str(GUIDE), "exec"), {})

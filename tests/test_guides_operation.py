@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import thinlens
+from guides import code_blocks, imported
 from native_engine import KERNELS, built
 from thinlens.engine import ops, stream
 from thinlens.engine.compiled import Compiled
@@ -32,35 +30,16 @@ FILES = {"silu": "SiLU", "absolute": "absolute value"}
 USE = "python"
 
 
-def code_blocks() -> dict[str, str]:
-    """Return the guide's blocks by the text after the three backticks."""
-    blocks = re.findall(r"^```(\S[^\n]*)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len({info for info, _ in blocks}) == len(blocks)
-    return dict(blocks)
-
-
-def imported(path: Path, source: str) -> ModuleType:
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location(f"toy_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Add the guide's files and lines from outside the package."""
-    blocks = code_blocks()
+    blocks = code_blocks(GUIDE)
     lines = {stem: f"{FOLDER}/__init__.py, {title}" for stem, title in FILES.items()}
     assert set(blocks) == {*(f"{FOLDER}/{stem}.py" for stem in FILES), *lines.values(), USE}
     for stem, line in lines.items():
-        module = imported(tmp_path / f"{stem}.py", blocks[f"{FOLDER}/{stem}.py"])
+        module = imported(tmp_path / f"{stem}.py", blocks[f"{FOLDER}/{stem}.py"], f"toy_{stem}")
         for name, lowering in eval(f"{{{blocks[line]}}}", {stem: module}).items():
             monkeypatch.setitem(ops.OPERATIONS, name, lowering)
-        monkeypatch.delitem(sys.modules, module.__name__)
     yield
 
 
@@ -115,7 +94,7 @@ def test_the_use() -> None:
     printed, network = io.StringIO(), Network().eval().requires_grad_(False)
     names = {"thinlens": thinlens, "network": network, "image": torch.rand(1, 3, 20, 20)}
     with contextlib.redirect_stdout(printed):
-        exec(code_blocks()[USE], names)
+        exec(code_blocks(GUIDE)[USE], names)
     assert float(printed.getvalue().strip().removeprefix("tensor(").removesuffix(")")) < 1e-5
 
 

@@ -137,7 +137,7 @@ def test_gradients_equal_those_of_m_dense_copies(
     assert torch.equal(masked, torch.as_tensor(expected).detach())
     torch.testing.assert_close(mask.priorities.grad, k.grad, rtol=1e-12, atol=1e-12)
     assert torch.equal(layer.weight.grad, weight.grad)
-    assert (layer.weight.grad[~mask.mask()] == 0).all()  # invariant 9
+    assert (layer.weight.grad[~mask.mask()] == 0).all()  # pruned weights stay
 
 
 @pytest.mark.parametrize("zeros", [[], [0], [3], [1, 4], [0, 1, 2, 3, 4]])

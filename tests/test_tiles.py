@@ -87,7 +87,7 @@ def inner(tiling: Tiling) -> Tile:
 
 
 def test_the_tiles_of_sls() -> None:
-    """methods.md 6: 2500/2304 and 65436/61440; all 28 tiles of 320x180 padded would be 1.215."""
+    """By hand: 2500/2304 and 65436/61440; all 28 tiles of 320x180 padded would be 1.215."""
     sr, deblur = SLS_TILINGS["sr"], SLS_TILINGS["deblur"]
     assert (inner(sr).outer.height, inner(sr).outer.width) == (50, 50)
     assert overhead([inner(sr)]) == pytest.approx(1.0851, abs=5e-5)

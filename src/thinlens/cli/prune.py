@@ -289,12 +289,14 @@ def _method_command(kind: type[Method]) -> type[Prune]:
 def _general_command(methods: Mapping[str, type[Method]]) -> type[Prune]:
     from thinlens.cli.method_flags import all_method_flags
 
-    summaries = " ".join(
-        f"{name}: {(kind.__doc__ or '').split('.')[0].strip()}." for name, kind in methods.items()
-    )
+    summaries = [
+        f"- {name}: {' '.join((kind.__doc__ or '').split('.')[0].split())}."
+        for name, kind in methods.items()
+    ]
+    listing = "\n".join(summaries)
     doc = (
-        f"{(Prune.__doc__ or '').strip()}\n\nThinlens prune METHOD --help lists the options of one "
-        f"method. The methods: {' '.join(summaries.split())}"
+        f"{(Prune.__doc__ or '').strip()}\n\nMethods, whose options `thinlens prune METHOD --help` "
+        f"lists:\n{listing}"
     )
     members = [
         _text_flag(

@@ -19,7 +19,7 @@ from thinlens.images.writing import write_rows
 from thinlens.progress import Progress
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest, file_hash
 from thinlens.restoration.network import Network, Restorer
-from thinlens.restoration.tiled import Tiler
+from thinlens.restoration.tiled import as_restorer
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
 
@@ -82,11 +82,7 @@ def restore_folder(
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
     options = options or RestoreOptions()
     pictures = _pictures(outputs.values(), out) if options.picture else {}
-    restorer: Restorer
-    if isinstance(network, Restorer):
-        restorer = network
-    else:
-        restorer = Tiler(network, task.channels, tile=options.tile, blend=options.blend)
+    restorer = as_restorer(network, task.channels, tile=options.tile, blend=options.blend)
     manifest, identities = ResultManifest(out), restorer.identities()
     job = _Job(restorer, task, options.max_pixels)
     skipped, failures = 0, {}

@@ -188,6 +188,15 @@ def checked(
             check()
 
 
+def as_restorer(
+    network: Network | Restorer, channels: int, *, tile: int | None = None, blend: int = 0
+) -> Restorer:
+    """Return what restores images of any size: a `Restorer` itself, a network in tiles."""
+    if isinstance(network, Restorer):
+        return network
+    return Tiler(network, channels, tile=tile, blend=blend)
+
+
 def restore_image(
     network: Network | Restorer,
     image: Tensor,
@@ -206,9 +215,5 @@ def restore_image(
     >>> restore_image(torch.nn.Identity(), torch.rand(3, 8, 9), tile=4).shape
     torch.Size([3, 8, 9])
     """
-    restorer: Restorer
-    if isinstance(network, Restorer):
-        restorer = network
-    else:
-        restorer = Tiler(network, channels or len(image), tile=tile, blend=blend)
+    restorer = as_restorer(network, channels or len(image), tile=tile, blend=blend)
     return torch.cat(list(restorer.bands(InMemoryRowReader(image), torch.Tensor.contiguous)), dim=1)

@@ -65,3 +65,13 @@ def test_nothing_below_imports_the_api() -> None:
     above = {"api.py", "__init__.py", "experiments", "cli"}
     files = (p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in above)
     assert not [p for p in files if re.search(r"thinlens\.api|thinlens import api", p.read_text())]
+
+
+def test_moved_files_are_where_the_table_has_them() -> None:
+    rows = re.findall(
+        r"^\| `[^`]+` \| `([^`]+)`", (ROOT / "docs" / "moved-files.md").read_text(), re.M
+    )
+    assert len(rows) > 100
+    outside = ("csrc/", "docs/", "tests/")
+    paths = [ROOT / row if row.startswith(outside) else PACKAGE / row for row in rows]
+    assert not [path for path in paths if not path.exists()]

@@ -104,8 +104,8 @@ class Method(ABC):
         allowed = cls.option_names()
         for name in options:
             if name not in allowed:
-                wanted = ", ".join(sorted(allowed))
-                raise UsageError(f"{cls.NAME} has no option {name!r}: wanted {wanted}")
+                option_list = ", ".join(sorted(allowed))
+                raise UsageError(f"{cls.NAME} has no option {name!r}: wanted {option_list}")
         shared = {"m": m, "seed": seed}
         defaults = {k: v for k, v in shared.items() if k in allowed and v is not None}
         return cls.preset(preset, budget=budget, example=example, **{**defaults, **options})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -113,6 +112,7 @@ class Train(Verb):
 
 def _last_line(path: Path) -> dict[str, float]:
     """Return the metrics of the last line; a run of 0 steps has none."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    metrics: dict[str, float] = json.loads(lines[-1]) if lines else {}
-    return metrics
+    from thinlens.files import JsonLines
+
+    records = JsonLines(path).read()
+    return records[-1] if records else {}

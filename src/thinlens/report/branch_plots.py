@@ -5,7 +5,6 @@ ClassPruning (Zhou et al., 2022), Figs. 4 and 5.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from thinlens.dynamic.samples import BranchImages
 from thinlens.errors import UsageError
+from thinlens.files import JsonLines
 from thinlens.report.layer_plots import figure_class, save_figure
 from thinlens.report.search_plots import RUN_COLOURS
 
@@ -88,9 +88,7 @@ def draw_branch_shares(
 
 def read_branch_shares(folder: Path) -> list[dict[str, Any]]:
     """Read the branch shares of a run's last stage from its log in `folder`, if any."""
-    path = folder / "metrics-joint.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in lines]
+    rows = JsonLines(folder / "metrics-joint.jsonl").read()
     return [row for row in rows if row.get("share_0") is not None]
 
 

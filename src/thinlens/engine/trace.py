@@ -64,6 +64,7 @@ class Recorder(OpTracer):  # type: ignore[no-untyped-call]
         if not any(id(value) in nodes for value in tree_leaves((args, kwargs))):
             return  # it does not depend on the input
         name, arguments = bind_arguments(operation, args, kwargs)
+        name = name.rstrip("_")  # in place
         if name not in OPERATIONS:
             raise UsageError(f"the engine does not know the operation {name!r}")
         output = result[0] if isinstance(result, tuple) else result

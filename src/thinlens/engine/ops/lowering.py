@@ -30,6 +30,18 @@ class TraceContext:
             raise UsageError("the engine cannot compute with constants alone")
         return self.nodes[id(tensor)]
 
+    def is_node(self, value: Any) -> bool:
+        """Whether `value` is a tensor that depends on the input."""
+        return isinstance(value, Tensor) and id(value) in self.nodes
+
+    def constant(self, value: Any) -> FloatArray | None:
+        """Return the values of a number or a constant tensor, in its shape; None for others."""
+        if isinstance(value, bool | int | float):
+            return np.full((), value, np.float32)
+        if not isinstance(value, Tensor) or id(value) not in self._constants:
+            return None
+        return np.ascontiguousarray(self._constants[id(value)].float().numpy())
+
     def per_channel(self, value: Any, channels: int) -> FloatArray | None:
         """Return a number, or a constant with one value per channel, as `[channels]`."""
         if isinstance(value, int | float):

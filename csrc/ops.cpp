@@ -3,9 +3,11 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
+#include <variant>
 
 #include "errors.h"
 #include "sparse_weights.h"
@@ -83,15 +85,27 @@ Footprint fit_conv(ConvJob& job, const ConvShape& s) {
   return {job.in.slice, s.stride, s.padding, below};
 }
 
+using Slopes = std::variant<float, std::vector<float>>;  // of all channels, or of each
+
+std::vector<float> slopes_by_channel(const Slopes& slopes, int channels) {
+  if (const float* one = std::get_if<float>(&slopes))
+    return std::vector<float>(size_t(channels), *one);
+  const auto& all = std::get<std::vector<float>>(slopes);
+  if (all.size() != size_t(channels))
+    refuse("a step needs one slope for each of " + std::to_string(channels) + " channels, not " +
+           std::to_string(all.size()));
+  return all;
+}
+
 void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Slice input,
-              Slice output, std::optional<Slice> residual, float slope, int shuffle,
+              Slice output, std::optional<Slice> residual, const Slopes& slope, int shuffle,
               int channel_group) {
   if (!weights) refuse("a convolution needs weights");
   const ConvShape& shape = weights->shape;
   const Kernels& kernels = program.kernels();
   ConvJob job{};
   job.in = program.activation(input), job.out = program.view(output);
-  job.slope = slope, job.shuffle = shuffle;
+  job.shuffle = shuffle;
   std::vector<Footprint> reads{fit_conv(job, shape)};
   program.require_disjoint(job.in, job.out);
   if (residual) {
@@ -106,12 +120,14 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
   struct Layouts {
     SparseLayout sparse;
     DenseLayout dense;
-    std::vector<float> bias;
+    std::vector<float> bias, slopes;
   };
   auto layouts = std::make_shared<Layouts>();
   layouts->bias = weights->bias;
   layouts->bias.resize(size_t(shape.out_channels + kernels.tile.dense_channels), 0.0f);
   job.bias = layouts->bias.data();
+  layouts->slopes = slopes_by_channel(slope, shape.out_channels);
+  job.slopes = layouts->slopes.data();
   if (channel_group == 0) {
     layouts->dense = weights->dense_layout(job.in, kernels);
     job.offsets = layouts->dense.offsets.data();
@@ -211,9 +227,9 @@ void bind_operations(nanobind::class_<Program>& program) {
            "tensor's size.")
       .def("unpack", add_unpack, arg("input"), "Write a tensor to the output image.")
       .def("conv", add_conv, arg("weights"), arg("input"), arg("output"), arg("residual") = none,
-           arg("slope") = 1.0f, arg("shuffle") = 1, arg("channel_group") = 0,
-           "Convolve, add `residual`, apply an activation (`slope` of its negative side: 1 none, 0 "
-           "ReLU), then shuffle pixels by a factor.\n\n"
+           arg("slope") = Slopes(1.0f), arg("shuffle") = 1, arg("channel_group") = 0,
+           "Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by "
+           "channel: 1 none, 0 ReLU), then shuffle pixels by a factor.\n\n"
            "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
            "dense kernel.")
       .def("affine", add_affine, arg("x"), arg("output"), arg("scale") = 1.0f,

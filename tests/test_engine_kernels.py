@@ -82,7 +82,8 @@ def reference(params: ConvParams, image: np.ndarray, **options: Any) -> np.ndarr
         params.padding,
         params.dilation,
     )
-    y = F.leaky_relu(2 * y if options.get("residual") else y, options.get("slope", 1.0))
+    slope = torch.tensor(options.get("slope", 1.0), dtype=torch.float64)
+    y = F.prelu(2 * y if options.get("residual") else y, slope.reshape(-1))
     return F.pixel_shuffle(y, options.get("shuffle", 1)).numpy()
 
 
@@ -120,7 +121,8 @@ def test_a_convolution_is_conv2d(name: str, group: int, data: st.DataObject) -> 
     bias = rng.standard_normal(c_out).astype(np.float32)
     params = ConvParams(stored(name, weight), bias, padding, stride, dilation)
     image = stored(name, rng.standard_normal((2, c_in, height, width)).astype(np.float32))
-    options = {"shuffle": shuffle, "slope": data.draw(st.sampled_from([1.0, 0.0, 0.1]))}
+    apart = np.linspace(-0.5, 1.5, c_out).tolist()  # PReLU
+    options = {"shuffle": shuffle, "slope": data.draw(st.sampled_from([1.0, 0.0, 0.1, apart]))}
     wanted = reference(params, image, **options)
     got = run_one(name, params, image, group=group, **options)
     check(name, params, got, wanted)

@@ -21,7 +21,7 @@ struct Tile {          // outputs that a micro-kernel keeps in registers
 struct ConvJob {
   View in, out, residual;  // residual.data is null where nothing is added
   const float* bias;       // out_channels, after padding to whole blocks of output channels
-  float slope;             // of the activation's negative side: 1 none, 0 ReLU
+  const float* slopes;     // by output channel, of the negative side: 1 no activation, 0 ReLU
   int out_channels, stride, shuffle;
   int rows_above, rows_below;  // rows that an output reads above and below its own
   int rows;                    // of the output, before the pixel shuffle
@@ -73,7 +73,7 @@ struct OutputTile {
                                        channel * job.residual.channel + s * kVectorBytes
                                  : nullptr;
     residual_row = job.residual.row;
-    slope = job.slope;
+    slope = job.slopes[channel];
   }
 
   void put(Vector value, int r, int v) const {

@@ -192,9 +192,9 @@ class Program:
     def unpack(self, input: Slice) -> None:
         """Write a tensor to the output image."""
 
-    def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float = 1.0, shuffle: int = 1, channel_group: int = 0) -> None:
+    def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float | Sequence[float] = 1.0, shuffle: int = 1, channel_group: int = 0) -> None:
         """
-        Convolve, add `residual`, apply an activation (`slope` of its negative side: 1 none, 0 ReLU), then shuffle pixels by a factor.
+        Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by channel: 1 none, 0 ReLU), then shuffle pixels by a factor.
 
         The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel.
         """

@@ -20,6 +20,10 @@ STRIDES = (1, 2)
 """Those that the micro-kernels are compiled for."""
 
 
+Slope = float | tuple[float, ...]
+"""A number for all output channels, or one for each (before a pixel shuffle)."""
+
+
 @dataclass(frozen=True, eq=False)
 class ConvParams:
     """Weights, bias and geometry of a convolution."""
@@ -58,7 +62,7 @@ class Conv(Node):
     """`shuffle(act(conv(inputs[0]) + inputs[1]))`; `inputs[1]`, the residual, is optional."""
 
     params: ConvParams
-    slope: float = 1.0
+    slope: Slope = 1.0
     """Slope of the activation's negative side: 1 is no activation, 0 is ReLU."""
     shuffle: int = 1
     """Factor of the pixel shuffle of the output."""

@@ -12,6 +12,7 @@ from thinlens.engine.emitter import Emitter
 from thinlens.engine.fuse import fuse
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.layout import Buffer, Layout, lay_out
+from thinlens.engine.lower import lower
 from thinlens.engine.native import Core
 from thinlens.engine.stream import FusedGroup, fused_groups
 from thinlens.engine.trace import trace
@@ -51,7 +52,7 @@ class Plan:
 
     def __init__(self, context: PlanContext, module: nn.Module, size: Size) -> None:
         self._core, self._kernels = context.core, context.kernels
-        output = fuse(trace(module, size.channels, size.height, size.width))
+        output = fuse(lower(trace(module, size)))
         self.size = output.size
         self.shape = (self.size.channels, self.size.height, self.size.width)
         while output.crops_output:  # by writing the output image

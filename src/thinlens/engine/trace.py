@@ -1,87 +1,257 @@
-"""Trace a module into a graph of operations for an input of one size.
+"""Trace a module into a list of functional operations for an input of one size.
 
-The module runs once on meta tensors, which have sizes but no values, while a dispatch mode records
-every ATen operation: control flow that depends on sizes needs no special case.
+The module runs once on an image without values while a dispatch mode records every ATen operation
+that depends on the image: control flow on sizes needs no special case. Writes in place become
+functional operations (`functionalize`). Everything else has its real values and is computed as the
+module runs: parameters, tensors kept as plain attributes, masks and tables made of them.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
+from torch.func import functionalize
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from thinlens.engine.graph import Node, Size
-from thinlens.engine.ops import OPERATIONS
-from thinlens.engine.ops.input import Input
-from thinlens.engine.ops.lowering import TraceContext
-from thinlens.engine.ops.resize import Resize
+from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import GlobalResize, record_resizes
-from thinlens.sparsity.dry_run import OpTracer, bind_arguments
+from thinlens.sparsity.dry_run import bind_arguments
+
+META = torch.device("meta")
+"""The device of tensors without values: those that depend on the image."""
+
+MAKE_CONSTANTS = frozenset(
+    {"zeros_like", "ones_like", "full_like", "empty_like"}
+    | {"new_zeros", "new_ones", "new_full", "new_empty"}
+)
+"""Operations that take only the shape of a tensor: what they make is a constant."""
+
+VIEWS_OF_PARAMETERS = frozenset(
+    {"t", "transpose", "permute", "view", "_unsafe_view", "_to_copy", "clone", "detach", "alias"}
+)
+"""Operations on a parameter whose result belongs to the parameter's module, too."""
+
+READ_VALUES = frozenset({"_local_scalar_dense", "equal", "nonzero", "masked_select"})
+"""Operations whose result, or its shape, depends on values."""
 
 
-def trace(module: nn.Module, channels: int, height: int, width: int) -> Node:
-    """Return the node of `module`'s output for an image `[1, channels, height, width]`.
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A functional ATen operation that depends on the image."""
 
-    Raises `UsageError` with the name of an operation that is not in `OPERATIONS`.
+    function: Any
+    """The ATen operation."""
+    args: tuple[Any, ...]
+    """Tensors on the meta device depend on the image, others are constants."""
+    kwargs: Mapping[str, Any]
+    result: Any
+    """A tensor, or a list or tuple of tensors."""
+    name: str
+    """Without namespace, overload and the mark of an operation in place."""
+    arguments: Mapping[str, Any]
+    """All arguments by name."""
+    module: str
+    """The name of the module that called it; empty for the network itself."""
+
+    @property
+    def sources(self) -> list[Tensor]:
+        """The tensors that depend on the image among its arguments."""
+        return dependent_tensors((self.args, self.kwargs))
+
+    @property
+    def results(self) -> list[Tensor]:
+        """The tensors that it computes."""
+        return dependent_tensors(self.result)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A module's operations for an image of one size."""
+
+    image: Tensor
+    output: Tensor
+    operations: list[Operation]
+    """Those that the output needs, in the order in which they ran."""
+    parameters: dict[int, str]
+    """The names of parameters, and of what is a view of one, by the identity of the tensor."""
+    global_resizes: dict[int, GlobalResize]
+    """By the identity of the resized tensor."""
+    references: list[Any]
+    """Tensors whose identity the trace uses."""
+
+
+def trace(module: nn.Module, size: Size) -> Trace:
+    """Return the operations of `module` on one image of `size`.
+
+    Raises `UsageError` where the module does not return one tensor, or reads values of its input.
     """
+    recorder = Recorder(module)
+    module = _sharing_copy(module)
+    image = torch.empty(1, size.channels, size.height, size.width, device=META)
     # Inference mode would show the recorder compound operations.
-    with torch.inference_mode(False), torch.no_grad():
-        return _trace(module, Size(channels, height, width))
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        record_resizes(recorder.record_global_resize),
+        _module_names(module, recorder),
+        recorder,
+    ):
+        output = functionalize(lambda x: _call(module, x), remove="mutations")(image)
+    if output.device != META:
+        raise UsageError("the network's output does not depend on its input")
+    return recorder.trace(image, output)
 
 
-def _trace(module: nn.Module, size: Size) -> Node:
-    constants = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    stand_ins = {name: torch.empty_like(t, device="meta") for name, t in constants.items()}
-    context = TraceContext(
-        {id(stand_ins[name]): t.detach() for name, t in constants.items()},
-        {id(stand_in): name for name, stand_in in stand_ins.items()},
-    )
-    recorder = Recorder(context)
-    image = torch.empty(1, size.channels, size.height, size.width, device="meta")
-    context.nodes[id(image)] = Input([], size)
-    with record_resizes(recorder.record_global_resize), recorder:
-        output = functional_call(module, stand_ins, (image,))
+def _call(module: nn.Module, image: Tensor) -> Tensor:
+    output = module(image)
     if not isinstance(output, Tensor):
         raise UsageError("the engine runs modules that return one tensor")
-    return context.node(output)
+    return output
 
 
-class Recorder(OpTracer):  # type: ignore[no-untyped-call]
-    """Lower every operation on the input to a node."""
+def dependent_tensors(tree: Any) -> list[Tensor]:
+    """List the tensors that depend on the image, in nested lists, tuples and dictionaries."""
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.device == META]
 
-    def __init__(self, context: TraceContext) -> None:
-        super().__init__()
-        self._context = context
 
-    def record(
-        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> None:
-        nodes = self._context.nodes
-        if not any(id(value) in nodes for value in tree_leaves((args, kwargs))):
-            return  # it does not depend on the input
-        name, arguments = bind_arguments(operation, args, kwargs)
-        name = name.rstrip("_")  # in place
-        if name not in OPERATIONS:
-            raise UsageError(f"the engine does not know the operation {name!r}")
-        output = result[0] if isinstance(result, tuple) else result
-        node = OPERATIONS[name](self._context, arguments, size_of(output))
-        if node is None:
-            raise UsageError(f"the engine does not know this use of the operation {name!r}")
-        nodes[id(output)] = node
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Record the operations on the image, and compute those on constants."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        tensors = [*module.named_parameters(), *module.named_buffers()]
+        self.module_stack = [""]
+        self._operations: list[Operation] = []
+        self._parameters = {id(tensor): name for name, tensor in tensors}
+        self._global_resizes: dict[int, GlobalResize] = {}
+        self._references: list[Any] = [tensor for _, tensor in tensors]
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func._can_decompose():
+            with self:  # a compound operation, such as `pad`
+                return func.decompose(*args, **(kwargs or {}))
+        name, arguments = bind_arguments(func, args, kwargs)
+        call = _Call(func, args, kwargs or {})
+        if name in MAKE_CONSTANTS or not dependent_tensors((args, kwargs)):
+            return self._constant(name, call)
+        if name in READ_VALUES:
+            raise UsageError(f"the network reads values of its input ({name!r})")
+        result = call.on(_without_values, META)
+        self._references += [args, kwargs, result]
+        self._operations.append(
+            Operation(
+                func,
+                args,
+                call.kwargs,
+                result,
+                name.rstrip("_"),
+                arguments,
+                self.module_stack[-1],
+            )
+        )
+        return result
+
+    def _constant(self, name: str, call: _Call) -> Any:
+        """Compute what does not depend on the image."""
+        result = call.on(_stand_in, torch.device("cpu"))
+        if name in VIEWS_OF_PARAMETERS and id(call.args[0]) in self._parameters:
+            self._parameters[id(result)] = self._parameters[id(call.args[0])]
+            self._references.append(result)
+        return result
 
     def record_global_resize(self, mapping: GlobalResize, resized: Tensor) -> None:
-        """Note that a resize depends on the input's position in a larger image."""
-        node = self._context.nodes.get(id(resized))
-        if isinstance(node, Resize):
-            node.global_resize = mapping
+        """Note that the last resize depends on the input's position in a larger image."""
+        for operation in reversed(self._operations):
+            if operation.name.startswith("upsample"):
+                self._global_resizes[id(operation.result)] = mapping
+                return
+
+    def trace(self, image: Tensor, output: Tensor) -> Trace:
+        """Return what was recorded, without what the output does not need."""
+        needed, operations = {id(output)}, []
+        for operation in reversed(self._operations):
+            if any(id(result) in needed for result in operation.results):
+                operations.append(operation)
+                needed.update(id(source) for source in operation.sources)
+        return Trace(
+            image,
+            output,
+            operations[::-1],
+            self._parameters,
+            self._global_resizes,
+            [*self._references, image, output],
+        )
 
 
-def size_of(tensor: Tensor) -> Size:
-    """Return the size of one image's tensor."""
-    if tensor.dim() != 4 or tensor.shape[0] != 1:
-        raise UsageError(f"the engine runs tensors [B, C, H, W], not {tuple(tensor.shape)}")
-    return Size(*tensor.shape[1:])
+@dataclass(frozen=True)
+class _Call:
+    """An operation with its arguments."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def on(self, replace: Any, device: torch.device) -> Any:
+        """Run it with tensors replaced, and with what it makes on a device."""
+        args, kwargs = tree_map(replace, (self.args, self.kwargs))
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": device}
+        return self.function(*args, **kwargs)
+
+
+def _without_values(value: Any) -> Any:
+    """Return a tensor on the meta device in place of a constant."""
+    if not isinstance(value, Tensor) or value.device == META:
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
+
+
+def _stand_in(value: Any) -> Any:
+    """Return a tensor of the same shape in place of one that depends on the image."""
+    if not isinstance(value, Tensor) or value.device != META:
+        return value
+    return torch.empty((), dtype=value.dtype).expand(value.shape)
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """Copy a module but no parameters and buffers; what it stores while it runs is dropped."""
+    shared = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+
+
+@contextmanager
+def _module_names(module: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Let the recorder know which module of `module` runs, until the block ends."""
+    names = {id(part): name for name, part in module.named_modules()}
+    stack = recorder.module_stack
+
+    def enter(part: nn.Module, _: Any) -> None:
+        stack.append(names.get(id(part), stack[-1]))
+
+    def leave(part: nn.Module, *_: Any) -> None:
+        stack.pop()
+
+    handles = [
+        hooks.register_module_forward_pre_hook(enter),
+        hooks.register_module_forward_hook(leave),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

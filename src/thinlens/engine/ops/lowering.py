@@ -18,11 +18,14 @@ Arguments = Mapping[str, Any]
 class TraceContext:
     """Nodes and constants behind the tensors of a traced module."""
 
-    def __init__(self, constants: Mapping[int, Tensor], names: Mapping[int, str]) -> None:
-        self._constants = constants
-        self._names = names
+    def __init__(self, parameters: Mapping[int, str]) -> None:
+        self._parameters = parameters
         self.nodes: dict[int, Node] = {}
         """By the identity of the tensor that a node computes."""
+
+    def is_node(self, value: Any) -> bool:
+        """Whether `value` is a tensor that depends on the input."""
+        return isinstance(value, Tensor) and value.is_meta
 
     def node(self, tensor: Tensor) -> Node:
         """Return the node that computes `tensor`."""
@@ -30,46 +33,42 @@ class TraceContext:
             raise UsageError("the engine cannot compute with constants alone")
         return self.nodes[id(tensor)]
 
-    def is_node(self, value: Any) -> bool:
-        """Whether `value` is a tensor that depends on the input."""
-        return isinstance(value, Tensor) and id(value) in self.nodes
-
     def constant(self, value: Any) -> FloatArray | None:
         """Return the values of a number or a constant tensor, in its shape; None for others."""
         if isinstance(value, bool | int | float):
             return np.full((), value, np.float32)
-        if not isinstance(value, Tensor) or id(value) not in self._constants:
+        if not isinstance(value, Tensor) or value.is_meta:
             return None
-        return np.ascontiguousarray(self._constants[id(value)].float().numpy())
+        return np.ascontiguousarray(value.detach().float().numpy())
 
     def per_channel(self, value: Any, channels: int) -> FloatArray | None:
         """Return a number, or a constant with one value per channel, as `[channels]`."""
-        if isinstance(value, int | float):
-            return np.full(channels, value, np.float32)
-        if not isinstance(value, Tensor) or id(value) not in self._constants:
+        values = self.constant(value)
+        if values is None:
             return None
-        tensor = self._constants[id(value)].float()
-        if tensor.numel() == 1:
-            return np.full(channels, float(tensor), np.float32)
-        if tensor.dim() >= 3 and tensor.shape[-3:] == (channels, 1, 1) == tensor.shape[-3:]:
-            return tensor.reshape(channels).numpy().copy() if tensor.numel() == channels else None
+        if values.size == 1:
+            return np.full(channels, values.item(), np.float32)
+        if values.shape[-3:] == (channels, 1, 1) and values.size == channels:
+            return values.reshape(channels).copy()
         return None
 
     def weights(self, value: Tensor | None, channels: int) -> FloatArray:
         """Return a parameter's values; `[channels]` zeros where there is no parameter."""
         if value is None:
             return np.zeros(channels, np.float32)
-        if id(value) not in self._constants:
-            raise UsageError("the engine wants weights that are parameters, not computed ones")
-        return np.ascontiguousarray(self._constants[id(value)].float().numpy())
+        values = self.constant(value)
+        if values is None:
+            raise UsageError("the engine wants weights that do not depend on the image")
+        return values
 
     def layer(self, weight: Tensor) -> str:
         """Return the name of the module that `weight` is a parameter of, or ""."""
-        return self._names.get(id(weight), "").rpartition(".")[0]
+        return self._parameters.get(id(weight), "").rpartition(".")[0]
 
 
-Lowering = Callable[[TraceContext, Arguments, Size], Node | None]
-"""Return the node of an ATen operation whose output has a size; None: this use is not supported."""
+Lowering = Callable[[TraceContext, Arguments, Size], Node | list[Node] | None]
+"""Return the node of an ATen operation whose (first) output has a size, or one for each output;
+None: this use is not supported."""
 
 
 def common_value(values: Sequence[int]) -> int | None:

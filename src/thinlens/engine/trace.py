@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functionalize
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thinlens.engine.graph import Size
@@ -101,6 +101,7 @@ def trace(module: nn.Module, size: Size) -> Trace:
     with (
         torch.inference_mode(False),
         torch.no_grad(),
+        _disable_current_modes(),  # they would see, and replace, the tensors without values
         record_resizes(recorder.record_global_resize),
         _module_names(module, recorder),
         recorder,
@@ -108,10 +109,11 @@ def trace(module: nn.Module, size: Size) -> Trace:
         output = functionalize(lambda x: _call(module, x), remove="mutations")(image)
     if output.device != META:
         raise UsageError("the network's output does not depend on its input")
-    return recorder.trace(image, output)
+    return recorder.trace(output)
 
 
 def _call(module: nn.Module, image: Tensor) -> Tensor:
+    torch.ops.aten.alias(image)  # shows the recorder the tensor behind `image`
     output = module(image)
     if not isinstance(output, Tensor):
         raise UsageError("the engine runs modules that return one tensor")
@@ -181,8 +183,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._global_resizes[id(operation.result)] = mapping
                 return
 
-    def trace(self, image: Tensor, output: Tensor) -> Trace:
+    def trace(self, output: Tensor) -> Trace:
         """Return what was recorded, without what the output does not need."""
+        (image,) = self._operations[0].sources
         needed, operations = {id(output)}, []
         for operation in reversed(self._operations):
             if any(id(result) in needed for result in operation.results):
@@ -194,7 +197,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operations[::-1],
             self._parameters,
             self._global_resizes,
-            [*self._references, image, output],
+            [*self._references, output],
         )
 
 
@@ -240,15 +243,15 @@ def _module_names(module: nn.Module, recorder: Recorder) -> Iterator[None]:
     names = {id(part): name for name, part in module.named_modules()}
     stack = recorder.module_stack
 
-    def enter(part: nn.Module, _: Any) -> None:
+    def enter_module(part: nn.Module, _: Any) -> None:
         stack.append(names.get(id(part), stack[-1]))
 
-    def leave(part: nn.Module, *_: Any) -> None:
+    def exit_module(part: nn.Module, *_: Any) -> None:
         stack.pop()
 
     handles = [
-        hooks.register_module_forward_pre_hook(enter),
-        hooks.register_module_forward_hook(leave),
+        hooks.register_module_forward_pre_hook(enter_module),
+        hooks.register_module_forward_hook(exit_module),
     ]
     try:
         yield

@@ -174,6 +174,20 @@ def deblurring(name: str, c: int, p: int) -> tuple[list[Convolution], int]:
     return list(pyramid(c, (6, 5), 5, passes, 3)), relus * passes // p
 
 
+def real_esrgan(name: str, c: int, s: int, p: int) -> tuple[list[Convolution], int, int]:
+    """Return the convolutions, no activations (ptflops counts no PReLU), and the slopes."""
+    if name == "srvgg":
+        chain = [(c, c, 3, p, True)] * 16
+        return [(3, c, 3, p, False), *chain, (c, 3 * s * s, 3, p, True)], 0, 17 * c
+    growth = c // 2
+    inside = [(c + k * growth, growth, 3, p, True) for k in range(4)]
+    block = [*inside, (c + 4 * growth, c, 3, p, True)]
+    trunk = [(3, c, 3, p, False), *block * 69, (c, c, 3, p, True)]
+    sizes = [4 * p, 16 * p] if s == 4 else [s * s * p]
+    large = [(c, c, 3, size, True) for size in [*sizes, s * s * p]]
+    return [*trunk, *large, (c, 3, 3, s * s * p, False)], 0, 0
+
+
 FULL_WIDTHS = {"rfdn-aim": 50, "edsr-8-128": 128, "esrb-6-256": 256}
 
 
@@ -185,7 +199,7 @@ def estimator(c: int, p: int) -> tuple[list[Convolution], int]:
     return found, c * sum(places)
 
 
-def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
+def closed_form(row: Row) -> tuple[list[Convolution], int, int]:  # noqa: PLR0911 - a family each
     """Return the convolutions, the outputs of activation modules and the batch norms' weights."""
     name, s, width = row["name"], row["scale"], Fraction(row["width"])
     w, h = (int(side) // s for side in row["size"].split("x"))
@@ -205,6 +219,8 @@ def closed_form(row: Row) -> tuple[list[Convolution], int, int]:
         return list(rfdn(c, f, s, p, small)), 4 * (4 * (c // 2) + 3 * c) * p + c * p, 0
     if name in ("unet", "srn", "dmphn", "mse-estimator"):
         return *(estimator(c, p) if name == "mse-estimator" else deblurring(name, c, p)), 0
+    if name in ("srvgg", "rrdb"):
+        return real_esrgan(name, c, s, p)
     depth, channels = int(name.split("-")[1]), 3 if name.endswith("rgb") else 1
     norms = 2 * c * (depth - 2) if depth == 20 else 0
     return list(dncnn(c, depth, channels, p, 0)), (depth - 1) * c * p, norms

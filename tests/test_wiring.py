@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from small_networks import RandomData
-from thinlens.models import MODELS, create
+from thinlens.models import MODELS, create, rrdb
 from thinlens.training.loop import Settings, Trainer
 from thinlens.training.objective import PlainObjective
 
@@ -227,7 +228,80 @@ def literal_dncnn(state: dict[str, Tensor], image: Tensor) -> Tensor:
     return image - conv(state, str(index), x)
 
 
-@pytest.mark.parametrize("name", ["edsr", "carn", "rfdn", "rfdn-aim", "esrb-6-256"])
+def literal_srvgg(state: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    x = image
+    for index in range(MODELS["srvgg"].tiny["depth"] + 1):
+        x = conv(state, f"body.{2 * index}", x)
+        slopes = state[f"body.{2 * index + 1}.weight"].view(1, -1, 1, 1)
+        x = torch.where(x > 0, x, slopes * x)
+    x = conv(state, f"body.{2 * MODELS['srvgg'].tiny['depth'] + 2}", x)
+    return F.pixel_shuffle(x, scale) + nearest(image, scale)
+
+
+def nearest(x: Tensor, scale: int) -> Tensor:
+    return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def literal_rrdb(state: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    def act(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, 0.2 * x)
+
+    def dense(name: str, x: Tensor) -> Tensor:
+        c1 = act(conv(state, f"{name}.conv1", x))
+        c2 = act(conv(state, f"{name}.conv2", torch.cat([x, c1], 1)))
+        c3 = act(conv(state, f"{name}.conv3", torch.cat([x, c1, c2], 1)))
+        c4 = act(conv(state, f"{name}.conv4", torch.cat([x, c1, c2, c3], 1)))
+        return x + 0.2 * conv(state, f"{name}.conv5", torch.cat([x, c1, c2, c3, c4], 1))
+
+    x = first = conv(state, "conv_first", image)
+    for block in range(MODELS["rrdb"].tiny["blocks"]):
+        inner = x
+        for index in (1, 2, 3):
+            inner = dense(f"body.{block}.rdb{index}", inner)
+        x = x + 0.2 * inner
+    x = first + conv(state, "conv_body", x)
+    for index, factor in enumerate((2, 2) if scale == 4 else (scale,), 1):
+        x = act(conv(state, f"conv_up{index}", nearest(x, factor)))
+    return conv(state, "conv_last", act(conv(state, "conv_hr", x)))
+
+
+def test_weights_of_all_releases_of_esrgan_mean_the_same() -> None:
+    state = tiny("rrdb").state_dict()
+    renamed = {
+        "esrgan": [
+            (r"body\.(\d+)\.rdb(\d)", r"RRDB_trunk.\1.RDB\2"),
+            ("conv_body", "trunk_conv"),
+            (r"conv_up(\d)", r"upconv\1"),
+            ("conv_hr", "HRconv"),
+        ],
+        "first": [
+            (r"body\.(\d+)\.rdb(\d)\.conv(\d)", r"model.1.sub.\1.RDB\2.conv\3.0"),
+            ("conv_body", "model.1.sub.1"),
+            ("conv_first", "model.0"),
+            ("conv_up1", "model.3"),
+            ("conv_up2", "model.6"),
+            ("conv_hr", "model.8"),
+            ("conv_last", "model.10"),
+        ],
+    }
+    for patterns in renamed.values():
+        old = {}
+        for name, tensor in state.items():
+            new = name
+            for pattern, replacement in patterns:
+                new = re.sub(f"^{pattern}\\b", replacement, new)
+            assert new != name or name.startswith("conv_")
+            old[new] = tensor
+        converted = MODELS["rrdb"].convert_state(old)
+        assert converted.keys() == state.keys()
+        assert all(converted[name] is state[name] for name in state)
+        assert rrdb.rrdb_options(old) == {"scale": 4, **MODELS["rrdb"].tiny}
+
+
+LITERAL = ["edsr", "carn", "rfdn", "rfdn-aim", "esrb-6-256", "srvgg", "rrdb"]
+
+
+@pytest.mark.parametrize("name", LITERAL)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_super_resolution_is_wired_as_described(name: str, scale: int) -> None:
     model = tiny(name, scale=scale).double()
@@ -239,6 +313,8 @@ def test_super_resolution_is_wired_as_described(name: str, scale: int) -> None:
         expected = literal_carn(state, image, scale)
     elif name == "esrb-6-256":
         expected = literal_esrb(state, image, scale)
+    elif name in ("srvgg", "rrdb"):
+        expected = {"srvgg": literal_srvgg, "rrdb": literal_rrdb}[name](state, image, scale)
     else:
         expected = literal_rfdn(state, image, scale, 255.0 if name == "rfdn-aim" else 1.0)
     # the mean of the colours is stored as float32
@@ -315,11 +391,14 @@ def test_saoyans_weights_denoise_as_in_their_own_layout(data: Path, name: str, f
     [
         ("dncnn-17", "DnCNN_KAIR/dncnn_25.pth", 555_137),
         ("rfdn-aim", "RFDN_AIM/RFDN_AIM.pth", 433_448),
+        ("srvgg", "RealESRGAN/realesr-animevideov3.pth", 621_424),
+        ("rrdb", "RealESRGAN/realesrgan-x4plus-anime.pth", 4_467_779),
     ],
 )
 def test_published_weights_load_directly(data: Path, name: str, file: str, params: int) -> None:
     state = torch.load(data / "weights" / file, weights_only=True, map_location="cpu")
-    model = create(name)
+    state = state.get("params_ema", state)
+    model = create(name, **({"blocks": 6} if name == "rrdb" else {}))
     model.load_state_dict(MODELS[name].convert_state(state))
     assert sum(p.numel() for p in model.parameters()) == params
     assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())

@@ -19,8 +19,10 @@ from thinlens.models import (
     mse_estimator,
     rescan,
     rfdn,
+    rrdb,
     srn,
     srn_lstm,
+    srvgg,
     unet,
 )
 from thinlens.models.entry import ModelEntry
@@ -30,6 +32,8 @@ MODELS: dict[str, ModelEntry] = {
     **esrb.NETWORKS,
     **carn.NETWORKS,
     **rfdn.NETWORKS,
+    **srvgg.NETWORKS,
+    **rrdb.NETWORKS,
     **dncnn.NETWORKS,
     **unet.NETWORKS,
     **srn.NETWORKS,

@@ -28,6 +28,7 @@ from thinlens.checkpoints.shipped import list_shipped, resolve
 from thinlens.dynamic.model import EvaluationOptions, compiled_runner, engine_factory, model_of
 from thinlens.errors import UsageError, check_choice, quote_call
 from thinlens.methods import METHODS
+from thinlens.methods.verified import prune_verified
 from thinlens.models import MODELS, create, image_channels
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation
@@ -42,7 +43,6 @@ from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.data import Data, as_batches
-from thinlens.training.distillation import DistilledTargets
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import PlainObjective
 from thinlens.training.settings import Settings
@@ -157,9 +157,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         seed=seed,
         options=options,
     )
-    if milliseconds is not None:
-        chosen = chosen.settle_budget(module, milliseconds, threads)
-    return chosen.run(module, DistilledTargets(batches, module, chosen.distill_weight), trainer)
+    return prune_verified(chosen, module, batches, trainer, milliseconds, threads)
 
 
 @quote_call

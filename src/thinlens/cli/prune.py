@@ -125,6 +125,7 @@ class Prune(Verb):
             "params": total.params,
             "bytes": size_in_bytes,
             "seconds": round(record["seconds"], 3),
+            "merged": bool(record.get("merged")),
             "layers": summary.entries(),
         }
         sentence = (
@@ -134,6 +135,8 @@ class Prune(Verb):
         )
         title = f"{kind.NAME} {budget}, {self.steps or record.get('steps', 0)} steps"
         lines = draw_search(self.out, kind.NAME, summary, record, title)
+        if record.get("merged"):
+            lines.insert(0, "the weights that every forward pass computed again were merged")
         lines += self._draw_shares(kind, pruned) if kind.ROUTED else []
         return Answer(content, (sentence, *lines))
 

@@ -7,7 +7,6 @@ latency is interpolated linearly in N.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.errors import UsageError
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.latency_table import LatencyTable
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import pattern_from_ranks
@@ -116,7 +116,7 @@ def measure_steps(
 
 def _pruned(module: nn.Module, prunable: Mapping[str, int], fraction: float) -> nn.Module:
     """Keep a fraction of every group of the prunable layers: the largest weights."""
-    pruned = copy.deepcopy(module).eval()
+    pruned = copy_network(module).eval()
     patterns = {}
     for name, m in prunable.items():
         layer = prunable_layer(pruned, name)

@@ -5,7 +5,6 @@ Mishra et al., "Accelerating Sparse Deep Neural Networks" (2021), section 4.
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from thinlens.methods.nm_method import NMMethod
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pruned, pattern_from_ranks
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -31,7 +31,7 @@ class OneShot(NMMethod):
         """Return the pruned network; `model` is never changed. The mask is chosen once."""
         start = time.monotonic()
         plan = self.plan(model)
-        pruned = copy.deepcopy(model)
+        pruned = copy_network(model)
         patterns = {}
         for name, n in plan.n.items():
             layer = prunable_layer(pruned, name)

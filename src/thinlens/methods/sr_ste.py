@@ -7,7 +7,6 @@ the gradient of that product (straight-through estimator), and pruned ones a dec
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from thinlens.errors import UsageError
 from thinlens.methods.nm_method import NMMethod, NMPlan
 from thinlens.methods.reset import reset_parameters
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, Pruned
@@ -70,7 +70,7 @@ class SrSte(NMMethod):
         start, settings = time.monotonic(), trainer.settings
         self.check_steps(settings)
         plan = self.plan(model)
-        network = copy.deepcopy(model)
+        network = copy_network(model)
         if self.start == "scratch":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(settings.seed)

@@ -11,7 +11,6 @@ no rule of `channel_rules` describes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.channel_rules import ChannelTracer
 from thinlens.sparsity.dry_run import runnable
 
@@ -123,7 +123,7 @@ def trace_channels(model: nn.Module, example: Sequence[int]) -> CoupledChannels:
       1.running_var, axis 0: [2]
       3.weight, axis 1: [2]
     """
-    traced = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    traced = copy_network(model).cpu().eval().requires_grad_(False)
     tensors = {**dict(traced.named_buffers()), **dict(traced.named_parameters())}
     kind = next((p.dtype for p in tensors.values() if p.is_floating_point()), torch.float32)
     image = torch.zeros(trace_shape(example), dtype=kind)

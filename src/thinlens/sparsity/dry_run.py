@@ -7,7 +7,6 @@ engine's graph).
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
+from thinlens.models.copying import copy_network, meta_copy
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
     kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         image = torch.empty(*example, dtype=kind.dtype, device="meta")
-        return _forward(copy.deepcopy(model).to("meta"), image)
+        return _forward(meta_copy(model), image)
     except Exception:  # what the meta device cannot run, the network's own device may
+        copied = copy_network(model)
         try:
-            return _forward(copy.deepcopy(model), kind.new_zeros(tuple(example)))
+            return _forward(copied, kind.new_zeros(tuple(example)))
         except Exception as error:
             raise UsageError(
                 f"the network cannot run on an input of shape {tuple(example)}: {error}"

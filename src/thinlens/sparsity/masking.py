@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from thinlens.errors import UsageError
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 from thinlens.sparsity.pattern import Pattern, Patterns
 
@@ -51,7 +50,7 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
     >>> plain[0].weight[0, 1].item(), patterns["0"].n
     (0.0, 1)
     """
-    plain = copy.deepcopy(module)
+    plain = copy_network(module)
     patterns = {}
     for name, layer in plain.named_modules():
         if not parametrize.is_parametrized(layer, "weight"):
@@ -60,16 +59,26 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
         if not hasattr(mask, "pattern"):
             continue  # the user's own, such as weight_norm
         patterns[name] = mask.pattern()
-        _separate_class(layer)
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        remove_parametrization(layer, "weight")
         with torch.no_grad():
             # 0 times a negative weight is -0.0; the stored zero is +0.0.
             layer.weight.masked_fill_(~patterns[name].mask, 0.0)
-        for other, parameter in list(layer.named_parameters(recurse=False)):
-            if other != "weight":  # the state dict lists the weight first, as it did
-                delattr(layer, other)
-                layer.register_parameter(other, parameter)
+        weight_first(layer)
     return plain, patterns
+
+
+def remove_parametrization(layer: nn.Module, name: str) -> None:
+    """Make the tensor `name` of a copied layer a parameter with its present value."""
+    _separate_class(layer)
+    parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+
+
+def weight_first(layer: nn.Module) -> None:
+    """List the weight first among the parameters of `layer`, as in a newly built one."""
+    for other, parameter in list(layer.named_parameters(recurse=False)):
+        if other != "weight":
+            delattr(layer, other)
+            layer.register_parameter(other, parameter)
 
 
 def _separate_class(layer: nn.Module) -> None:

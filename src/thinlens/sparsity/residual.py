@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.channels import trace_shape
 from thinlens.sparsity.dry_run import runnable
 from thinlens.sparsity.layout import PRUNABLE_TYPES
@@ -28,7 +28,7 @@ def residual_layers(model: nn.Module, example: Sequence[int]) -> set[str]:
     which it was computed. So its N may be 0: the network then passes that tensor on unchanged.
     `model` is not changed. Raises `UsageError` if it cannot run on a small image.
     """
-    traced = copy.deepcopy(model).cpu().eval()
+    traced = copy_network(model).cpu().eval()
     kind = next((p.dtype for p in traced.parameters()), torch.float32)
     image = torch.zeros(trace_shape(example), dtype=kind, requires_grad=True).clone()
     sums = _SumTracer()

@@ -11,7 +11,6 @@ are selected and removed as `filter` does, in a coupled group the same for all l
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.channels.filter import Filter, named_tensors, remove_channels
 from thinlens.methods.channels.order import coupled_groups, filter_norms, output_ids
 from thinlens.methods.method import refuse_parametrized
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.channels import CoupledChannels, trace_channels
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pruned
@@ -117,7 +117,7 @@ class ScaledNetwork:
 
     def __init__(self, model: nn.Module, channels: CoupledChannels, layers: Sequence[str]) -> None:
         self.model, self.channels = model, channels
-        self.module = copy.deepcopy(model)
+        self.module = copy_network(model)
         self.layers = [name for name in layers if f"{name}.weight" in channels.output_axes]
         for name in self.layers:
             layer = prunable_layer(self.module, name)
@@ -138,7 +138,7 @@ class ScaledNetwork:
 
     def merged(self) -> nn.Module:
         """Return the network with scales and directions multiplied into plain weights."""
-        plain = copy.deepcopy(self.model)
+        plain = copy_network(self.model)
         tensors = {}
         for name in named_tensors(plain):
             layer, _, kind = name.rpartition(".")

@@ -7,7 +7,6 @@ together, by the sum of their filters' scores (`sparsity.channels` traces them i
 
 from __future__ import annotations
 
-import copy
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from thinlens.errors import UsageError
 from thinlens.methods.channels.order import filter_norms, pruning_order, unprunable_reason
 from thinlens.methods.method import BudgetBase, Method, refuse_parametrized
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.channel_cost import ChannelCost
 from thinlens.sparsity.channels import CoupledChannels, trace_channels, trace_shape
 from thinlens.sparsity.dry_run import dry_run
@@ -196,14 +196,14 @@ def remove_channels(
     model: nn.Module, channels: CoupledChannels, pruned: Sequence[int]
 ) -> nn.Module:
     """Return a copy of `model` without the channel ids `pruned`."""
-    smaller = copy.deepcopy(model)
+    smaller = copy_network(model)
     resize_parameters(smaller, channels.prune_tensors(named_tensors(model), pruned))
     return smaller
 
 
 def zero_channels(model: nn.Module, channels: CoupledChannels, pruned: Sequence[int]) -> nn.Module:
     """Return a copy of `model` of full size whose channels `pruned` are 0 in every tensor."""
-    full = copy.deepcopy(model)
+    full = copy_network(model)
     resize_parameters(full, channels.mask_tensors(named_tensors(model), pruned))
     return full
 
@@ -219,9 +219,9 @@ def check_equivalent(
     generator = torch.Generator().manual_seed(0)
     tensor = next(full.parameters())
     image = torch.rand(trace_shape(example), generator=generator).to(tensor.device, tensor.dtype)
-    expected = copy.deepcopy(full).eval()(image)
+    expected = copy_network(full).eval()(image)
     try:
-        output = copy.deepcopy(smaller).eval()(image)
+        output = copy_network(smaller).eval()(image)
     except (RuntimeError, ValueError, TypeError) as error:
         raise UsageError(f"the network's code does not bear fewer channels: {error}") from error
     worst = float((output - expected).abs().max() / expected.abs().max().clamp_min(1e-12))

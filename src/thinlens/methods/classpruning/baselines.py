@@ -7,7 +7,6 @@ does not print is ours: subnets are the smallest that cost at least their fracti
 
 from __future__ import annotations
 
-import copy
 import json
 from abc import abstractmethod
 from bisect import bisect_left
@@ -26,6 +25,7 @@ from thinlens.errors import UsageError
 from thinlens.methods.classpruning.routed_training import RoutedTraining
 from thinlens.methods.reset import reset_parameters
 from thinlens.models import MODELS
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.prunable import find_layers
 
@@ -54,7 +54,7 @@ class SubnetMethod(RoutedTraining):
         fractions = [Fraction(n, branches.m) for n in branches.kept[:-1]]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            largest = copy.deepcopy(model)
+            largest = copy_network(model)
             if self.scratch:
                 reset_parameters(largest)
             changes = [self._change(model, fraction) for fraction in fractions]

@@ -6,7 +6,6 @@ Where the paper is silent (SR-STE's lambda, where the weights start) the comment
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from thinlens.methods.classpruning.routed_training import RoutedTraining, check_
 from thinlens.methods.nm_method import NMMethod
 from thinlens.methods.reset import reset_parameters
 from thinlens.methods.sls.method import Sls
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -99,7 +99,7 @@ class ClassPruning(RoutedTraining, NMMethod):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = copy.deepcopy(model)
+            network = copy_network(model)
             if self.scratch:
                 reset_parameters(network)
             module = ClassPruned(config, network)

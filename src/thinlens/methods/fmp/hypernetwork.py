@@ -8,7 +8,6 @@ share an entry of a vector is traced in the network (`sparsity.channels`), not d
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -22,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from thinlens.errors import UsageError, check_choice
 from thinlens.methods.channels.order import coupled_groups, filter_norms
 from thinlens.methods.reset import reset_parameters
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.channels import CoupledChannels
 from thinlens.sparsity.prunable import Layer
 
@@ -131,7 +131,7 @@ class Hypernetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.network = copy.deepcopy(model).requires_grad_(True)
+        self.network = copy_network(model).requires_grad_(True)
         if config.start == "fresh":
             reset_parameters(self.network)
         self.channel_ids = sorted(x for group in coupled_groups(channels) for x in group)
@@ -164,7 +164,7 @@ class Hypernetwork(nn.Module):
     @torch.no_grad()
     def plain(self) -> nn.Module:
         """Return a copy of the network with the current generated weights as parameters."""
-        network = copy.deepcopy(self.network).requires_grad_(True)
+        network = copy_network(self.network).requires_grad_(True)
         parameters = dict(network.named_parameters())
         for name, weight in self.weights().items():
             parameters[name].data = weight.clone(memory_format=torch.contiguous_format)

@@ -8,7 +8,6 @@ Alistarh's SparseGPT, 2023).
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -37,6 +36,7 @@ from thinlens.methods.moments import (
     sample,
 )
 from thinlens.methods.nm_method import NMMethod, NMPlan
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.allocation import allocate, group_sizes
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
@@ -114,7 +114,7 @@ class LeastSquares(NMMethod):
         images = calibration_images(data, self.seed, self.pixels)
         knapsack = self.allocation == "knapsack"
         plan = self._knapsack(model, images) if knapsack else self.plan(model)
-        network = copy.deepcopy(model).eval()
+        network = copy_network(model).eval()
         layers = network.named_modules()
         names = [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
         statistics = self._dense_statistics(network, images, names)
@@ -144,7 +144,7 @@ class LeastSquares(NMMethod):
         """Choose N by the output error of the network when a layer alone is pruned and refitted."""
         tables = self.tables(model)
         m = group_sizes(tables)
-        dense = copy.deepcopy(model).eval()
+        dense = copy_network(model).eval()
         moments = collect(dense, tables, images, self.positions, self.seed)
         quick = replace(self, importance=SENSITIVITY_IMPORTANCE)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.allocation import CostTables, group_sizes
 
 PruneLayer = Callable[[nn.Module, str, int], None]
@@ -23,7 +24,7 @@ def sensitivities(
 
     N is M, M / 2, M / 4, ... and 1, whose error is largest. `model` is never changed.
     """
-    network = copy.deepcopy(model).eval()
+    network = copy_network(model).eval()
     reference = network(images)
     errors: dict[str, dict[int, float]] = {}
     for name, m in group_sizes(tables).items():

@@ -10,7 +10,6 @@ each has a preset.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -32,6 +31,7 @@ from thinlens.methods.nm_method import NMMethod
 from thinlens.methods.sls.annealing import Annealing, AnnealQuantity
 from thinlens.methods.sls.least_squares_start import LeastSquaresStart, searched_plan
 from thinlens.methods.sls.search import SlsSearch, SlsSearchConfig
+from thinlens.models.copying import copy_network
 from thinlens.sparsity.allocation import CostTables, check_reachable
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
@@ -196,7 +196,7 @@ class Sls(NMMethod):
             crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
             penalty = paper_penalty(replace(self, example=crop, latency=None).tables(model))
         annealing = self._annealing(penalty)
-        return SlsSearch(copy.deepcopy(model), config, annealing, scores, restart, start)
+        return SlsSearch(copy_network(model), config, annealing, scores, restart, start)
 
     def n_at_budgets(
         self, model: nn.Module, data: TrainingData, trainer: Trainer, budgets: Sequence[Budget]

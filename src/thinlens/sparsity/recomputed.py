@@ -93,7 +93,7 @@ def _remove_normalisations(network: nn.Module) -> bool:
 
 
 def _remove_load_hooks(layer: nn.Module) -> None:
-    """Remove hooks of spectral normalisation on loading: `remove_spectral_norm` leaves them."""
+    """Remove hooks of spectral normalisation on loading: `remove_spectral_norm` does not."""
     hooks: Any = layer._load_state_dict_pre_hooks
     for key, hook in list(hooks.items()):
         if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
@@ -162,7 +162,7 @@ def small_image(network: nn.Module, example: Sequence[int]) -> Tensor:
 
 @contextmanager
 def _stack(network: nn.Module, trace: ConstantTrace) -> Iterator[None]:
-    """Tell the trace which modules are running."""
+    """Keep the running modules up to date in the trace."""
     handles = []
     for part in network.modules():
         enter = part.register_forward_pre_hook(

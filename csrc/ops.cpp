@@ -1,6 +1,7 @@
 // The operations of a program: validation of their arguments, and their binding to Python.
 #include "ops.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/variant.h>
@@ -9,8 +10,8 @@
 #include <optional>
 #include <variant>
 
-#include "axis_table.h"
 #include "errors.h"
+#include "pointwise_program.h"
 #include "sparse_weights.h"
 
 namespace thinlens {
@@ -20,16 +21,23 @@ constexpr int kChannelBlock = 64;  // output channels whose partial sums are kep
 constexpr int kMaxChannel = 1 << 24;
 constexpr int kBlockRows = 8;  // rows at a time, of operations other than convolutions
 
+using ChannelConstants =
+    nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
+
 const auto kBindNothing = [](const auto&, const RunArguments&) {};
+
+[[noreturn]] void refuse_sizes(const View& a, const View& b) {
+  refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
+         std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
+         std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
+         std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
+         std::to_string(b.row_vectors));
+}
 
 void require_same_size(const View& a, const View& b) {
   if (a.height != b.height || a.width != b.width || a.row_vectors != b.row_vectors ||
       a.channels != b.channels)
-    refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
-           std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
-           std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
-           std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
-           std::to_string(b.row_vectors));
+    refuse_sizes(a, b);
 }
 
 void add_pack(Program& program, Slice output, int first_channel) {
@@ -59,31 +67,31 @@ void add_unpack(Program& program, Slice input) {
               bind);
 }
 
-// Set what a convolution's job takes from the sizes of its tensors, which must fit: what it reads
-// beyond its input is in the halo. The output's size says how many rows and columns there are.
+// Set what a convolution's job takes from the sizes of its tensors, which must fit.
 Footprint fit_conv(ConvJob& job, const ConvShape& s) {
   const int shuffle = job.shuffle;
   if (shuffle < 1 || shuffle > 8 || s.out_channels % (shuffle * shuffle) ||
       job.out.channels != s.out_channels / (shuffle * shuffle) || job.in.channels != s.in_channels)
     refuse("a convolution's channels do not fit its tensors");
-  const auto [stride_y, stride_x] = s.stride;
-  const int below = s.dilation[0] * (s.kernel_height - 1) - s.padding[0];
-  const int right = s.dilation[1] * (s.kernel_width - 1) - s.padding[1];
-  const int rows = job.out.height / shuffle, row_vectors = job.in.row_vectors / stride_x;
-  if (job.in.row_vectors % stride_x || row_vectors < 1 || job.out.height % shuffle ||
-      job.out.row_vectors != row_vectors * shuffle)
+  const int below = s.dilation * (s.kernel_height - 1) - s.padding;
+  const int right = s.dilation * (s.kernel_width - 1) - s.padding;
+  const int height = (job.in.height + s.padding - below - 1) / s.stride + 1;
+  const int width = (job.in.width + s.padding - right - 1) / s.stride + 1;
+  const int row_vectors = job.in.row_vectors / s.stride;
+  if (job.in.height + s.padding <= below || job.in.width + s.padding <= right)
+    refuse("a convolution's kernel is larger than its input");
+  if (job.in.row_vectors % s.stride || row_vectors < 1 || job.out.height != height * shuffle ||
+      job.out.width != width * shuffle || job.out.row_vectors != row_vectors * shuffle)
     refuse("a convolution's sizes do not fit its tensors");
-  const int64_t last_row = int64_t(rows - 1) * stride_y + below;
-  const int64_t last_vector = int64_t(row_vectors - 1) * stride_x + right;
-  if (std::max(s.padding[0], s.padding[1]) > job.in.halo ||
-      last_row >= job.in.height + job.in.halo || last_vector >= job.in.row_vectors + job.in.halo)
+  // Rows past the last that an output needs are never read; vectors are, in every row.
+  if (s.padding > job.in.halo || (height - 1) * s.stride + below >= job.in.height + job.in.halo ||
+      (row_vectors - 1) * s.stride + right >= job.in.row_vectors + job.in.halo)
     refuse("a convolution reads past its input's halo of " + std::to_string(job.in.halo));
-  const int64_t rows_away = std::max(std::abs(s.padding[0]), std::abs(below)) + 1;
-  if (job.in.row * rows_away > INT32_MAX) refuse("a row is too long for a convolution");
-  job.out_channels = s.out_channels, job.rows = rows;
-  job.stride_y = stride_y, job.stride_x = stride_x;
-  job.rows_above = std::max(s.padding[0], 0), job.rows_below = std::max(below, 0);
-  return {job.in.slice, stride_y, s.padding[0], below};
+  if (job.in.row * (s.kernel_height * s.dilation + 1) > INT32_MAX)
+    refuse("a row is too long for a convolution");
+  job.out_channels = s.out_channels, job.stride = s.stride, job.rows = height;
+  job.rows_above = s.padding, job.rows_below = std::max(below, 0);
+  return {job.in.slice, s.stride, s.padding, below};
 }
 
 using Slopes = std::variant<float, std::vector<float>>;  // of all channels, or of each
@@ -121,23 +129,20 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
   struct Layouts {
     SparseLayout sparse;
     DenseLayout dense;
-    std::vector<float> slopes;
-    std::shared_ptr<const SparseWeights> weights;
+    std::vector<float> bias, slopes;
   };
   auto layouts = std::make_shared<Layouts>();
+  layouts->bias = weights->bias;
+  layouts->bias.resize(size_t(shape.out_channels + kernels.tile.dense_channels), 0.0f);
+  job.bias = layouts->bias.data();
   layouts->slopes = slopes_by_channel(slope, shape.out_channels);
   job.slopes = layouts->slopes.data();
   if (channel_group == 0) {
-    layouts->dense = weights->dense_layout(job.in, kernels, shuffle);
-    job.bias = layouts->dense.bias.data();
+    layouts->dense = weights->dense_layout(job.in, kernels);
     job.offsets = layouts->dense.offsets.data();
     job.weights = layouts->dense.weights.data();
-    job.blocks = layouts->dense.blocks.data();
-    job.channels = layouts->dense.channels.data();
-    job.block_count = int(layouts->dense.blocks.size());
+    job.taps = int(layouts->dense.offsets.size()) / kernels.fused_weights;
   } else {
-    layouts->weights = weights;
-    job.bias = weights->bias.data();
     layouts->sparse = weights->sparse_layout(job.in, kernels, channel_group);
     job.nonzeros = layouts->sparse.data();
     job.starts = layouts->sparse.starts.data();
@@ -151,111 +156,65 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
               {job.rows, kernels.tile.rows, std::move(reads), output, shuffle}, keep);
 }
 
-void add_eltwise(Program& program, Slice x, std::optional<Slice> y, Slice output, EltwiseJob job,
-                 std::vector<float> shift) {
-  std::vector<Footprint> reads{{x}};
-  job.x = program.activation(x), job.out = program.view(output);
-  require_same_size(job.x, job.out);
-  program.require_disjoint(job.x, job.out);
-  if (y) {
-    job.y = program.activation(*y);
-    require_same_size(job.y, job.out);
-    program.require_disjoint(job.y, job.out);
-    reads.push_back({*y});
+// Which sizes of an input are 1 where the output's are not: its values are broadcast.
+Footprint broadcast_footprint(const View& in, const View& out) {
+  const auto fits = [](int size, int to) { return size == to || size == 1; };
+  if (!fits(in.channels, out.channels) || !fits(in.height, out.height) ||
+      !fits(in.width, out.width) || (in.width == out.width && in.row_vectors != out.row_vectors))
+    refuse_sizes(in, out);
+  return {in.slice, in.height == out.height ? 1 : 0};
+}
+
+void add_pointwise(Program& program, const std::vector<Slice>& inputs, Slice output,
+                   const std::vector<PointwiseInstruction>& instructions,
+                   const ChannelConstants& constants) {
+  PointwiseJob job{};
+  job.out = program.view(output);
+  if (inputs.empty() || inputs.size() > size_t(kPointwiseInputs))
+    refuse("a step reads 1 to " + std::to_string(kPointwiseInputs) + " tensors, not " +
+           std::to_string(inputs.size()));
+  std::vector<Footprint> reads;
+  for (const Slice& input : inputs) {
+    View& view = job.in[size_t(job.inputs++)] = program.activation(input);
+    reads.push_back(broadcast_footprint(view, job.out));
+    program.require_disjoint(view, job.out);
   }
-  if (shift.empty()) shift.assign(size_t(job.out.channels), 0.0f);
-  if (shift.size() != size_t(job.out.channels))
-    refuse("a step needs one shift for each of " + std::to_string(job.out.channels) +
-           " channels, not " + std::to_string(shift.size()));
-  const auto bind = [shift](EltwiseJob& bound, const RunArguments&) { bound.shift = shift.data(); };
-  program.add(program.kernels().eltwise, job,
-              {job.out.height, kBlockRows, std::move(reads), output}, bind);
+  if (constants.shape(0) != size_t(job.out.channels))
+    refuse("a step needs constants for each of " + std::to_string(job.out.channels) +
+           " channels, not " + std::to_string(constants.shape(0)));
+  job.channel_constants = int(constants.shape(1));
+  struct Layouts {
+    PointwiseProgram program;
+    std::vector<float> constants;
+  };
+  auto layouts = std::make_shared<Layouts>();
+  layouts->program = pointwise_program(instructions, job.inputs, job.channel_constants);
+  layouts->constants.assign(constants.data(), constants.data() + constants.size());
+  layouts->constants.push_back(0.0f);  // so that there is a constant where none is used
+  job.steps = layouts->program.steps.data();
+  job.count = int(layouts->program.steps.size());
+  job.results = layouts->program.results;
+  job.constants = layouts->constants.data();
+  job.operand_constants = layouts->program.operand_constants.data();
+  job.operand_constant_count = int(layouts->program.operand_constants.size());
+  program.require_scratch(int64_t(job.sources()) * kPointwiseBlock * program.kernels().lanes);
+  const auto keep = [layouts](const PointwiseJob&, const RunArguments&) {};
+  program.add(program.kernels().pointwise, job,
+              {job.out.height, kBlockRows, std::move(reads), output}, keep);
 }
 
-void add_affine(Program& program, Slice x, Slice output, float scale, std::vector<float> shift,
-                float slope) {
-  EltwiseJob job{};
-  job.alpha = scale, job.slope = slope;
-  add_eltwise(program, x, {}, output, job, std::move(shift));
-}
-
-void add_add(Program& program, Slice x, Slice y, Slice output, float factor, float slope) {
-  EltwiseJob job{};
-  job.alpha = 1.0f, job.beta = factor, job.slope = slope;
-  add_eltwise(program, x, y, output, job, {});
-}
-
-void add_gate(Program& program, Slice x, Slice y, Slice output) {
-  EltwiseJob job{};
-  job.slope = 1.0f, job.gate = true;
-  add_eltwise(program, x, y, output, job, {});
-}
-
-void add_max_pool(Program& program, Slice input, Slice output, std::shared_ptr<const Windows> rows,
-                  std::shared_ptr<const Windows> columns, int stride) {
-  PoolJob job{};
-  job.in = program.activation(input), job.out = program.activation(output);
-  if (!rows || !columns || job.in.channels != job.out.channels)
-    refuse("a pooling keeps the channels, and has windows of rows and of columns");
-  rows->require_fit(job.out.height, job.in.height);
-  columns->require_fit(job.out.width, job.in.width);
+void add_max_pool(Program& program, Slice input, Slice output, int size, int stride) {
+  const PoolJob job{program.activation(input), program.activation(output), size, stride};
+  if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
+      job.in.channels != job.out.channels ||
+      job.out.height != (job.in.height - size) / stride + 1 ||
+      job.out.width != (job.in.width - size) / stride + 1)
+    refuse("a pooling's sizes do not fit its tensors");
   program.require_disjoint(job.in, job.out);
   program.require_scratch(int64_t(job.in.row_vectors + job.out.row_vectors) *
                           program.kernels().lanes);
-  job.row_begins = rows->begins.data(), job.row_ends = rows->ends.data();
-  job.column_begins = columns->begins.data(), job.column_ends = columns->ends.data();
-  const auto keep = [rows, columns](const PoolJob&, const RunArguments&) {};
   program.add(program.kernels().max_pool, job,
-              {job.out.height, kBlockRows, {footprint_of(input, *rows, stride)}, output}, keep);
-}
-
-void add_resample(Program& program, Slice input, Slice output, std::shared_ptr<const Taps> rows,
-                  std::shared_ptr<const Taps> columns, float fill, int stride) {
-  ResampleJob job{};
-  job.in = program.activation(input), job.out = program.activation(output);
-  if (!rows || !columns || job.in.channels != job.out.channels)
-    refuse("a resampling keeps the channels, and has taps of rows and of columns");
-  job.is_index_map = rows->is_index_map() && columns->is_index_map();
-  rows->require_fit(job.out.height, job.in.height, job.is_index_map);
-  columns->require_fit(job.out.width, job.in.width, job.is_index_map);
-  program.require_disjoint(job.in, job.out);
-  const int lanes = program.kernels().lanes;
-  program.require_scratch(int64_t(job.in.row_vectors) * lanes);
-  struct Tables {
-    std::shared_ptr<const Taps> rows;
-    std::vector<int32_t> columns, vectors;
-    std::vector<float> column_weights;
-  };
-  auto tables = std::make_shared<Tables>();
-  tables->rows = rows;
-  const size_t places = size_t(job.out.row_vectors) * size_t(lanes);
-  tables->columns.assign(places * size_t(columns->taps), 0);
-  tables->column_weights.assign(places * size_t(columns->taps), 0.0f);
-  for (int x = 0; x < job.out.width; ++x)
-    for (int t = 0; t < columns->taps; ++t) {
-      const int lane = x / job.out.row_vectors, vector = x % job.out.row_vectors;
-      const size_t place = size_t(t) * places + size_t(vector * lanes + lane);
-      const int from = columns->indices[size_t(x) * size_t(columns->taps) + size_t(t)];
-      tables->columns[place] =
-          from < 0 ? -1 : from % job.in.row_vectors * lanes + from / job.in.row_vectors;
-      tables->column_weights[place] =
-          columns->weights[size_t(x) * size_t(columns->taps) + size_t(t)];
-    }
-  for (int s = 0; s < job.out.row_vectors; ++s) {
-    const int32_t* first = tables->columns.data() + int64_t(s) * lanes;
-    bool is_vector = *first >= 0 && *first % lanes == 0;
-    // Places past the width are zeroed afterwards, whatever is written there.
-    for (int l = 1; l < lanes && l * job.out.row_vectors + s < job.out.width; ++l)
-      is_vector = is_vector && first[l] == *first + l;
-    tables->vectors.push_back(is_vector ? *first / lanes : -1);
-  }
-  job.vectors = tables->vectors.data();
-  job.rows = rows->indices.data(), job.row_weights = rows->weights.data();
-  job.row_taps = rows->taps, job.column_taps = columns->taps, job.fill = fill;
-  job.columns = tables->columns.data(), job.column_weights = tables->column_weights.data();
-  const auto keep = [tables](const ResampleJob&, const RunArguments&) {};
-  program.add(program.kernels().resample, job,
-              {job.out.height, kBlockRows, {footprint_of(input, *rows, stride)}, output}, keep);
+              {job.out.height, kBlockRows, {{input, stride, 0, size - 1}}, output}, kBindNothing);
 }
 
 void add_resize(Program& program, Slice input, Slice output) {
@@ -289,20 +248,13 @@ void bind_operations(nanobind::class_<Program>& program) {
            "channel: 1 none, 0 ReLU), then shuffle pixels by a factor.\n\n"
            "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
            "dense kernel.")
-      .def("affine", add_affine, arg("x"), arg("output"), arg("scale") = 1.0f,
-           arg("shift") = std::vector<float>(), arg("slope") = 1.0f,
-           "Compute `act(scale * x + shift)`, the shift by channel (empty: zeros).")
-      .def("add", add_add, arg("x"), arg("y"), arg("output"), arg("factor") = 1.0f,
-           arg("slope") = 1.0f, "Compute `act(x + factor * y)`.")
-      .def("gate", add_gate, arg("x"), arg("y"), arg("output"), "Compute `x * sigmoid(y)`.")
-      .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("rows"), arg("columns"),
-           arg("stride") = 1,
-           "Take the maximum over windows of rows and columns; windows are about `stride` rows "
-           "apart.")
-      .def("resample", add_resample, arg("input"), arg("output"), arg("rows"), arg("columns"),
-           arg("fill") = 0.0f, arg("stride") = 1,
-           "Sum up rows and columns by their weights; taps are about `stride` rows apart. Where "
-           "both have one tap of weight 1, an index of -1 stands for `fill`.")
+      .def("pointwise", add_pointwise, arg("inputs"), arg("output"), arg("instructions"),
+           arg("constants"),
+           "Run instructions on every value; the last one's results are the output.\n\n"
+           "An input may have size 1 where the output has more: its values are broadcast. "
+           "`constants` is [channels, constants].")
+      .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("size"), arg("stride"),
+           "Take the maximum over windows of size x size, without padding.")
       .def("resize", add_resize, arg("input"), arg("output"),
            "Resize bilinearly with half-pixel centres to the output's size.");
 }

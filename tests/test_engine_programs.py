@@ -38,28 +38,24 @@ class Draws:
         return CORE.Slice(self.near(tensor), self.near(0), self.near(self.channels))
 
     def kernel(self) -> ConvParams:
-        side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1), (3, 3)]))
+        side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
         c_out = self.channels * self.draw(st.sampled_from([1, 1, 4]))
-        groups = self.draw(st.sampled_from([1, self.channels]))
-        weight = np.zeros((c_out, self.channels // groups, side, side), np.float32)
+        weight = np.zeros((c_out, self.channels, side, side), np.float32)
         living = self.draw(st.lists(st.integers(0, weight.size - 1), max_size=9))
         weight.reshape(-1)[living] = 1.0
-        padding = (self.near(side // 2), self.near(side // 2))
-        bias = np.ones(c_out, np.float32)
-        return ConvParams(weight, bias, padding, stride, 1, groups=groups)
+        padding = max(0, min(31, self.near(side // 2)))
+        return ConvParams(weight, np.ones(c_out, np.float32), padding, stride, 1)
 
-    def taps(self, side: int) -> Any:
-        """One or two taps for each of the outputs of a side."""
-        taps = self.draw(st.sampled_from([1, 1, 2]))
-        count = max(0, self.near(side)) * taps
-        indices = [self.near(self.draw(st.integers(-1, side - 1))) for _ in range(count)]
-        weights = np.full(count, self.draw(st.sampled_from([1.0, 0.5])), np.float32)
-        return CORE.Taps(np.array(indices, np.int32), weights, taps)
-
-    def windows(self, side: int) -> Any:
-        """A window for each of the outputs of a side."""
-        begins = np.array([self.near(i) for i in range(max(0, self.near(side)))], np.int32)
-        return CORE.Windows(begins, begins + np.int32(self.near(1)))
+    def instruction(self) -> Any:
+        """One that mostly reads what is there."""
+        name, operands, constants = self.draw(
+            st.sampled_from([("combine", 1, 4), ("combine", 2, 4), ("clamp", 1, 2), ("exp", 1, 0)])
+        )
+        return CORE.PointwiseInstruction(
+            name,
+            [self.near(self.draw(st.integers(-2, 1))) for _ in range(operands)],
+            [self.near(self.draw(st.integers(0, 1))) for _ in range(self.near(constants))],
+        )
 
     def placements(self) -> list[Any]:
         """Where resizes lie in larger ones: of none, or of one or two."""
@@ -91,15 +87,13 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
             shuffle=draws.draw(st.sampled_from([1, 1, 2])),
             channel_group=near(draws.draw(st.integers(0, 3))),
         ),
-        "affine": lambda: program.affine(part(), part(), 2.0, [0.0] * near(draws.channels), 0.5),
-        "add": lambda: program.add(part(), part(), part(), 1.0, 0.5),
-        "gate": lambda: program.gate(part(), part(), part()),
-        "max_pool": lambda: program.max_pool(
-            part(), part(), draws.windows(draws.height), draws.windows(draws.width), near(1)
+        "pointwise": lambda: program.pointwise(
+            [part() for _ in range(near(draws.draw(st.integers(1, 3))))],
+            part(),
+            [draws.instruction() for _ in range(near(draws.draw(st.integers(1, 5))))],
+            np.ones((max(0, near(draws.channels)), 2), np.float32),
         ),
-        "resample": lambda: program.resample(
-            part(), part(), draws.taps(draws.height), draws.taps(draws.width), 0.5, near(1)
-        ),
+        "max_pool": lambda: program.max_pool(part(), part(), near(1), near(1)),
         "resize": lambda: program.resize(part(), part()),
     }
 

@@ -58,11 +58,9 @@ class LineBuffer:
     def copies(self) -> int: ...
 
 class ConvShape:
-    """
-    Sizes of a convolution, as torch names them: vertical, then horizontal. `padding` is above and left; the output's size says what is below and right.
-    """
+    """Sizes of a convolution, as torch names them."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_height: int, kernel_width: int, padding: Sequence[int] = [0, 0], stride: Sequence[int] = [1, 1], dilation: Sequence[int] = [1, 1], groups: int = 1) -> None: ...
+    def __init__(self, in_channels: int, out_channels: int, kernel_height: int, kernel_width: int, padding: int = 0, stride: int = 1, dilation: int = 1) -> None: ...
 
     @property
     def in_channels(self) -> int: ...
@@ -77,16 +75,13 @@ class ConvShape:
     def kernel_width(self) -> int: ...
 
     @property
-    def padding(self) -> list[int]: ...
+    def padding(self) -> int: ...
 
     @property
-    def stride(self) -> list[int]: ...
+    def stride(self) -> int: ...
 
     @property
-    def dilation(self) -> list[int]: ...
-
-    @property
-    def groups(self) -> int: ...
+    def dilation(self) -> int: ...
 
 class AxisPlacement:
     """
@@ -118,6 +113,13 @@ class Placement:
     @property
     def columns(self) -> AxisPlacement: ...
 
+class PointwiseInstruction:
+    """
+    An operation on single values. Operands are numbers: first the inputs, then the results of the instructions so far; -1 - k is constant k.
+    """
+
+    def __init__(self, operation: str, operands: Sequence[int], constants: Sequence[int] = []) -> None: ...
+
 class MachineLimits:
     """Peak rates of the machine, per second."""
 
@@ -129,23 +131,9 @@ class MachineLimits:
     def bytes(self) -> float:
         """Bytes read and written in memory."""
 
-class Taps:
-    """
-    By output row or column, the rows or columns of the input that it sums up, and their weights: `taps` of each; index -1 is none.
-    """
-
-    def __init__(self, indices: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], weights: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], taps: int) -> None: ...
-
-class Windows:
-    """
-    By output row or column, where its window of the input begins and ends.
-    """
-
-    def __init__(self, begins: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ends: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
-
 class SparseWeights:
     """
-    Weights in compressed sparse rows, one row per output channel. An index points into [kernel_height, kernel_width, in_channels / groups].
+    Weights in compressed sparse rows, one row per output channel. An index points into [kernel_height, kernel_width, in_channels].
     """
 
     def __init__(self, shape: ConvShape, starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
@@ -218,24 +206,15 @@ class Program:
         The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel.
         """
 
-    def affine(self, x: Slice, output: Slice, scale: float = 1.0, shift: Sequence[float] = [], slope: float = 1.0) -> None:
-        """Compute `act(scale * x + shift)`, the shift by channel (empty: zeros)."""
-
-    def add(self, x: Slice, y: Slice, output: Slice, factor: float = 1.0, slope: float = 1.0) -> None:
-        """Compute `act(x + factor * y)`."""
-
-    def gate(self, x: Slice, y: Slice, output: Slice) -> None:
-        """Compute `x * sigmoid(y)`."""
-
-    def max_pool(self, input: Slice, output: Slice, rows: Windows, columns: Windows, stride: int = 1) -> None:
+    def pointwise(self, inputs: Sequence[Slice], output: Slice, instructions: Sequence[PointwiseInstruction], constants: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
         """
-        Take the maximum over windows of rows and columns; windows are about `stride` rows apart.
+        Run instructions on every value; the last one's results are the output.
+
+        An input may have size 1 where the output has more: its values are broadcast. `constants` is [channels, constants].
         """
 
-    def resample(self, input: Slice, output: Slice, rows: Taps, columns: Taps, fill: float = 0.0, stride: int = 1) -> None:
-        """
-        Sum up rows and columns by their weights; taps are about `stride` rows apart. Where both have one tap of weight 1, an index of -1 stands for `fill`.
-        """
+    def max_pool(self, input: Slice, output: Slice, size: int, stride: int) -> None:
+        """Take the maximum over windows of size x size, without padding."""
 
     def resize(self, input: Slice, output: Slice) -> None:
         """Resize bilinearly with half-pixel centres to the output's size."""

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from thinlens.engine.graph import Node, count_readers, topological_order
+from thinlens.errors import UsageError
 
 
 def fuse(output: Node) -> Node:
@@ -23,4 +24,6 @@ def fuse(output: Node) -> Node:
         readers[fused] = counts[node]
     for node in topological_order(replaced[output]):
         node.check()
+        if any(source.crops_output for source in node.inputs) and not node.crops_output:
+            raise UsageError("the engine crops only the output")
     return replaced[output]

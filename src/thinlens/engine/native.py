@@ -24,13 +24,12 @@ class Core(Protocol):
     ConvShape: type[_native.ConvShape]
     LineBuffer: type[_native.LineBuffer]
     Placement: type[_native.Placement]
+    PointwiseInstruction: type[_native.PointwiseInstruction]
     Program: type[_native.Program]
     Shape: type[_native.Shape]
     Slice: type[_native.Slice]
     SparseWeights: type[_native.SparseWeights]
-    Taps: type[_native.Taps]
     ThreadPool: type[_native.ThreadPool]
-    Windows: type[_native.Windows]
 
     def available_kernels(self, storage: str = "fp32") -> list[str]: ...
 

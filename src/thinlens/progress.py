@@ -59,3 +59,21 @@ def progress_bar(what: str) -> Iterator[Progress]:
 
 def no_progress(done: int, total: int, values: Mapping[str, float]) -> None:
     """Show nothing: there is no terminal, or another process uses it."""
+
+
+class Steps:
+    """Counts the steps of work in several stages, for a progress callback.
+
+    >>> steps = Steps(lambda done, total, values: print(f"{done} of {total}"), total=2)
+    >>> steps.one()
+    1 of 2
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress or no_progress
+        self.done, self.total = 0, total
+
+    def one(self, values: Mapping[str, float] = {}) -> None:
+        """Report that one more step is done."""
+        self.done += 1
+        self._progress(self.done, max(self.total, self.done), values)

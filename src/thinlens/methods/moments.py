@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from thinlens.training.objective import TrainingData
 
 UNFOLD_CHUNK = 4096
 """Output positions unfolded at a time, which bounds the memory of an unfolded input."""
+
+LARGE_COLUMNS = 800
+"""Columns from which on products are computed in single precision, and summed in double."""
 
 
 def calibration_images(data: TrainingData, seed: int, pixels: int) -> Tensor:
@@ -82,6 +86,18 @@ class Moments:
     """float64 `[g, p]`; zero for a layer without a bias."""
     mean_y: Tensor
     """float64 `[g, c]`; zero for a layer without a bias."""
+    positions: int = sys.maxsize
+    """Output positions that entered."""
+
+    def of_outputs(self, outputs: Tensor) -> Moments:
+        """Return the moments of some outputs of every group, by their indices."""
+        xy, yy, y = self.xy[..., outputs], self.yy[:, outputs], self.mean_y[:, outputs]
+        return Moments(self.xx, xy, yy, self.mean_x, y, self.positions)
+
+    def single(self) -> Moments:
+        """Return the moments in single precision, for estimates."""
+        xx, xy, yy = self.xx.float(), self.xy.float(), self.yy.float()
+        return Moments(xx, xy, yy, self.mean_x.float(), self.mean_y.float(), self.positions)
 
     def error(self, weight: Tensor) -> Tensor:
         """Return the mean squared error `[g, c]` of canonical weights `[g, c, p]`, best bias."""
@@ -107,7 +123,7 @@ class MomentSums:
 
     def add(self, x: Tensor, sample: Sample) -> None:
         """Add one call: the layer's whole input and the targets at sampled positions."""
-        groups = _groups(self.layer)
+        groups = convolution_groups(self.layer)
         start = 0
         for rows in unfolded(self.layer, x, sample):
             targets = sample.targets[start : start + rows.shape[1]].double()
@@ -122,17 +138,18 @@ class MomentSums:
     def moments(self) -> Moments:
         """Return the means; raises `RunError` where an activation is not finite."""
         assert isinstance(self._xx, Tensor), "moments of no call"
-        xx, xy, yy, x, y = (
-            torch.as_tensor(total) / self.count
-            for total in (self._xx, self._xy, self._yy, self._x, self._y)
-        )
+        sums = (self._xx, self._xy, self._yy, self._x, self._y)
+        return self._means(*(torch.as_tensor(total) / self.count for total in sums))
+
+    def _means(self, xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Moments:
+        """Return the moments, centred if the layer has a bias."""
         if not (torch.isfinite(xx).all() and torch.isfinite(xy).all()):
             raise RunError("calibration met NaN or infinity: is the network sound on this data?")
         if self.layer.bias is None:
-            return Moments(xx, xy, yy, torch.zeros_like(x), torch.zeros_like(y))
+            return Moments(xx, xy, yy, torch.zeros_like(x), torch.zeros_like(y), self.count)
         xx = xx - x[..., :, None] * x[..., None, :]
         xy = xy - x[..., :, None] * y[..., None, :]
-        return Moments(xx, xy, yy - y.square(), x, y)
+        return Moments(xx, xy, yy - y.square(), x, y, self.count)
 
 
 @contextmanager
@@ -177,20 +194,27 @@ def collect(
 
 def unfolded(layer: PrunableModule, x: Tensor, sample: Sample) -> Iterator[Tensor]:
     """Yield chunks of X, float64 `[g, P, p]`: the input patch of each sampled output position."""
-    groups = _groups(layer)
+    for rows in input_rows(layer, x, sample):
+        yield rows.double()
+
+
+def input_rows(layer: PrunableModule, x: Tensor, sample: Sample) -> Iterator[Tensor]:
+    """Yield chunks of X `[g, P, p]` in the dtype of `x`."""
+    groups = convolution_groups(layer)
     if isinstance(layer, nn.Linear):
         rows = x.reshape(1, -1, x.shape[-1])
         for chunk in torch.split(sample.positions, UNFOLD_CHUNK):
-            yield rows[:, chunk].double()
+            yield rows[:, chunk]
         return
     x = _padded(layer, x)
     channels_last = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    # A last row of zeros, for taps outside a transposed convolution's input.
-    table = torch.cat([channels_last, channels_last.new_zeros(1, x.shape[1])])
+    table = channels_last
+    if isinstance(layer, nn.ConvTranspose2d):  # a row of zeros for taps outside its input
+        table = torch.cat([channels_last, channels_last.new_zeros(1, x.shape[1])])
     for chunk in torch.split(sample.positions, UNFOLD_CHUNK):
         taps = _taps(layer, x, sample.size, chunk)  # [P, K]
         rows = table[taps].reshape(*taps.shape, groups, -1)
-        yield rows.permute(2, 0, 1, 3).reshape(groups, len(chunk), -1).double()
+        yield rows.permute(2, 0, 1, 3).reshape(groups, len(chunk), -1)
 
 
 def _taps(
@@ -230,5 +254,6 @@ def _padded(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
     return F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
 
 
-def _groups(layer: PrunableModule) -> int:
+def convolution_groups(layer: PrunableModule) -> int:
+    """Return the groups of a convolution; 1 for a linear layer."""
     return 1 if isinstance(layer, nn.Linear) else layer.groups

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.methods.large_moments import GramCache, moment_sums
 from thinlens.methods.least_squares.compensation import (
     NMConstraint,
     dense_solution,
@@ -25,7 +27,8 @@ from thinlens.methods.least_squares.compensation import (
     refit,
     second_order_mask,
 )
-from thinlens.methods.least_squares.sensitivity import gains, sensitivities
+from thinlens.methods.least_squares.gradient_sensitivity import gradient_sensitivities
+from thinlens.methods.least_squares.sensitivity import gains, halvings, sensitivities
 from thinlens.methods.moments import (
     Moments,
     MomentSums,
@@ -37,7 +40,8 @@ from thinlens.methods.moments import (
 )
 from thinlens.methods.nm_method import NMMethod, NMPlan
 from thinlens.models.copying import copy_network
-from thinlens.sparsity.allocation import allocate, group_sizes
+from thinlens.progress import Progress, Steps
+from thinlens.sparsity.allocation import CostTables, allocate, group_sizes
 from thinlens.sparsity.layout import (
     PRUNABLE_TYPES,
     PrunableModule,
@@ -55,6 +59,13 @@ ColumnImportance = Literal["joint", "second-order", "magnitude", "activation"]
 SENSITIVITY_PIXELS = 80 * 80
 """Input pixels on which the sensitivity of layers is measured. Calibration uses more, but does not
 run the network once for every layer and N."""
+
+MOST_SENSITIVITY_WORK = 4e12
+"""Multiply-adds, at most, of a measurement of sensitivities that runs the network for every layer
+and N: a minute or two of one core. From there on they are estimated from gradients."""
+
+MOST_SHORTAGE = 10.0
+"""Columns for every output position, at most, of a layer whose weights are refitted."""
 
 SENSITIVITY_IMPORTANCE: ColumnImportance = "magnitude"
 """The importance with which a layer is pruned for its sensitivity: a tenth of the time of the best
@@ -96,7 +107,7 @@ class LeastSquares(NMMethod):
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return the pruned network, fine-tuned if there are steps; `model` is never changed."""
         start = time.monotonic()
-        solved = self.solved(model, data)
+        solved = self.solved(model, data, trainer.progress)
         steps = trainer.settings.steps
         if not steps:
             return solved
@@ -105,31 +116,37 @@ class LeastSquares(NMMethod):
         return Pruned(module, patterns, {**solved.record, "steps": steps, "seconds": seconds})
 
     @torch.no_grad()
-    def solved(self, model: nn.Module, data: TrainingData) -> Pruned:
+    def solved(
+        self, model: nn.Module, data: TrainingData, progress: Progress | None = None
+    ) -> Pruned:
         """Return the pruned network in evaluation mode, not trained; `model` is never changed.
 
-        Deterministic: the same data and options give the same network.
+        Deterministic: the same data and options give the same network. `progress` is called after
+        every layer whose sensitivity is measured, whose outputs are recorded or that is solved.
         """
         start = time.monotonic()
         images = calibration_images(data, self.seed, self.pixels)
         knapsack = self.allocation == "knapsack"
-        plan = self._knapsack(model, images) if knapsack else self.plan(model)
+        tables = self.tables(model)
         network = copy_network(model).eval()
-        layers = network.named_modules()
-        names = [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
-        statistics = self._dense_statistics(network, images, names)
+        names = solvable_layers(network)
+        steps = Steps(progress, total=len(tables) * knapsack + 2 * len(names))
+        plan = self._knapsack(model, tables, images, steps) if knapsack else self.plan(model)
+        statistics = self._dense_statistics(network, images, names, steps)
         patterns: dict[str, Pattern] = {}
         errors: dict[str, float] = {}
 
         def solve_layer(name: str, layer: PrunableModule, x: Tensor) -> None:
             layer_statistics = statistics.pop(name, None)
             n, m = plan.n.get(name), plan.m.get(name)
-            if layer_statistics is None or (n is None and not patterns):
-                return  # solved at an earlier call, or no layer before it is pruned yet
-            layer_statistics.sums.add(x, layer_statistics.first)
-            mask, errors[name] = self.solve(layer, layer_statistics.sums.moments(), n, m)
-            if n is not None:
-                patterns[name] = Pattern(mask, n, m)
+            if layer_statistics is None:
+                return  # solved at an earlier call
+            if n is not None or patterns:  # a layer before the first pruned one stays as it is
+                layer_statistics.sums.add(x, layer_statistics.first)
+                mask, errors[name] = self.solve(layer, layer_statistics.sums.moments(), n, m)
+                if n is not None:
+                    patterns[name] = Pattern(mask, n, m)
+            steps.one({"layer error": errors.get(name, 0.0)})
 
         with _before_calls(network, names, solve_layer):
             network(images)
@@ -140,21 +157,40 @@ class LeastSquares(NMMethod):
         record = {**self.record(plan), **settings, "seed": self.seed, "seconds": seconds}
         return Pruned(network, patterns, {**record, "steps": 0, "layer_errors": errors})
 
-    def _knapsack(self, model: nn.Module, images: Tensor) -> NMPlan:
-        """Choose N by the output error of the network when a layer alone is pruned and refitted."""
-        tables = self.tables(model)
-        m = group_sizes(tables)
+    def _knapsack(
+        self, model: nn.Module, tables: CostTables, images: Tensor, steps: Steps
+    ) -> NMPlan:
+        """Choose N by the output error of the network when a layer alone is pruned and refitted.
+
+        For networks on which that takes long, the error is estimated from gradients.
+        """
         dense = copy_network(model).eval()
-        moments = collect(dense, tables, images, self.positions, self.seed)
-        quick = replace(self, importance=SENSITIVITY_IMPORTANCE)
-
-        def prune_layer(network: nn.Module, name: str, n: int) -> None:
-            quick.solve(prunable_layer(network, name), moments[name], n, m[name])
-
         subset = images[: max(1, SENSITIVITY_PIXELS // images[0, 0].numel())]
-        losses = sensitivities(dense, subset, tables, prune_layer)
+        m = group_sizes(tables)
+        if self._sensitivity_work(model, subset) > MOST_SENSITIVITY_WORK:
+            losses = gradient_sensitivities(dense, images, m, self.ridge, self.seed, steps.one)
+        else:
+            moments = collect(dense, tables, images, self.positions, self.seed)
+            quick = replace(self, importance=SENSITIVITY_IMPORTANCE)
+
+            def prune_layer(network: nn.Module, name: str, n: int) -> None:
+                quick.solve(prunable_layer(network, name), moments[name], n, m[name])
+
+            losses = sensitivities(dense, subset, tables, prune_layer, steps.one)
         gains_by_layer = {name: gains(by_n) for name, by_n in losses.items()}
         return NMPlan(allocate(tables, gains_by_layer, self.budget, dict.fromkeys(tables, 1)), m)
+
+    def _sensitivity_work(self, model: nn.Module, images: Tensor) -> float:
+        """Return the multiply-adds of all runs of the network and of all refits, about."""
+        layers = self.layers(model)
+        pixels = images[:, 0].numel() / (self.example[0] * prod(self.example[2:]))
+        runs = sum(len(halvings(layer.m)) for layer in layers if layer.prunable and layer.m)
+        refits = sum(
+            layer.out_channels * (layer.weights / layer.out_channels / 2) ** 3 / 3
+            for layer in layers
+            if layer.prunable
+        )
+        return runs * pixels * sum(layer.macs for layer in layers) + refits
 
     def solve(
         self, layer: PrunableModule, moments: Moments, n: int | None, m: int | None
@@ -167,14 +203,19 @@ class LeastSquares(NMMethod):
         groups = len(moments.xx)
         rows = canonical(layer.weight.detach(), layer)
         original = rows.reshape(groups, -1, rows[0].numel()).double()
+        shortage = original.shape[-1] / moments.positions
+        ridge, few = self.ridge * max(1.0, shortage), shortage > MOST_SHORTAGE
         if n is None or m is None:
             mask = torch.ones_like(original, dtype=torch.bool)
-            solved = dense_solution(moments, original, self.ridge)
+            solved = original if few else dense_solution(moments, original, ridge)
+        elif few:
+            mask = NMConstraint(n, m, rows.shape[-1]).largest(original.abs())
+            solved = original * mask
         else:
             mask = self._mask(moments, original, NMConstraint(n, m, rows.shape[-1]))
-            solved = refit(moments, original, mask, self.ridge)
+            solved = refit(moments, original, mask, ridge)
         layer.weight.copy_(from_canonical(solved.reshape(rows.shape), layer))
-        if layer.bias is not None:
+        if layer.bias is not None and not few:
             layer.bias.copy_(moments.bias(solved).flatten())
         total = moments.yy.sum().clamp_min(torch.finfo(torch.float64).tiny)
         error = float(moments.error(solved).sum() / total)
@@ -188,24 +229,33 @@ class LeastSquares(NMMethod):
             rms = (moments.xx.diagonal(dim1=-2, dim2=-1) + moments.mean_x.square()).sqrt()
             return constraint.largest(original.abs() * rms[:, None])
         choose = joint_mask if self.importance == "joint" else second_order_mask
-        return choose(moments, dense_solution(moments, original, self.ridge), constraint)
+        ridge = self.ridge * max(1.0, original.shape[-1] / moments.positions)
+        return choose(moments, dense_solution(moments, original, ridge), constraint)
 
     def _dense_statistics(
-        self, dense: nn.Module, images: Tensor, names: list[str]
+        self, dense: nn.Module, images: Tensor, names: list[str], steps: Steps
     ) -> dict[str, LayerStatistics]:
         """Run the dense network once and record the outputs of layers at sampled positions."""
         statistics: dict[str, LayerStatistics] = {}
+        cache = GramCache()
 
         def record(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
             targets = sample(layer, output, self.positions, self.seed)
             if name in statistics:
                 statistics[name].sums.add(x, targets)
             else:
-                statistics[name] = LayerStatistics(targets, MomentSums(layer))
+                statistics[name] = LayerStatistics(targets, moment_sums(layer, cache))
+                steps.one()
 
         with after_calls(dense, names, record):
             dense(images)
         return statistics
+
+
+def solvable_layers(network: nn.Module) -> list[str]:
+    """Return the names of the layers that are pruned or compensate the ones before them."""
+    layers = network.named_modules()
+    return [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,11 @@ PruneLayer = Callable[[nn.Module, str, int], None]
 
 @torch.no_grad()
 def sensitivities(
-    model: nn.Module, images: Tensor, tables: CostTables, prune_layer: PruneLayer
+    model: nn.Module,
+    images: Tensor,
+    tables: CostTables,
+    prune_layer: PruneLayer,
+    after_layer: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[int, float]]:
     """Return, by layer name and N, the mean squared change of the network's output on `images`.
 
@@ -35,6 +39,7 @@ def sensitivities(
             prune_layer(network, name, n)
             errors[name][n] = float((network(images) - reference).square().mean())
             layer.load_state_dict(state)
+        after_layer()
     return errors
 
 

@@ -181,6 +181,8 @@ def test_tiles_are_batched_by_candidate_and_no_batch_grows_with_the_image() -> N
     context = router_context()
     restore_image(TileRouter(context, RoutingOptions(0.0)), halves(8, 800))
     most_expensive, _, fallback = (c.network.calls for c in context.candidates)  # type: ignore[attr-defined]
+    for calls in (most_expensive, fallback):
+        calls.remove(1)  # noise on which the scale of small tiles is confirmed
     assert sum(most_expensive) == sum(fallback) == 50
     assert max(most_expensive) == max(fallback) == TILE_BATCH
     assert len(most_expensive) == -(-50 // TILE_BATCH)

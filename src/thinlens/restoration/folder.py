@@ -177,6 +177,7 @@ class _Job:
                 profile = colour_profile(path, image.shape[0])
                 bands = self.restorer.bands(image, to_uint8, check)
                 first = next(bands)
+                _check_channels(first)
             _, height, width = image.shape
             scale = first.shape[-1] // width
             write_rows(
@@ -197,6 +198,14 @@ def _image_errors() -> Iterator[None]:
         yield
     except (UsageError, RunError) as error:
         raise _NoResultError(str(error)) from error
+    except Exception as error:  # whatever the code of a network or a restorer raises
+        raise _NoResultError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_channels(result: Tensor) -> None:
+    """Raise unless a result `[C, H, W]` can be written."""
+    if len(result) not in (1, 3):
+        raise UsageError(f"the network returns {len(result)} channels: wanted 1 or 3")
 
 
 def _all(first: Tensor, bands: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -15,7 +15,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
-from thinlens.restoration.network import Network, device_of
+from thinlens.restoration.network import Network, device_of, dtype_of
+from thinlens.restoration.sizes import run_at_any_size
 
 WORKSPACE = 1.6
 """Ratio of peak memory to the peak of the activations: functions allocate some too, and
@@ -78,12 +79,13 @@ def peak_bytes(network: Network, shape: torch.Size) -> int:
     if isinstance(network, Compiled):
         planned = network.plan(Size(shape[1], ENGINE_PROBE, ENGINE_PROBE)).bytes
         return planned * area // ENGINE_PROBE**2
-    probe = torch.zeros(*shape[:2], PROBE, PROBE, device=device_of(network))
+    device, dtype = device_of(network), dtype_of(network)
+    probe = torch.zeros(*shape[:2], PROBE, PROBE, device=device, dtype=dtype)
     activations = _ActivationBytes()
     hook = register_module_forward_hook(activations.add)
     try:
         with torch.inference_mode():
-            network(probe)
+            run_at_any_size(network, probe)
     finally:
         hook.remove()
     return int(activations.peak * WORKSPACE * area / PROBE**2)

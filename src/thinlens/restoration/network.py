@@ -9,9 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from thinlens.errors import RunError, UsageError
+from thinlens.errors import RunError
 from thinlens.images.rows import RowReader
 from thinlens.models.tile_position import TilePosition, tile_positions
+from thinlens.restoration.failures import out_of_memory
+from thinlens.restoration.sizes import run_at_any_size
 
 Network = Callable[[Tensor], Tensor]
 """Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or a compiled engine."""
@@ -72,9 +74,21 @@ def device_of(network: Network) -> torch.device:
     return next((weight.device for weight in weights), torch.device("cpu"))
 
 
-def run_tiles(network: Network, tiles: Tensor, positions: Sequence[TilePosition] = ()) -> Tensor:
-    """Restore float tiles `[T, C, h, w]` to `[T, C, H, W]`, clipped to [0, 1], on the CPU.
+def dtype_of(network: Network) -> torch.dtype:
+    """Return the type of the images that a network takes: that of its first floating parameter.
 
+    >>> dtype_of(nn.Conv2d(3, 3, 3).half())
+    torch.float16
+    """
+    weights = network.parameters() if isinstance(network, nn.Module) else iter(())
+    kinds = (weight.dtype for weight in weights if weight.is_floating_point())
+    return next(kinds, torch.float32)
+
+
+def run_tiles(network: Network, tiles: Tensor, positions: Sequence[TilePosition] = ()) -> Tensor:
+    """Restore float tiles `[T, C, h, w]` to float32 `[T, C, H, W]` in [0, 1], on the CPU.
+
+    The network gets them in its own type and at a size that it accepts (`sizes`).
     `positions` are those of the tiles in their image, or none where tiles are whole images. A batch
     that does not fit into memory is halved. Raises `TileTooLargeError` where a single tile does not
     fit, `RunError` for NaN or infinity in a result.
@@ -99,8 +113,8 @@ def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]
     """Run one batch; return None if it does not fit into memory."""
     try:
         with torch.inference_mode(), evaluating(network), tile_positions(positions):
-            output = network(inputs.to(device_of(network)))
-            return _image(output, inputs.ndim).clamp(0, 1).float().cpu()
+            output = run_at_any_size(network, inputs.to(device_of(network), dtype_of(network)))
+            return _finite(output).clamp(0, 1).float().cpu()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -110,16 +124,8 @@ def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]
     return None
 
 
-def _image(output: Tensor, ndim: int) -> Tensor:
-    """Raise unless an output is a batch of finite images."""
-    if output.ndim != ndim:
-        raise UsageError("the network returns no image: wanted a network that restores images")
+def _finite(output: Tensor) -> Tensor:
+    """Raise unless a result is finite."""
     if not torch.isfinite(output).all():
         raise RunError("the network gave NaN or infinity: its weights may be damaged")
     return output
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Return whether an exception means that memory does not suffice."""
-    # torch on a CPU raises a plain RuntimeError: only its message differs.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate" in str(error)

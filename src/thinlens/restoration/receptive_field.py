@@ -5,16 +5,19 @@ Measured on the network itself, along one axis at a time, on thin strips of nois
 
 from __future__ import annotations
 
+import copy
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.images.tiles import round_up
 from thinlens.models.tile_position import TilePosition, tile_positions
-from thinlens.restoration.network import Network, device_of, evaluating
+from thinlens.restoration.network import Network, device_of, dtype_of, evaluating
+from thinlens.restoration.sizes import run_at_any_size, size_rule
 
 EXACT = 3e-6
 """Largest difference, on noise in [0, 1], at which a tile counts as equal to the whole image:
@@ -86,11 +89,13 @@ class ReceptiveField:
 def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
     """Measure a network that maps `[B, channels, h, w]` to images, with its present weights.
 
-    For a compiled engine the radii are measured on the torch module that it was compiled from.
+    For a compiled engine the radii are measured on the torch module that it was compiled from; a
+    network in half precision is measured in float32, without its rounding.
 
     >>> measure_receptive_field(torch.nn.Conv2d(1, 1, 5, padding=2), channels=1).radius
     2
     """
+    network = _in_float32(network)
     module: Network = getattr(network, "module", network)
     with torch.inference_mode(), evaluating(module):
         radius = _radius(module, channels)
@@ -100,12 +105,22 @@ def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
     return ReceptiveField(radius and round_up(radius, grid), round_up(effective, grid), grid, error)
 
 
+def _in_float32(network: Network) -> Network:
+    """Return a copy of a module in half precision; other networks, and those without a copy, are
+    returned as they are."""
+    if isinstance(network, nn.Module) and dtype_of(network).itemsize < 4:
+        with suppress(Exception):  # whatever a module raises that cannot be copied
+            return copy.deepcopy(network).float()
+    return network
+
+
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
     """Return the smallest grid whose error is at most twice the least one, and its error."""
-    strips = _strips(network, channels, 2 * round_up(margin, GRIDS[-1]) + 4 * GRIDS[-1])
-    wholes = [network(strip) for strip in strips]
+    grids = _grids(network)
+    strips = _strips(network, channels, 2 * round_up(margin, grids[-1]) + 4 * grids[-1])
+    wholes = [run_at_any_size(network, strip) for strip in strips]
     errors: dict[int, float] = {}
-    for grid in GRIDS:
+    for grid in grids:
         compared = (
             _error(network, s, w, (round_up(margin, grid), grid))
             for s, w in zip(strips, wholes, strict=True)
@@ -117,11 +132,21 @@ def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
     return next((g, e) for g, e in errors.items() if e <= 2 * best)
 
 
+def _grids(network: Network) -> list[int]:
+    """Return the tile alignments to try: multiples of that which the network wants of its input."""
+    multiple = size_rule(getattr(network, "module", network)).multiple
+    return [grid for grid in GRIDS if grid % multiple == 0] or [multiple, 2 * multiple]
+
+
 def _radius(module: Network, channels: int) -> int | None:
     """Set the middle of a strip to NaN, which no zero weight hides, and measure its spread."""
     for length in LENGTHS:
         strips = _strips(module, channels, length)
-        spread = max(_spread(_changed(module(_replaced(s, math.nan)).isnan(), s)) for s in strips)
+        try:
+            results = [run_at_any_size(module, _replaced(s, math.nan)).isnan() for s in strips]
+        except UsageError:
+            return None  # the network refuses NaN
+        spread = max(_spread(_changed(x, s)) for x, s in zip(results, strips, strict=True))
         if spread < (length - BAND) // 2:
             return spread
     return None
@@ -134,7 +159,8 @@ def _effective_radius(module: Network, channels: int, radius: int | None) -> int
     length = next(length for length in LENGTHS if radius < (length - BAND) // 2)
     farthest = 0
     for strip in _strips(module, channels, length):
-        difference = (module(strip) - module(_replaced(strip, 1.0))).abs()
+        inverted = run_at_any_size(module, _replaced(strip, 1.0))
+        difference = (run_at_any_size(module, strip) - inverted).abs()
         farthest = max(farthest, _spread(_changed(difference > FLOAT32_ROUNDING, strip)))
     return farthest
 
@@ -159,7 +185,7 @@ def _error(network: Network, strip: Tensor, whole: Tensor, cut: tuple[int, int])
     position = TilePosition(*((start, 0) if axis == 2 else (0, start)), *strip.shape[2:])
     try:
         with tile_positions([position]):
-            tile = network(strip.narrow(axis, start, stop - start).contiguous())
+            tile = run_at_any_size(network, strip.narrow(axis, start, stop - start).contiguous())
     except UsageError:
         return math.inf  # the network does not accept inputs of this grid
     scale = whole.shape[axis] // length
@@ -173,7 +199,8 @@ def _error(network: Network, strip: Tensor, whole: Tensor, cut: tuple[int, int])
 def _strips(network: Network, channels: int, length: int) -> list[Tensor]:
     """Draw noise `[1, C, length, STRIP]` and `[1, C, STRIP, length]` on the network's device."""
     generator = torch.Generator().manual_seed(0)
-    strip = torch.rand(1, channels, length, STRIP, generator=generator).to(device_of(network))
+    noise = torch.rand(1, channels, length, STRIP, generator=generator)
+    strip = noise.to(device_of(network), dtype_of(network))
     return [strip, strip.mT.contiguous()]
 
 

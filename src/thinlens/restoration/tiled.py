@@ -17,13 +17,13 @@ from thinlens.images.stitching import TileStitcher
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.models.tile_position import TilePosition
+from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import (
     Network,
     Restorer,
     TileTooLargeError,
     evaluating,
-    out_of_memory,
     run_tiles,
 )
 from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
@@ -89,7 +89,9 @@ class Tiler:
         and so are all after it; where not even the smallest fits, that is a `RunError`, as is NaN
         in a result.
         """
-        _, height, width = image.shape
+        channels, height, width = image.shape
+        if channels % self._channels:
+            raise UsageError(f"an image of {channels} channels: the network takes {self._channels}")
         tiling = self._tiling(image.shape)
         stitcher = TileStitcher(height, width, self._blend)
         for band in tiling.tile_rows(height, width):
@@ -205,15 +207,35 @@ def restore_image(
     tile: int | None = None,
     blend: int = 0,
 ) -> Tensor:
-    """Restore float `[C, h, w]` in [0, 1] to `[C, H, W]`, clipped to [0, 1], on the CPU.
+    """Restore `[C, h, w]`, float in [0, 1] or uint8, to float32 `[C, H, W]` in [0, 1], on the CPU.
 
     `channels` are the network's, by default the image's: an RGB image goes through a grey network
     channel by channel. A module runs in evaluation mode on its own device, and its mode is restored
-    afterwards. `tile` and `blend` cut large images as `Tiler` does. An image that does not fit
-    into memory is a `UsageError` or a `RunError`, as is a result with NaN.
+    afterwards, and gets images of its own type, at a size that it accepts (`sizes`). `tile` and
+    `blend` cut large images as `Tiler` does. An image that the network cannot restore, or that does
+    not fit into memory, is a `UsageError` or a `RunError`, as is a result with NaN.
 
     >>> restore_image(torch.nn.Identity(), torch.rand(3, 8, 9), tile=4).shape
     torch.Size([3, 8, 9])
     """
+    image = _checked_image(image)
     restorer = as_restorer(network, channels or len(image), tile=tile, blend=blend)
     return torch.cat(list(restorer.bands(InMemoryRowReader(image), torch.Tensor.contiguous)), dim=1)
+
+
+def _checked_image(image: Tensor) -> Tensor:
+    """Return an image `[C, h, w]` as float32; raise for what is no image."""
+    if not isinstance(image, Tensor):
+        raise UsageError(
+            f"an image of type {type(image).__name__}: wanted a tensor [C, h, w]; of a NumPy array "
+            "[h, w, C] that is torch.from_numpy(image).permute(2, 0, 1)"
+        )
+    if image.ndim != 3 or not image.numel():
+        raise UsageError(
+            f"an image of shape {tuple(image.shape)}: wanted [C, h, w], none of them 0"
+        )
+    if image.dtype == torch.uint8:
+        return to_float(image)
+    if not image.is_floating_point():
+        raise UsageError(f"an image of {image.dtype}: wanted floats in [0, 1], or uint8")
+    return image.float()

@@ -31,8 +31,8 @@ FLAGS = {
         *("--price", "--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
     ],
     "restore": [
-        *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--max-pixels"),
-        *("--model", "--out", "--price", "--rule", "--tile"),
+        *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--margin"),
+        *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),

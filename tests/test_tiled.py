@@ -343,6 +343,58 @@ def test_the_metric_is_the_jump_of_the_gradient(scale: int, step: float) -> None
     assert math.isnan(seam_ratio(image, Tiling((99, 99)).tiles(8, 16), scale))
 
 
+# --- Margins by choice ----------------------------------------------------------------------------
+
+
+class Far(nn.Module):
+    """Looks 12 pixels far: little of a result comes from there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        near = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return 0.8 * x + 0.15 * near + 0.05 * F.avg_pool2d(F.pad(x, [12] * 4), 25, 1)
+
+
+@pytest.mark.parametrize(("margin", "tile"), [(0, 25), (5, 20), (12, 30)])
+def test_the_error_of_a_chosen_margin_is_the_one_at_the_seams(margin: int, tile: int) -> None:
+    image, network = smooth(3, 64, 71), Far()
+    made = Tiler(network, 3, tile=tile, margin=margin)
+    error = (joined(made, image) - restore_image(network, image)).abs().max() * 255
+    measured = made.seam_error
+    assert measured is not None
+    assert measured.margin == margin
+    assert (measured.image < 1e-3) == (margin >= 12) == (float(error) < 1e-3)
+    assert measured.image <= error + 1e-3
+    assert (measured.noise < 1e-3) == (margin >= 12)
+    assert measured.sentence().startswith(f"tiles with a margin of {margin}: the middle one diff")
+
+
+def test_a_chosen_margin_keeps_the_grid_of_a_strided_network() -> None:
+    made = Tiler(Strided(8), 1, tile=16, margin=3)
+    image = smooth(1, 48, 47)
+    joined(made, image)
+    assert made.receptive_field.grid == 8
+    whole = Tiler(Strided(8), 1, tile=16, margin=8)
+    torch.testing.assert_close(joined(whole, image), whole_of(Strided(8), image))
+    assert whole.receptive_field.exact
+
+
+def test_a_chosen_margin_is_recorded_and_counts_as_another_network(tmp_path: Path) -> None:
+    checkpoint, source = sr_checkpoint(tmp_path / "sr"), images(tmp_path / "in", 1, 60, 64)
+    ask = ("restore", source, "--model", checkpoint, "--out", tmp_path / "out", "--tile", 32)
+    ran = run(*ask, "--margin", 1, "--json").json
+    assert ran["seams"]["margin"] == 1
+    assert 0 < ran["seams"]["image"] < 255
+    record = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
+    assert (record["tile"], record["margin"]) == (32, 1)
+    again = run(*ask, "--margin", 2)
+    assert "1 done, 0 failed, 0 skipped" in again.out
+    assert "tiles with a margin of 2: the middle one differs" in again.out
+    exact = run(*ask, "--json").json
+    assert exact["done"] == 1
+    assert "seams" not in exact
+    assert run(*ask, "--margin", -1).err == "thinlens: --margin -1: wanted 0 or more pixels\n"
+
+
 # --- The command line -----------------------------------------------------------------------------
 
 

@@ -272,7 +272,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
 
     The same call again restores only what has no result. An image that cannot be read is listed
     and the others go on. `engine` is as for `evaluate`, `options` are fields of `RestoreOptions`:
-    `tile`, `blend`, `max_pixels` and `picture`. `routing` are the options of a bundle.
+    `tile`, `blend`, `margin`, `max_pixels` and `picture`. `routing` are the options of a bundle.
 
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from thinlens.images.writing import write_rows
 from thinlens.progress import Progress
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest, file_hash
 from thinlens.restoration.network import Network, Restorer
-from thinlens.restoration.tiled import as_restorer
+from thinlens.restoration.seam_error import SeamError
+from thinlens.restoration.tiled import Tiler, as_restorer
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
 
@@ -32,6 +34,8 @@ class RestoreOptions:
     """Longest side in pixels of the tiles that images are cut into; None: as memory allows."""
     blend: int = 0
     """Input pixels on either side of the borders of tiles over which they are blended."""
+    margin: int | None = None
+    """Input pixels around tiles; None: those with which tiles equal the whole image."""
     max_pixels: int = MAX_PIXELS
     """Inputs with more pixels are refused before they are decoded."""
     picture: Callable[[Path, Path], None] | None = None
@@ -48,14 +52,17 @@ class RestoreResult:
     failures: Mapping[str, str]
     """By relative path, the reason why an image has no result."""
     seconds: float
+    seam_error: SeamError | None = None
+    """Of a chosen margin: measured on the first image that was cut."""
 
-    def as_json(self) -> dict[str, float]:
-        """Return what `restore --json` prints."""
+    def as_json(self) -> dict[str, Any]:
+        """Return what `restore --json` prints; `seams` where a margin was chosen and used."""
         return {
             "done": self.done,
             "failed": len(self.failures),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
+            **({"seams": self.seam_error.as_json()} if self.seam_error else {}),
         }
 
 
@@ -72,17 +79,19 @@ def restore_folder(
 
     `out`/manifest.jsonl holds a line for each (`ManifestRecord`); the same call again restores only
     the images that it does not hold. An image that cannot be read or restored is listed in it and
-    the others go on. Results appear whole or not at all. `options` (tile size, blending) apply to
-    plain networks; a `Restorer` ignores them. Raises `Interrupted` after Ctrl-C or SIGTERM once the
-    current tile is done, `RunError` where nothing can be written, `UsageError` where there is
-    nothing to do.
+    the others go on. Results appear whole or not at all. Of `options`, tile
+    size, blending and margin apply to plain networks; a `Restorer` ignores them. Raises
+    `Interrupted` after Ctrl-C or SIGTERM once the current tile is done, `RunError` where nothing
+    can be written, `UsageError` where there is nothing to do.
     """
     start = time.monotonic()
     root, paths = _inputs(source, out)
     outputs = result_names([path.relative_to(root).as_posix() for path in paths])
     options = options or RestoreOptions()
     pictures = _pictures(outputs.values(), out) if options.picture else {}
-    restorer = as_restorer(network, task.channels, tile=options.tile, blend=options.blend)
+    restorer = as_restorer(
+        network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
+    )
     manifest, identities = ResultManifest(out), restorer.identities()
     job = _Job(restorer, task, options.max_pixels)
     skipped, failures = 0, {}
@@ -107,7 +116,8 @@ def restore_folder(
                 progress(count + 1, len(paths), {})
             stop.check()
     done = len(paths) - skipped - len(failures)
-    return RestoreResult(done, skipped, failures, time.monotonic() - start)
+    seam_error = restorer.seam_error if isinstance(restorer, Tiler) else None
+    return RestoreResult(done, skipped, failures, time.monotonic() - start, seam_error)
 
 
 def result_names(names: Sequence[str]) -> dict[str, str]:

@@ -32,6 +32,8 @@ class ManifestRecord:
     """Why there is no result."""
     tile: int | None = None
     """Longest side in pixels of the tiles that the input was cut into; None: it was not cut."""
+    margin: int | None = None
+    """The pixels around the tiles, if they were chosen; None: measured, or not cut."""
     routes: dict[str, Any] | None = None
     """The candidate of every tile, the estimated errors and the cost, of a bundle."""
 

@@ -62,15 +62,20 @@ class ReceptiveField:
     error: float
     """The largest difference between a tile with `margin` and the whole image on noise, for results
     up to 1; smaller on photographs."""
+    chosen: int | None = None
+    """A margin that was chosen, in place of the measured one; the radii are not measured then."""
 
     @property
     def exact(self) -> bool:
         """Whether tiles with `margin` equal the whole image."""
-        return self.radius is not None and self.error <= EXACT
+        measured = self.radius is not None or self.chosen is not None
+        return measured and self.error <= EXACT
 
     @property
     def margin(self) -> int:
         """The pixels around a tile that the network gets as input."""
+        if self.chosen is not None:
+            return self.chosen
         if self.radius is None:
             return WIDE_MARGIN
         return self.radius if self.radius <= NEAR else min(self.radius, self.effective_radius)
@@ -79,11 +84,28 @@ class ReceptiveField:
         """Describe how tiles compare with the whole image."""
         if self.exact:
             return f"tiles with a margin of {self.margin} equal the whole image"
+        if self.chosen is not None:
+            return (
+                f"tiles with a margin of {self.chosen} were chosen: on noise they may differ from "
+                f"the whole image by up to {self.error * 255:.2g} of 255"
+            )
         why = "looks at the whole image" if self.radius is None else "depends on where a tile lies"
         return (
             f"this network {why}: tiles with a margin of {self.margin} may differ from it, on "
             f"noise by up to {self.error * 255:.2g} of 255"
         )
+
+
+def measure_chosen_margin(network: Network, channels: int, margin: int) -> ReceptiveField:
+    """Measure the grid and the error of tiles with a chosen margin, without the radii.
+
+    >>> measure_chosen_margin(torch.nn.Conv2d(1, 1, 5, padding=2), 1, margin=2).exact
+    True
+    """
+    network = _in_float32(network)
+    with torch.inference_mode(), evaluating(network):
+        grid, error = _grid(network, channels, margin, rounded=False)
+    return ReceptiveField(None, margin, grid, error, chosen=margin)
 
 
 def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
@@ -114,22 +136,34 @@ def _in_float32(network: Network) -> Network:
     return network
 
 
-def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
-    """Return the smallest grid whose error is at most twice the least one, and its error."""
+def _grid(
+    network: Network, channels: int, margin: int, *, rounded: bool = True
+) -> tuple[int, float]:
+    """Return the smallest grid whose error is at most twice the least one, and its error.
+
+    `rounded` margins are multiples of the grid, as those of tiles are. Where the margin is too
+    small, only equal margins show what the grid changes; the first grid is taken if it changes
+    nothing there, before all are tried.
+    """
     grids = _grids(network)
     strips = _strips(network, channels, 2 * round_up(margin, grids[-1]) + 4 * grids[-1])
     wholes = [run_at_any_size(network, strip) for strip in strips]
     errors: dict[int, float] = {}
-    for grid in grids:
-        compared = (
-            _error(network, s, w, (round_up(margin, grid), grid))
-            for s, w in zip(strips, wholes, strict=True)
-        )
-        errors[grid] = max(compared)
+
+    def measure(grid: int) -> float:
+        cut = (round_up(margin, grid) if rounded else margin, grid)
+        pairs = zip(strips, wholes, strict=True)
+        return max(_error(network, strip, whole, cut) for strip, whole in pairs)
+
+    tried = grids if rounded else [grids[0], *grids[-2:], *grids[1:-2]]
+    for count, grid in enumerate(tried, 1):
+        errors[grid] = measure(grid)
         if errors[grid] <= FLOAT32_ROUNDING:
             break
+        if not rounded and count == 3 and errors[grids[0]] <= 2 * min(errors.values()):
+            break
     best = min(errors.values())
-    return next((g, e) for g, e in errors.items() if e <= 2 * best)
+    return next((g, e) for g, e in sorted(errors.items()) if e <= 2 * best)
 
 
 def _grids(network: Network) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +27,12 @@ from thinlens.restoration.network import (
     evaluating,
     run_tiles,
 )
-from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
+from thinlens.restoration.receptive_field import (
+    ReceptiveField,
+    measure_chosen_margin,
+    measure_receptive_field,
+)
+from thinlens.restoration.seam_error import SeamError, core_of, middle_tile, wider_margin
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +47,42 @@ class Tiler:
     `channels` are the network's: an RGB image goes through a grey network channel by channel.
     `tile` is the longest side of a core in pixels; by default images stay whole while they fit
     into memory, and others are cut into tiles as large as memory allows. `blend` is the width in
-    pixels over which neighbouring tiles are blended.
+    pixels over which neighbouring tiles are blended. `margin` are the pixels around a core, by
+    default those with which tiles equal the whole image; the error of a smaller one is measured.
     """
 
     def __init__(
-        self, network: Network, channels: int, *, tile: int | None = None, blend: int = 0
+        self,
+        network: Network,
+        channels: int,
+        *,
+        tile: int | None = None,
+        blend: int = 0,
+        margin: int | None = None,
     ) -> None:
         if tile is not None and tile < 1:
             raise UsageError(f"--tile {tile}: wanted at least one pixel")
         if blend < 0:
             raise UsageError(f"blend {blend}: wanted a width of 0 or more pixels")
+        if margin is not None and margin < 0:
+            raise UsageError(f"--margin {margin}: wanted 0 or more pixels")
+        self._chosen_margin = margin
         self._network, self._channels, self._tile, self._blend = network, channels, tile, blend
         self._limit: int | None = None
         """Longest side of cores after memory ran out; None: it has not."""
         self.used: int | None = None
         """Longest side of the cores of the last image; None: it was not cut."""
+        self.seam_error: SeamError | None = None
+        """Of a chosen margin, measured on the first image that is cut."""
 
     @cached_property
     def receptive_field(self) -> ReceptiveField:
-        """The margin that tiles of this network need; measured at the first use."""
+        """The margin that tiles of this network need, or the chosen one; measured at the first
+        use."""
+        chosen = self._chosen_margin
         try:
+            if chosen is not None:
+                return measure_chosen_margin(self._network, self._channels, chosen)
             field = measure_receptive_field(self._network, self._channels)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -71,10 +93,11 @@ class Tiler:
         return field
 
     def identities(self) -> tuple[str, ...]:
-        return fingerprints(self._network)
+        names, margin = fingerprints(self._network), self._chosen_margin
+        return names if margin is None else tuple(f"{name}-margin-{margin}" for name in names)
 
     def manifest_fields(self) -> dict[str, Any]:
-        return {"tile": self.used}
+        return {"tile": self.used, "margin": self._chosen_margin if self.used else None}
 
     def bands(
         self,
@@ -93,6 +116,8 @@ class Tiler:
         if channels % self._channels:
             raise UsageError(f"an image of {channels} channels: the network takes {self._channels}")
         tiling = self._tiling(image.shape)
+        if self._chosen_margin is not None and self.used and self.seam_error is None:
+            self.seam_error = self._measure_seam(tiling, image)
         stitcher = TileStitcher(height, width, self._blend)
         for band in tiling.tile_rows(height, width):
             bottom = band[0].core.bottom
@@ -129,6 +154,25 @@ class Tiler:
         full = not isinstance(self._network, nn.Module)
         tiling = Tiling((edge, edge), (margin, margin), self.receptive_field.grid, full)
         return tiling.balanced(height, width)
+
+    def _measure_seam(self, tiling: Tiling, image: RowReader) -> SeamError | None:
+        """Compare the middle tile of an image with one of a wider margin; None without memory."""
+        _, height, width = image.shape
+        middle = middle_tile(tiling, height, width)
+        wider = wider_margin(self._margin())
+        around = replace(tiling, margin=(wider, wider)).tiles(height, width, within=middle.core)[0]
+        box = around.outer
+        rows = image.reopen().rows(box.top, box.bottom)
+        try:
+            results = [
+                core_of(self._run(tile, (rows, box.top), (height, width)), tile)
+                for tile in (middle, around)
+            ]
+        except TileTooLargeError:
+            return None
+        difference = (results[0] - results[1]).abs() * 255
+        noise, margin = self.receptive_field.error * 255, self.receptive_field.margin
+        return SeamError(margin, wider, noise, float(difference.max()), float(difference.mean()))
 
     def _restored(
         self, band: list[Tile], rows: tuple[Tensor, int], size: tuple[int, int]
@@ -191,12 +235,17 @@ def checked(
 
 
 def as_restorer(
-    network: Network | Restorer, channels: int, *, tile: int | None = None, blend: int = 0
+    network: Network | Restorer,
+    channels: int,
+    *,
+    tile: int | None = None,
+    blend: int = 0,
+    margin: int | None = None,
 ) -> Restorer:
     """Return what restores images of any size: a `Restorer` itself, a network in tiles."""
     if isinstance(network, Restorer):
         return network
-    return Tiler(network, channels, tile=tile, blend=blend)
+    return Tiler(network, channels, tile=tile, blend=blend, margin=margin)
 
 
 def restore_image(
@@ -206,20 +255,21 @@ def restore_image(
     *,
     tile: int | None = None,
     blend: int = 0,
+    margin: int | None = None,
 ) -> Tensor:
     """Restore `[C, h, w]`, float in [0, 1] or uint8, to float32 `[C, H, W]` in [0, 1], on the CPU.
 
     `channels` are the network's, by default the image's: an RGB image goes through a grey network
     channel by channel. A module runs in evaluation mode on its own device, and its mode is restored
-    afterwards, and gets images of its own type, at a size that it accepts (`sizes`). `tile` and
-    `blend` cut large images as `Tiler` does. An image that the network cannot restore, or that does
-    not fit into memory, is a `UsageError` or a `RunError`, as is a result with NaN.
+    afterwards, and gets images of its own type, at a size that it accepts (`sizes`). `tile`,
+    `blend` and `margin` cut large images as `Tiler` does. An image that the network cannot restore,
+    or that does not fit into memory, is a `UsageError` or a `RunError`, as is a result with NaN.
 
     >>> restore_image(torch.nn.Identity(), torch.rand(3, 8, 9), tile=4).shape
     torch.Size([3, 8, 9])
     """
     image = _checked_image(image)
-    restorer = as_restorer(network, channels or len(image), tile=tile, blend=blend)
+    restorer = as_restorer(network, channels or len(image), tile=tile, blend=blend, margin=margin)
     return torch.cat(list(restorer.bands(InMemoryRowReader(image), torch.Tensor.contiguous)), dim=1)
 
 

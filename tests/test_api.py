@@ -112,8 +112,9 @@ def test_a_folder_calibrates(stranger: Stranger, tmp_path: Path) -> None:
         ({"data": None}, "images to calibrate"),
         ({"data": []}, "empty sequence"),
         ({"data": [1]}, "pairs of tensors"),
-        ({"data": "some/folder"}, "needs task="),
-        ({"m": 32}, "prunes no layer"),
+        ({"data": "some/folder"}, "is not a folder"),
+        ({"data": "some/folder", "data_holds": "targets"}, "needs task="),
+        ({"m": 32, "policy": "skip"}, "prunes no layer"),
     ],
 )
 def test_bad_input_is_one_sentence(

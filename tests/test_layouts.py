@@ -126,7 +126,7 @@ def test_a_missing_folder_error_names_the_layouts(tmp_path: Path) -> None:
         open_pairs(tmp_path / "GoPro", DEBLUR)
     for part in ("is not a folder", "VIDEO/blur", "train_sharp/VIDEO", "or clean images alone"):
         assert part in str(caught.value)
-    with pytest.raises(UsageError, match="wanted LR and HR side by side, or clean images alone"):
+    with pytest.raises(UsageError, match="wanted LR and HR side by side, lq and gt"):
         open_pairs(tmp_path / "Set5", make_task("sr"))
 
 

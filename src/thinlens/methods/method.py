@@ -110,6 +110,29 @@ class Method(ABC):
         defaults = {k: v for k, v in shared.items() if k in allowed and v is not None}
         return cls.preset(preset, budget=budget, example=example, **{**defaults, **options})
 
+    @classmethod
+    def reads_targets(cls, steps: int, preset: str | None, options: Mapping[str, Any]) -> bool:
+        """Return whether a run of so many steps learns from true targets.
+
+        One that does not learns from the dense network's outputs, so that its data may be inputs
+        alone.
+        """
+        chosen = cls.PRESETS.get(preset or cls.DEFAULT_PRESET or "", {})
+        weight = {**chosen, **rename_options(options)}.get("distill_weight", cls.distill_weight)
+        return steps > 0 and weight != 1
+
+    @classmethod
+    def network_options(cls, model: nn.Module) -> dict[str, Any]:
+        """Return the options whose defaults depend on the network."""
+        return {}
+
+    def announce_share(self, model: nn.Module) -> dict[str, Any]:
+        """Log which share of the network can be pruned; return it as entries of the record.
+
+        Only methods whose budget is a fraction of the prunable multiply-adds have such a share.
+        """
+        return {}
+
     def settle_budget(self, model: nn.Module, milliseconds: Fraction, threads: int) -> Self:
         """Return the method with the budget that `model` needs to run in so many milliseconds.
 

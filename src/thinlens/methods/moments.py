@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from thinlens.errors import RunError, UsageError
 from thinlens.sparsity.layout import PrunableModule
 from thinlens.sparsity.masking import prunable_layer
-from thinlens.training.objective import TrainingData
+from thinlens.training.objective import TrainingData, input_batch
 
 UNFOLD_CHUNK = 4096
 """Output positions unfolded at a time, which bounds the memory of an unfolded input."""
@@ -31,7 +31,7 @@ def calibration_images(data: TrainingData, seed: int, pixels: int) -> Tensor:
     images: list[Tensor] = []
     seen = 0
     while seen < pixels:
-        batch, _ = data.batch(seed, 0, len(images))
+        batch = input_batch(data, seed, 0, len(images))
         if not batch.numel():
             raise UsageError("the calibration data holds an empty batch")
         images.append(batch)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -22,9 +23,13 @@ from thinlens.sparsity.allocation import (
 from thinlens.sparsity.latency_table import LatencyTable
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern
-from thinlens.sparsity.prunable import Layer, find_layers
+from thinlens.sparsity.products import find_products
+from thinlens.sparsity.prunable import Layer, Policy, default_policy, find_layers
+from thinlens.sparsity.share import prunable_share
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import PlainObjective, TrainingData
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class NMMethod(Method):
 
     m: int = 32
     """Consecutive input channels in a group."""
-    policy: Literal["skip", "pad", "smaller_m"] = "skip"
-    """Treatment of layers whose input channels M does not divide: skip them, pad the last group, or
-    use a smaller M."""
+    policy: Policy = "skip"
+    """Treatment of layers whose input channels M does not divide: skip them, pad the last group,
+    use the largest smaller_m that divides them, or fit: the largest divisor from 8 to M, else the
+    M that lacks fewest channels. Networks that are not in list_models() are pruned with fit."""
     keep_dense: tuple[str, ...] | None = None
     """Layers that stay dense; None: the first convolution and those that output the image."""
     latency: LatencyTable | None = None
@@ -74,6 +80,20 @@ class NMMethod(Method):
         )
         refuse_parametrized(model, cost_tables(layers, self.m))
         return layers
+
+    @classmethod
+    def network_options(cls, model: nn.Module) -> dict[str, Any]:
+        """Return the policy: the papers' for networks of `MODELS`, fit for all others."""
+        return {"policy": default_policy(model)}
+
+    def announce_share(self, model: nn.Module) -> dict[str, Any]:
+        """Log the share of the multiply-adds that can be pruned, with the reasons of the rest.
+
+        That is a warning where the share is small.
+        """
+        share = prunable_share(self.layers(model), find_products(model, self.example))
+        log.log(logging.WARNING if share.small else logging.INFO, "%s", share)
+        return {"prunable_share": share.fraction, "dense_macs": dict(share.dense)}
 
     def settle_budget(self, model: nn.Module, milliseconds: Fraction, threads: int) -> Self:
         """Measure the layers in the engine and express the time as a fraction of theirs."""

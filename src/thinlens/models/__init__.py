@@ -26,6 +26,7 @@ from thinlens.models import (
     unet,
 )
 from thinlens.models.entry import ModelEntry
+from thinlens.models.input_channels import probed_channels
 
 MODELS: dict[str, ModelEntry] = {
     **edsr.NETWORKS,
@@ -87,8 +88,8 @@ def registry_name(module: object) -> str | None:
 def image_channels(module: nn.Module) -> int:
     """Return the channels of the images that `module` takes.
 
-    Those of its config or of its entry in `MODELS`; of a network of another package, those of its
-    first convolution. A `UsageError` if it has none.
+    Those of its config or of its entry in `MODELS`; those of a network of another package are
+    found by running it (`thinlens.models.input_channels`).
 
     >>> image_channels(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 3, 3)))
     4
@@ -97,9 +98,4 @@ def image_channels(module: nn.Module) -> int:
     channels = getattr(module.config, "channels", None) if name else None
     if channels is not None:
         return int(channels)
-    if name in MODELS:
-        return MODELS[name].channels
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            return layer.in_channels
-    raise UsageError(f"{type(module).__name__} has no convolution, so its input is not known")
+    return MODELS[name].channels if name in MODELS else probed_channels(module)

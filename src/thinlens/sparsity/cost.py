@@ -18,12 +18,14 @@ from torch.nn.utils import parametrize
 
 from thinlens.errors import UsageError, check_choice
 from thinlens.sparsity.dry_run import dry_run
+from thinlens.sparsity.products import MatrixProduct
 from thinlens.sparsity.prunable import Layer
 
 Convention = Literal["sls", "classpruning", "fmp"]
 """sls: weights, biases and one per output of every ReLU or LeakyReLU module, as ptflops counts.
 classpruning: 2 FLOPs per multiply-add of convolutions and per bias, transposed ones counted at
-their output's resolution, nothing else. fmp: weights only."""
+their output's resolution, nothing else. fmp: weights only. All but classpruning count the matrix
+products of attention in networks that are not in `MODELS`."""
 
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
@@ -78,10 +80,11 @@ def cost(
     layers: Sequence[Layer],
     n: Mapping[str, int],
     convention: str = "sls",
+    products: Iterable[MatrixProduct] = (),
 ) -> Cost:
     """Count the cost of `model` on `example` with N = `n` in its pruned layers.
 
-    `layers` are those of `find_layers` on the same example.
+    `layers` are those of `find_layers` on the same example, `products` those of `find_products`.
 
     >>> from thinlens.sparsity.prunable import find_layers
     >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3))
@@ -93,6 +96,7 @@ def cost(
     check_choice("convention", convention, CONVENTIONS)
     dense, kept = prunable_macs(layers), kept_macs(layers, n)
     macs = sum(layer.macs for layer in layers) - dense + kept
+    macs += sum(product.macs for product in products)
     if convention == "sls":
         macs += sum(layer.bias_adds for layer in layers) + _activations(model, example)
     if convention == "classpruning":

@@ -7,6 +7,7 @@ engine's graph).
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network, meta_copy
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class DryRun:
     """The calls of modules that have no children, in the order they ended."""
     outputs: list[torch.Size]
     """The shapes of the tensors that the network returned."""
+    single: bool = True
+    """Whether it returned one tensor, and not a list, a tuple or a dictionary."""
 
 
 def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
@@ -62,9 +67,20 @@ def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
         try:
             return _forward(copied, kind.new_zeros(tuple(example)))
         except Exception as error:
-            raise UsageError(
-                f"the network cannot run on an input of shape {tuple(example)}: {error}"
-            ) from error
+            raise _cannot_run(model, example, error) from error
+
+
+def _cannot_run(model: nn.Module, example: Sequence[int], error: Exception) -> UsageError:
+    """Return the sentence for a network that fails on an image, with the remedy if it is known."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    if len(required) > 1:
+        return UsageError(
+            f"{type(model).__name__} takes {len(required)} inputs ({', '.join(required)}): wanted "
+            "a network of one image; wrap it in an nn.Module whose forward(image) calls it with "
+            f"{' and '.join(required[1:])} fixed"
+        )
+    return UsageError(f"the network cannot run on an input of shape {tuple(example)}: {error}")
 
 
 @torch.no_grad()
@@ -82,8 +98,9 @@ def _forward(model: nn.Module, image: Tensor) -> DryRun:
     for name, module in model.eval().named_modules():
         if is_leaf(name, module):
             watch(name, module)
-    outputs = tree_leaves(model(image))
-    return DryRun(calls, [x.shape for x in outputs if isinstance(x, Tensor)])
+    result = model(image)
+    shapes = [x.shape for x in tree_leaves(result) if isinstance(x, Tensor)]
+    return DryRun(calls, shapes, isinstance(result, Tensor))
 
 
 @contextmanager

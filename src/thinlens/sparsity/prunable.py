@@ -11,16 +11,21 @@ from typing import Literal, get_args
 from torch import nn
 
 from thinlens.errors import UsageError, check_choice
+from thinlens.models import registry_name
 from thinlens.sparsity.dry_run import Call, dry_run, is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES, PrunableModule
 from thinlens.sparsity.ranks import LARGEST_M
 
-Policy = Literal["skip", "pad", "smaller_m"]
-"""How a layer is pruned whose input channels M does not divide: not at all, with a short last
-group, or with the largest smaller M that divides them."""
+Policy = Literal["skip", "pad", "smaller_m", "fit"]
+"""How a layer is pruned whose input channels M does not divide: not at all; with a short last
+group; with the largest smaller M that divides them; or (fit) with the largest divisor from 8 to M,
+else with the M from 8 to 32 whose last group is the least short."""
 
 SMALLEST_M = 4
-"""The least M of policy `smaller_m`: groups of 2 or 3 allow few patterns."""
+"""The least M of policies `smaller_m` and `fit`: groups of 2 or 3 allow few patterns."""
+
+SMALLEST_FIT = 8
+"""The least M of policy `fit` for a layer with more input channels than that."""
 
 SMALLEST_GROUP = 2
 """The least M: a group of one has nothing to prune."""
@@ -28,6 +33,12 @@ SMALLEST_GROUP = 2
 MOST_IMAGE_CHANNELS = 4
 """RGB and alpha: a layer with as many outputs as the network, and at most these, outputs the
 image."""
+
+
+FIRST = "it is the first convolution"
+LAST = "it makes the image"
+DEPTHWISE = "every output sees one input channel, which makes no group"
+"""Reasons why a layer stays dense."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +149,9 @@ def _ends(
         last = name == convolutions[-1]
         # An up-sampling layer before a pixel shuffle has more outputs than the image (RFDN's 48).
         if channels in image_channels and (last or channels <= MOST_IMAGE_CHANNELS):
-            dense[name] = "it makes the image"
+            dense[name] = LAST
     if convolutions:
-        dense[convolutions[0]] = "it is the first convolution"
+        dense[convolutions[0]] = FIRST
     return dense
 
 
@@ -174,16 +185,47 @@ def _measure(name: str, module: PrunableModule, calls: list[Call], images: int) 
 
 def _grouped(layer: Layer, m: int, policy: str, reason: str) -> Layer:
     """Set the group size of `layer`, or the reason why it has none."""
-    channels = layer.in_channels_per_group
-    if reason:
-        return replace(layer, reason=reason)
-    if channels == 1:
-        return replace(layer, reason="every output sees one input channel, which makes no group")
+    if not reason and layer.in_channels_per_group == 1:
+        reason = DEPTHWISE
+    size = None if reason else _group_size(layer.in_channels_per_group, m, policy)
+    if size is None and not reason:
+        reason = _unfit(layer.in_channels_per_group, m, policy)
+    return replace(layer, m=size, reason=reason)
+
+
+def _group_size(channels: int, m: int, policy: str) -> int | None:
+    """Return the group size of a layer with so many input channels; None if it has none."""
+    if policy == "fit":
+        return _fitting_size(channels, m)
     if channels % m == 0 or policy == "pad":
-        return replace(layer, m=m)
-    if policy == "smaller_m":
-        for smaller in range(m, SMALLEST_M - 1, -1):
-            if channels % smaller == 0:
-                return replace(layer, m=smaller)
-        return replace(layer, reason=f"no M from {SMALLEST_M} to {m} divides {channels}")
-    return replace(layer, reason=f"its {channels} input channels are no multiple of M = {m}")
+        return m
+    smaller = range(m, SMALLEST_M - 1, -1) if policy == "smaller_m" else ()
+    return next((size for size in smaller if channels % size == 0), None)
+
+
+def _fitting_size(channels: int, m: int) -> int | None:
+    """Return the size up to `m` whose last group lacks fewest channels: a divisor, if any.
+
+    Of equal ones it is the largest: larger groups allow more patterns.
+    """
+    if channels <= m:
+        return channels if channels >= SMALLEST_M or channels == m else None
+    sizes = range(min(SMALLEST_FIT, m), m + 1)
+    return min(sizes, key=lambda size: (-channels % size, -size))
+
+
+def _unfit(channels: int, m: int, policy: str) -> str:
+    if policy == "skip":
+        return f"its {channels} input channels are no multiple of M = {m}"
+    if policy == "fit":
+        return f"its {channels} input channels make no group of {SMALLEST_M}"
+    return f"no M from {SMALLEST_M} to {m} divides {channels}"
+
+
+def default_policy(model: nn.Module) -> Policy:
+    """Return the policy for a network: `skip` for those of `MODELS`, as in the papers, else `fit`.
+
+    >>> default_policy(nn.Conv2d(48, 48, 3))
+    'fit'
+    """
+    return "fit" if registry_name(model) is None else "skip"

@@ -59,6 +59,20 @@ class Crops:
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
     @property
+    def inputs_only(self) -> bool:
+        """Whether there are no targets."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """What was taken for inputs and targets, for messages."""
+        count = len(self.inputs)
+        if self.degraded:
+            return f"pairs: {count} inputs and their targets"
+        kind = self.task.synthetic or f"inputs made by the task {self.task.name}"
+        return f"targets: {count} clean images, {kind}"
+
+    @property
     def synthetic(self) -> str:
         """The name of inputs that the task synthesises in place of photographs; else empty."""
         return "" if self.degraded else self.task.synthetic

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from thinlens.errors import UsageError
 from thinlens.tasks.data_sets import DATA_SETS
+from thinlens.tasks.enlarged_sets import DESCRIPTION, find_enlarged, without_scale
 from thinlens.tasks.pairs import NameRule, PairFolders, same_name
 from thinlens.tasks.task import Task
 
@@ -15,8 +17,10 @@ def _before_underscore(name: str, task: Task) -> str:
 
 
 LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
-    # DIV2K names the input of 0001 0001x4.
-    ("LR", "HR", lambda name, task: name.removesuffix(f"x{task.scale}")),
+    ("LR", "HR", without_scale),
+    # BasicSR and traiNNer.
+    ("lq", "gt", without_scale),
+    ("LQ", "GT", without_scale),
     ("input", "target", same_name),
     ("blur", "sharp", same_name),
     # RESIDE has several hazy images of one target: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
@@ -31,16 +35,20 @@ LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
 """Two folders side by side: inputs, targets, and the rule that matches their names."""
 
 TASK_INPUT_FOLDERS = {
-    "sr": ["LR"],
-    "denoise": ["input"],
-    "deblur": ["blur"],
-    "derain": ["rain", "input"],
-    "dehaze": ["hazy", "ITS_haze", "haze"],
+    "sr": ["LR", "lq"],
+    "denoise": ["input", "lq"],
+    "deblur": ["blur", "lq"],
+    "derain": ["rain", "input", "lq"],
+    "dehaze": ["hazy", "ITS_haze", "haze", "lq"],
 }
 """Names of the folders of inputs in the data sets of a task, by its name."""
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 """Names of the folders of a split."""
+
+DEGRADED_NAME = re.compile(r"(^|[_\W])(lr|lq|low|lowres|degraded|noisy|lrbic)(?![a-z])", re.I)
+CLEAN_NAME = re.compile(r"(^|[_\W])(hr|gt|hq|high|highres|clean|gtmod)(?![a-z])", re.I)
+"""Names of folders that hold inputs and targets, by the words in them."""
 
 BLURRY = ("blur_gamma", "blur")
 """GoPro's two kinds of blurry frames. The authors' framework, which SLS used, takes the first."""
@@ -50,9 +58,10 @@ def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
     """Find the folders of pairs in `folder`; none where all its images are clean.
 
     Recognised are, in `folder`, in its `x<scale>` and in its `train` (or `test`, or `val`): two
-    folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos; in
-    `folder` itself, the layouts of `data_sets`.
-    Inputs without any targets, or pairs of the other split alone, are a `UsageError`.
+    folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos, the
+    layouts of `enlarged_sets`; in `folder` itself, those of `data_sets`.
+    Inputs without any targets, pairs of the other split alone, and folders that look like pairs in
+    another layout are a `UsageError`.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: wanted {layout_description(task)}")
@@ -65,7 +74,23 @@ def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
                 f"{folder} holds pairs to {other} with alone ({other_pairs[0].inputs}): "
                 f"wanted {' or '.join(SPLITS[split])} beside them, or --data with their own folder"
             )
+        _refuse_unknown_pairs(folder, task)
     return pairs
+
+
+def _refuse_unknown_pairs(folder: Path, task: Task) -> None:
+    """Raise `UsageError` for folders that look like inputs and targets, in no known layout.
+
+    All their images would be taken for clean ones.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    degraded = [name for name in names if DEGRADED_NAME.search(name)]
+    clean = [name for name in names if CLEAN_NAME.search(name) and name not in degraded]
+    if degraded and clean:
+        raise UsageError(
+            f"{folder} holds {degraded[0]} beside {clean[0]}, which is no known layout: wanted "
+            f"{layout_description(task)}; or --data with one of the two folders"
+        )
 
 
 def layout_description(task: Task) -> str:
@@ -75,6 +100,8 @@ def layout_description(task: Task) -> str:
     if task.name == "deblur":
         layouts.insert(0, "REDS's train_blur/VIDEO and train_sharp/VIDEO (or val_ or test_)")
         layouts.insert(0, "GoPro's VIDEO/blur and VIDEO/sharp, itself or in its train or test")
+    if task.name == "sr":
+        layouts.append(DESCRIPTION)
     if task.name in DATA_SETS:
         layouts.append(DATA_SETS[task.name][1])
     return ", ".join([*layouts, "or clean images alone"])
@@ -89,6 +116,8 @@ def _find(folder: Path, task: Task, split: str) -> list[PairFolders]:
     for parent in existing:
         if pairs := _by_split(parent, split) or _by_video(parent):
             return pairs
+    if task.name == "sr":
+        return next(filter(None, (find_enlarged(x, split, task.scale) for x in existing)), [])
     return DATA_SETS[task.name][0](folder, split) if task.name in DATA_SETS else []
 
 

@@ -42,6 +42,12 @@ class Trainer:
         self.progress = progress
         self._suffix = ""
 
+    def reporting(self, progress: Progress) -> Trainer:
+        """Return a trainer of the same settings and folder that calls `progress`."""
+        trainer = Trainer(self.settings, self.folder, progress)
+        trainer._suffix = self._suffix
+        return trainer
+
     def stage(self, name: str, **changed: Any) -> Trainer:
         """Return a trainer for one of several fits of a method: same folder, other files.
 

@@ -26,6 +26,12 @@ class TrainingData(Protocol):
         ...
 
 
+def input_batch(data: TrainingData, seed: int, epoch: int, step: int) -> Tensor:
+    """Return the input of a batch alone; data whose targets a network computes runs none."""
+    read: Callable[[int, int, int], Tensor] | None = getattr(data, "input", None)
+    return read(seed, epoch, step) if read else data.batch(seed, epoch, step)[0]
+
+
 class Objective(Protocol):
     """The hooks of a training method in the loop."""
 

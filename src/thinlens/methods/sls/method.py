@@ -38,7 +38,7 @@ from thinlens.sparsity.masking import strip
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.residual import residual_layers
 from thinlens.training.loop import Trainer
-from thinlens.training.objective import TrainingData
+from thinlens.training.objective import TrainingData, input_batch
 
 PAPER_EPOCHS = 300
 """Epochs of SLS's search and fine-tuning; a run of any length is divided into as many."""
@@ -193,7 +193,7 @@ class Sls(NMMethod):
         )
         penalty = self.penalty
         if penalty is None:
-            crop = (1, *data.batch(seed, 0, 0)[0].shape[1:])
+            crop = (1, *input_batch(data, seed, 0, 0).shape[1:])
             penalty = paper_penalty(replace(self, example=crop, latency=None).tables(model))
         annealing = self._annealing(penalty)
         return SlsSearch(copy_network(model), config, annealing, scores, restart, start)

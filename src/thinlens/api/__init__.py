@@ -21,24 +21,26 @@ from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
 from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.sources import load_candidates
+from thinlens.api.network import AnyNetwork, network_parts, one_output
+from thinlens.api.pruning import THREADS, prune
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.shipped import list_shipped, resolve
 from thinlens.dynamic.model import EvaluationOptions, compiled_runner, engine_factory, model_of
-from thinlens.errors import UsageError, check_choice, quote_call
+from thinlens.errors import UsageError, quote_call
 from thinlens.methods import METHODS
-from thinlens.methods.verified import prune_verified
+from thinlens.methods.preparation import with_channels
 from thinlens.models import MODELS, create, image_channels
+from thinlens.models.output import OutputName
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
 from thinlens.restoration.folder import RestoreOptions, RestoreResult, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
-from thinlens.sparsity.budget import Budget, parse_milliseconds
 from thinlens.sparsity.masking import attach, strip
-from thinlens.sparsity.pattern import Pattern, Pruned
+from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
@@ -50,11 +52,25 @@ from thinlens.training.settings import Settings
 if TYPE_CHECKING:
     from thinlens.benchmark.run import BenchResult
 
-THREADS = 2
-"""Threads of the engine for which a budget in milliseconds is measured, by default."""
-
-Network = nn.Module | Pruned | Checkpoint
-"""A plain module, what `prune` returned or what `load` read."""
+__all__ = [
+    "THREADS",
+    "AnyNetwork",
+    "adapt",
+    "bench",
+    "compile",
+    "cost",
+    "described",
+    "evaluate",
+    "list_methods",
+    "list_models",
+    "load",
+    "load_checkpoint",
+    "prune",
+    "restore",
+    "runner",
+    "save",
+    "train",
+]
 
 
 @quote_call
@@ -77,7 +93,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 @quote_call
 def save(
     path: str | Path,
-    network: Network | Bundle,
+    network: AnyNetwork | Bundle,
     *,
     model: str | None = None,
     task: Task | Mapping[str, Any] | None = None,
@@ -93,7 +109,7 @@ def save(
     """
     if isinstance(network, Bundle):
         return save_bundle(Path(path), network)
-    module, patterns = _parts(network)
+    module, patterns = network_parts(network)
     provenance: Mapping[str, Any] = {}
     if isinstance(network, Pruned):
         provenance = network.record
@@ -110,54 +126,6 @@ def save(
         patterns=structures,
         provenance=provenance,
     )
-
-
-@quote_call
-def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
-    network: Network,
-    *,
-    budget: str | float,
-    method: str = "least-squares",
-    m: int | None = None,
-    data: Data = None,
-    task: Task | None = None,
-    size: tuple[int, int] | None = None,
-    trainer: Trainer | None = None,
-    preset: str | None = None,
-    threads: int = THREADS,
-    **options: Any,
-) -> Pruned:
-    """Return a pruned copy of any network that maps `[B, C, h, w]` to images.
-
-    `budget` is the fraction of the cost that is kept, `"1/8"`, `0.125` or `"12.5%"` (of the
-    prunable multiply-adds; methods that remove channels: of the whole network's `metric`), or, for
-    N:M, the milliseconds of one input of `size` in the engine on `threads` threads: `"40ms"`.
-    `m` is the group size of N:M. `data` is a folder (paired by `task`), a sequence of
-    `(input, target)` tensors `[C, h, w]` or `[B, C, h, w]`, or a loader of such; only methods that
-    calibrate or train need it. `size` is the input that costs are counted for, by default that of
-    the data. `trainer` fine-tunes; by default there is no training. `preset` names a set of the
-    method's options, `options` are single ones. Raises `UsageError` where nothing can be pruned.
-
-    >>> module = create("dncnn-17", depth=3, width=8)
-    >>> pruned = prune(module, budget="1/2", method="one-shot", m=4, size=(32, 32))
-    >>> cost(pruned, (32, 32)).budget
-    0.5
-    """
-    check_choice("method", method, METHODS)
-    (module, _), trainer = _parts(network), trainer or Trainer(Settings(steps=0))
-    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
-    batches = as_batches(data, task, training=trainer.settings.steps > 0)
-    seed, milliseconds = trainer.settings.seed, parse_milliseconds(budget)
-    shape = batches.batch(seed, 0, 0)[0].shape[1:] if size is None else None
-    chosen = METHODS[method].configure(
-        preset,
-        budget=Budget.parse(budget if milliseconds is None else 1),
-        example=(1, *(shape or (image_channels(module), *(size or ())))),
-        m=m,
-        seed=seed,
-        options=options,
-    )
-    return prune_verified(chosen, module, batches, trainer, milliseconds, threads)
 
 
 @quote_call
@@ -186,7 +154,7 @@ def train(
         network = create(network)
     if task is None and isinstance(network, Checkpoint):
         task = make_task(**network.task)
-    module, patterns = _parts(network)
+    module, patterns = network_parts(network)
     trainer = Trainer(settings, Path(state) if state else None, progress)
     attach(module, patterns)
     trainer.fit(PlainObjective(module, settings.loss), as_batches(data, task, training=True))
@@ -194,34 +162,51 @@ def train(
 
 
 @quote_call
-def compile(network: Network, precision: str = "fp32", threads: int | None = None) -> Runner:
+def compile(
+    network: AnyNetwork,
+    precision: str = "fp32",
+    threads: int | None = None,
+    output: OutputName | None = None,
+) -> Runner:
     """Make a callable that maps images `[B, C, h, w]` as the network does, without its zeros.
 
     It holds a copy of the weights, runs on `threads` CPU threads (by default torch's number) and
     passes through torch.compile and torch.export. Without the C++ core torch runs the network after
-    a warning. `precision` is fp32 or bf16. Raises `UsageError` for operations it does not have.
+    a warning. `precision` is fp32 or bf16. Of several outputs the last is kept, or the one called
+    `output`. Raises `UsageError` for operations it does not have.
 
     >>> run = compile(create("dncnn-17", depth=3, width=8).eval())
     >>> run(torch.rand(1, 1, 32, 48)).shape
     torch.Size([1, 1, 32, 48])
     """
-    return compiled_runner(_parts(network)[0], precision=precision, threads=threads)
+    module = one_output(network_parts(network)[0], output)
+    return compiled_runner(module, precision=precision, threads=threads)
 
 
 @quote_call
-def cost(network: Network, size: tuple[int, int], *, convention: str = "sls") -> CostSummary:
+def cost(
+    network: AnyNetwork,
+    size: tuple[int, int],
+    *,
+    convention: str = "sls",
+    channels: int | None = None,
+) -> CostSummary:
     """Count a network's multiply-adds and parameters for one input of `size`, in all and by layer.
+
+    `channels` are those of the input, where they cannot be found out. The products of attention
+    are counted, in rows of their own.
 
     >>> cost(create("rfdn"), (180, 320)).total.macs
     39860085120
     """
-    module, patterns = _parts(network)
-    return summarize(module, patterns, (image_channels(module), *size), convention=convention)
+    module, patterns = network_parts(network)
+    channels = image_channels(with_channels(module, channels))
+    return summarize(module, patterns, (channels, *size), convention=convention)
 
 
 @quote_call
 def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
-    network: Network | Bundle,
+    network: AnyNetwork | Bundle,
     folder: str | Path,
     *,
     task: Task | None = None,
@@ -252,13 +237,13 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
         return replace(scores, routing=restorer.cost_report(evaluated.scale))
     trained_for = make_task(**network.task) if isinstance(network, Checkpoint) else None
     options = EvaluationOptions(seed, tuple(sigmas), router, trained_for)
-    model = model_of(_parts(network)[0])
+    model = model_of(one_output(network_parts(network)[0]))
     return model.evaluate(evaluated, Path(folder), make, options, progress)
 
 
 @quote_call
 def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
-    network: Network | Bundle | Restorer,
+    network: AnyNetwork | Bundle | Restorer,
     source: str | Path,
     out: str | Path,
     *,
@@ -284,7 +269,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     if isinstance(network, Bundle):
         make, blend = engine_factory(engine), settings.blend
         running = network.restorer(make, routing, blend=blend, engine=engine)
-    elif isinstance(network, Network):
+    elif isinstance(network, AnyNetwork):
         running = runner(network, engine)
     else:
         running = network
@@ -327,7 +312,7 @@ def adapt(
 
 
 @quote_call
-def bench(network: Network, size: tuple[int, int], **options: Any) -> BenchResult:
+def bench(network: AnyNetwork, size: tuple[int, int], **options: Any) -> BenchResult:
     """Time a network on an input of `size` in the native engine and in others, interleaved.
 
     `options` are those of `bench.run.bench`: `precision`, `against` (lists separated by commas),
@@ -340,7 +325,8 @@ def bench(network: Network, size: tuple[int, int], **options: Any) -> BenchResul
     """
     from thinlens.benchmark.run import bench as bench_module
 
-    return bench_module(model_of(_parts(network)[0]).branch(None, "this network"), size, **options)
+    module = model_of(network_parts(network)[0]).branch(None, "this network")
+    return bench_module(module, size, **options)
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -367,20 +353,13 @@ def described(task: Task) -> dict[str, Any]:
     return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
 
 
-def runner(network: Network, engine: str) -> Runner:
+def runner(network: AnyNetwork, engine: str) -> Runner:
     """Return the callable that runs a network: its module, or what the native engine compiled."""
-    make, (module, _) = engine_factory(engine), _parts(network)
+    make, module = engine_factory(engine), one_output(network_parts(network)[0])
     return module if engine == "torch" else model_of(module).runner(make)
 
 
-def _parts(network: Network) -> tuple[nn.Module, dict[str, Pattern]]:
-    """Return a network's module and the patterns of its pruned layers."""
-    if isinstance(network, nn.Module):
-        return network, {}
-    return network.module, network.patterns
-
-
-def _task(network: Network | Bundle | Restorer, task: Task | None) -> Task:
+def _task(network: AnyNetwork | Bundle | Restorer, task: Task | None) -> Task:
     if task is not None:
         return task
     if isinstance(network, Bundle):

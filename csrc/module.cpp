@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "machine_limits.h"
 #include "ops.h"
+#include "pointwise_program.h"
 #include "sparse_weights.h"
 
 namespace nb = nanobind;
@@ -105,6 +106,12 @@ void bind_descriptions(nb::module_& m) {
       .def(nb::init<AxisPlacement, AxisPlacement>(), "rows"_a, "columns"_a)
       .def_ro("rows", &Placement::rows)
       .def_ro("columns", &Placement::columns);
+  nb::class_<PointwiseInstruction>(
+      m, "PointwiseInstruction",
+      "An operation on single values. Operands are numbers: first the inputs, then the results of "
+      "the instructions so far; -1 - k is constant k.")
+      .def(nb::init<const std::string&, std::vector<int>, std::vector<int>>(), "operation"_a,
+           "operands"_a, "constants"_a = std::vector<int>());
   nb::class_<MachineLimits>(m, "MachineLimits", "Peak rates of the machine, per second.")
       .def_ro("flops", &MachineLimits::flops, "Floating-point operations in registers.")
       .def_ro("bytes", &MachineLimits::bytes, "Bytes read and written in memory.");

@@ -6,16 +6,16 @@
 #pragma once
 
 #include "micro/conv.h"
-#include "micro/eltwise.h"
 #include "micro/pack.h"
+#include "micro/pointwise.h"
 #include "micro/pool.h"
 #include "micro/resize.h"
 
-#define THINLENS_OPS(OP)   \
-  OP(sparse_conv, ConvJob) \
-  OP(dense_conv, ConvJob)  \
-  OP(eltwise, EltwiseJob)  \
-  OP(max_pool, PoolJob)    \
-  OP(resize, ResizeJob)    \
-  OP(pack, PackJob)        \
+#define THINLENS_OPS(OP)      \
+  OP(sparse_conv, ConvJob)    \
+  OP(dense_conv, ConvJob)     \
+  OP(pointwise, PointwiseJob) \
+  OP(max_pool, PoolJob)       \
+  OP(resize, ResizeJob)       \
+  OP(pack, PackJob)           \
   OP(unpack, UnpackJob)

@@ -1,6 +1,7 @@
 // The operations of a program: validation of their arguments, and their binding to Python.
 #include "ops.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/variant.h>
@@ -10,6 +11,7 @@
 #include <variant>
 
 #include "errors.h"
+#include "pointwise_program.h"
 #include "sparse_weights.h"
 
 namespace thinlens {
@@ -19,16 +21,23 @@ constexpr int kChannelBlock = 64;  // output channels whose partial sums are kep
 constexpr int kMaxChannel = 1 << 24;
 constexpr int kBlockRows = 8;  // rows at a time, of operations other than convolutions
 
+using ChannelConstants =
+    nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
+
 const auto kBindNothing = [](const auto&, const RunArguments&) {};
+
+[[noreturn]] void refuse_sizes(const View& a, const View& b) {
+  refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
+         std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
+         std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
+         std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
+         std::to_string(b.row_vectors));
+}
 
 void require_same_size(const View& a, const View& b) {
   if (a.height != b.height || a.width != b.width || a.row_vectors != b.row_vectors ||
       a.channels != b.channels)
-    refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
-           std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
-           std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
-           std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
-           std::to_string(b.row_vectors));
+    refuse_sizes(a, b);
 }
 
 void add_pack(Program& program, Slice output, int first_channel) {
@@ -147,44 +156,51 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
               {job.rows, kernels.tile.rows, std::move(reads), output, shuffle}, keep);
 }
 
-void add_eltwise(Program& program, Slice x, std::optional<Slice> y, Slice output, EltwiseJob job,
-                 std::vector<float> shift) {
-  std::vector<Footprint> reads{{x}};
-  job.x = program.activation(x), job.out = program.view(output);
-  require_same_size(job.x, job.out);
-  program.require_disjoint(job.x, job.out);
-  if (y) {
-    job.y = program.activation(*y);
-    require_same_size(job.y, job.out);
-    program.require_disjoint(job.y, job.out);
-    reads.push_back({*y});
+// Which sizes of an input are 1 where the output's are not: its values are broadcast.
+Footprint broadcast_footprint(const View& in, const View& out) {
+  const auto fits = [](int size, int to) { return size == to || size == 1; };
+  if (!fits(in.channels, out.channels) || !fits(in.height, out.height) ||
+      !fits(in.width, out.width) || (in.width == out.width && in.row_vectors != out.row_vectors))
+    refuse_sizes(in, out);
+  return {in.slice, in.height == out.height ? 1 : 0};
+}
+
+void add_pointwise(Program& program, const std::vector<Slice>& inputs, Slice output,
+                   const std::vector<PointwiseInstruction>& instructions,
+                   const ChannelConstants& constants) {
+  PointwiseJob job{};
+  job.out = program.view(output);
+  if (inputs.empty() || inputs.size() > size_t(kPointwiseInputs))
+    refuse("a step reads 1 to " + std::to_string(kPointwiseInputs) + " tensors, not " +
+           std::to_string(inputs.size()));
+  std::vector<Footprint> reads;
+  for (const Slice& input : inputs) {
+    View& view = job.in[size_t(job.inputs++)] = program.activation(input);
+    reads.push_back(broadcast_footprint(view, job.out));
+    program.require_disjoint(view, job.out);
   }
-  if (shift.empty()) shift.assign(size_t(job.out.channels), 0.0f);
-  if (shift.size() != size_t(job.out.channels))
-    refuse("a step needs one shift for each of " + std::to_string(job.out.channels) +
-           " channels, not " + std::to_string(shift.size()));
-  const auto bind = [shift](EltwiseJob& bound, const RunArguments&) { bound.shift = shift.data(); };
-  program.add(program.kernels().eltwise, job,
-              {job.out.height, kBlockRows, std::move(reads), output}, bind);
-}
-
-void add_affine(Program& program, Slice x, Slice output, float scale, std::vector<float> shift,
-                float slope) {
-  EltwiseJob job{};
-  job.alpha = scale, job.slope = slope;
-  add_eltwise(program, x, {}, output, job, std::move(shift));
-}
-
-void add_add(Program& program, Slice x, Slice y, Slice output, float factor, float slope) {
-  EltwiseJob job{};
-  job.alpha = 1.0f, job.beta = factor, job.slope = slope;
-  add_eltwise(program, x, y, output, job, {});
-}
-
-void add_gate(Program& program, Slice x, Slice y, Slice output) {
-  EltwiseJob job{};
-  job.slope = 1.0f, job.gate = true;
-  add_eltwise(program, x, y, output, job, {});
+  if (constants.shape(0) != size_t(job.out.channels))
+    refuse("a step needs constants for each of " + std::to_string(job.out.channels) +
+           " channels, not " + std::to_string(constants.shape(0)));
+  job.channel_constants = int(constants.shape(1));
+  struct Layouts {
+    PointwiseProgram program;
+    std::vector<float> constants;
+  };
+  auto layouts = std::make_shared<Layouts>();
+  layouts->program = pointwise_program(instructions, job.inputs, job.channel_constants);
+  layouts->constants.assign(constants.data(), constants.data() + constants.size());
+  layouts->constants.push_back(0.0f);  // so that there is a constant where none is used
+  job.steps = layouts->program.steps.data();
+  job.count = int(layouts->program.steps.size());
+  job.results = layouts->program.results;
+  job.constants = layouts->constants.data();
+  job.operand_constants = layouts->program.operand_constants.data();
+  job.operand_constant_count = int(layouts->program.operand_constants.size());
+  program.require_scratch(int64_t(job.sources()) * kPointwiseBlock * program.kernels().lanes);
+  const auto keep = [layouts](const PointwiseJob&, const RunArguments&) {};
+  program.add(program.kernels().pointwise, job,
+              {job.out.height, kBlockRows, std::move(reads), output}, keep);
 }
 
 void add_max_pool(Program& program, Slice input, Slice output, int size, int stride) {
@@ -232,12 +248,11 @@ void bind_operations(nanobind::class_<Program>& program) {
            "channel: 1 none, 0 ReLU), then shuffle pixels by a factor.\n\n"
            "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
            "dense kernel.")
-      .def("affine", add_affine, arg("x"), arg("output"), arg("scale") = 1.0f,
-           arg("shift") = std::vector<float>(), arg("slope") = 1.0f,
-           "Compute `act(scale * x + shift)`, the shift by channel (empty: zeros).")
-      .def("add", add_add, arg("x"), arg("y"), arg("output"), arg("factor") = 1.0f,
-           arg("slope") = 1.0f, "Compute `act(x + factor * y)`.")
-      .def("gate", add_gate, arg("x"), arg("y"), arg("output"), "Compute `x * sigmoid(y)`.")
+      .def("pointwise", add_pointwise, arg("inputs"), arg("output"), arg("instructions"),
+           arg("constants"),
+           "Run instructions on every value; the last one's results are the output.\n\n"
+           "An input may have size 1 where the output has more: its values are broadcast. "
+           "`constants` is [channels, constants].")
       .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("size"), arg("stride"),
            "Take the maximum over windows of size x size, without padding.")
       .def("resize", add_resize, arg("input"), arg("output"),

@@ -69,8 +69,8 @@ def test_plans_are_bounded_and_results_do_not_depend_on_them() -> None:
 def test_a_step_is_one_where_it_can_be() -> None:
     steps = Compiled(tiny("edsr"), 1).plan(Size(3, 8, 8)).steps
     # head, 2 blocks of 2, the body's last, two shuffled, the tail; all else is fused
-    # the affine step is the colours of the input
-    assert steps == ["input", "affine", *["conv"] * 9, "unpack"]
+    # the pointwise step is the colours of the input
+    assert steps == ["input", "pointwise", *["conv"] * 9, "unpack"]
 
 
 class Odd(nn.Module):
@@ -139,7 +139,7 @@ class Two(nn.Module):
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Tanh()), "does not know the operation 'tanh'"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Softshrink()), "the operation 'softshrink'"),
         (Looks(), "reads values of its input"),
         (nn.Conv2d(1, 2, 1, groups=1, padding_mode="reflect", padding=1), "_pad"),
         (nn.Flatten(), "does not know the operation 'view'"),

@@ -46,6 +46,17 @@ class Draws:
         padding = max(0, min(31, self.near(side // 2)))
         return ConvParams(weight, np.ones(c_out, np.float32), padding, stride, 1)
 
+    def instruction(self) -> Any:
+        """One that mostly reads what is there."""
+        name, operands, constants = self.draw(
+            st.sampled_from([("combine", 1, 4), ("combine", 2, 4), ("clamp", 1, 2), ("exp", 1, 0)])
+        )
+        return CORE.PointwiseInstruction(
+            name,
+            [self.near(self.draw(st.integers(-2, 1))) for _ in range(operands)],
+            [self.near(self.draw(st.integers(0, 1))) for _ in range(self.near(constants))],
+        )
+
     def placements(self) -> list[Any]:
         """Where resizes lie in larger ones: of none, or of one or two."""
         return [
@@ -76,9 +87,12 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
             shuffle=draws.draw(st.sampled_from([1, 1, 2])),
             channel_group=near(draws.draw(st.integers(0, 3))),
         ),
-        "affine": lambda: program.affine(part(), part(), 2.0, [0.0] * near(draws.channels), 0.5),
-        "add": lambda: program.add(part(), part(), part(), 1.0, 0.5),
-        "gate": lambda: program.gate(part(), part(), part()),
+        "pointwise": lambda: program.pointwise(
+            [part() for _ in range(near(draws.draw(st.integers(1, 3))))],
+            part(),
+            [draws.instruction() for _ in range(near(draws.draw(st.integers(1, 5))))],
+            np.ones((max(0, near(draws.channels)), 2), np.float32),
+        ),
         "max_pool": lambda: program.max_pool(part(), part(), near(1), near(1)),
         "resize": lambda: program.resize(part(), part()),
     }

@@ -26,7 +26,7 @@ pytestmark = built
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "adding-an-operation.md"
 FOLDER = "python src/thinlens/engine/ops"
-FILES = {"silu": "SiLU", "absolute": "absolute value"}
+FILES = {"softshrink": "soft shrinkage", "channel_shuffle": "channel shuffle"}
 USE = "python"
 
 
@@ -44,18 +44,18 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Network(nn.Module):
-    """Absolute values after a convolution, a sum and a pooling, SiLU in between."""
+    """Channel shuffles after a convolution and after a pooling, soft shrinkage in between."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.head, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.tail = nn.Conv2d(8, 2, 3, padding=1)
+        self.tail, self.shuffle = nn.Conv2d(8, 4, 3, padding=1), nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.abs(self.head(x))
-        y = torch.abs(y + F.silu(self.body(y)) - 0.5)
-        return torch.abs(F.max_pool2d(self.tail(y), 2))
+        y = self.shuffle(self.head(x))
+        y = F.softshrink(y + F.silu(self.body(y)), 0.2)
+        return self.shuffle(F.max_pool2d(self.tail(y), 2))
 
 
 SIZES = [(2, 2), (19, 37), (40, 83)]
@@ -76,10 +76,11 @@ def test_a_network_with_the_operations_gives_what_torch_gives(kernels: str) -> N
 def test_they_are_fused_and_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     network, size = Network().eval(), Size(3, 40, 83)
     plan = Compiled(network, 1).plan(size)
-    # The first is the activation of a convolution, the last one a step after the pooling.
+    # The first is the order of a convolution's channels, the last one a step for each channel.
     assert plan.steps == [
-        *("input", "conv", "conv", "gate", "add", "affine", "abs"),
-        *("conv", "pool", "abs", "unpack"),
+        *("input", "conv", "conv", "pointwise", "conv", "pool"),
+        *(["channel_shuffle"] * 4),
+        "unpack",
     ]
     image = torch.rand(1, 3, 40, 83)
     output = Compiled(network, 2)(image)
@@ -99,7 +100,7 @@ def test_the_use() -> None:
 
 
 def test_without_the_line_the_operation_is_named() -> None:
-    for module, name in ((nn.SiLU(), "silu"), (Network(), "abs")):
+    for module, name in ((nn.Softshrink(), "softshrink"), (Network(), "channel_shuffle")):
         with pytest.raises(UsageError, match=f"does not know the operation '{name}'"):
             Compiled(module, 1)(torch.zeros(1, 3, 4, 4))
 

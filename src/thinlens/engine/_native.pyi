@@ -113,6 +113,13 @@ class Placement:
     @property
     def columns(self) -> AxisPlacement: ...
 
+class PointwiseInstruction:
+    """
+    An operation on single values. Operands are numbers: first the inputs, then the results of the instructions so far; -1 - k is constant k.
+    """
+
+    def __init__(self, operation: str, operands: Sequence[int], constants: Sequence[int] = []) -> None: ...
+
 class MachineLimits:
     """Peak rates of the machine, per second."""
 
@@ -199,14 +206,12 @@ class Program:
         The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel.
         """
 
-    def affine(self, x: Slice, output: Slice, scale: float = 1.0, shift: Sequence[float] = [], slope: float = 1.0) -> None:
-        """Compute `act(scale * x + shift)`, the shift by channel (empty: zeros)."""
+    def pointwise(self, inputs: Sequence[Slice], output: Slice, instructions: Sequence[PointwiseInstruction], constants: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+        """
+        Run instructions on every value; the last one's results are the output.
 
-    def add(self, x: Slice, y: Slice, output: Slice, factor: float = 1.0, slope: float = 1.0) -> None:
-        """Compute `act(x + factor * y)`."""
-
-    def gate(self, x: Slice, y: Slice, output: Slice) -> None:
-        """Compute `x * sigmoid(y)`."""
+        An input may have size 1 where the output has more: its values are broadcast. `constants` is [channels, constants].
+        """
 
     def max_pool(self, input: Slice, output: Slice, size: int, stride: int) -> None:
         """Take the maximum over windows of size x size, without padding."""

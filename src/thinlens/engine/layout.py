@@ -80,7 +80,7 @@ def _stride_product(order: list[Node]) -> int:
     products: dict[Node, int] = {}
     for node in order:
         before = 1 if node.free_rows else max(products[source] for source in node.inputs)
-        stride = node.footprint(0).stride if node.inputs else 1
+        stride = max(1, node.footprint(0).stride) if node.inputs else 1
         products[node] = before * stride
     return max(products.values())
 

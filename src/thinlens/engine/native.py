@@ -24,6 +24,7 @@ class Core(Protocol):
     ConvShape: type[_native.ConvShape]
     LineBuffer: type[_native.LineBuffer]
     Placement: type[_native.Placement]
+    PointwiseInstruction: type[_native.PointwiseInstruction]
     Program: type[_native.Program]
     Shape: type[_native.Shape]
     Slice: type[_native.Slice]

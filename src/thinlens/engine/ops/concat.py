@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops.lowering import Arguments, TraceContext
+from thinlens.engine.ops.pointwise import copy_step
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
@@ -48,7 +49,7 @@ class Concat(Node):
             source = emitter.slice(node)
             if (source.tensor, source.first) != (out.tensor, out.first + first):
                 target = emitter.core.Slice(out.tensor, out.first + first, source.channels)
-                emitter.program.affine(source, target)
+                copy_step(emitter, source, target)
                 emitter.record_step("copy", [node.size, node.size])
 
 

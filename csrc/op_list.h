@@ -5,17 +5,22 @@
 // programs in csrc/ops.cpp, where its arguments are validated and bound to Python.
 #pragma once
 
+#include "micro/channel_norm.h"
 #include "micro/conv.h"
 #include "micro/pack.h"
 #include "micro/pointwise.h"
 #include "micro/pool.h"
+#include "micro/reduce.h"
 #include "micro/resize.h"
 
-#define THINLENS_OPS(OP)      \
-  OP(sparse_conv, ConvJob)    \
-  OP(dense_conv, ConvJob)     \
-  OP(pointwise, PointwiseJob) \
-  OP(max_pool, PoolJob)       \
-  OP(resize, ResizeJob)       \
-  OP(pack, PackJob)           \
+#define THINLENS_OPS(OP)                 \
+  OP(sparse_conv, ConvJob)               \
+  OP(dense_conv, ConvJob)                \
+  OP(pointwise, PointwiseJob)            \
+  OP(reduce_channels, ReduceChannelsJob) \
+  OP(reduce_space, ReduceSpaceJob)       \
+  OP(channel_norm, ChannelNormJob)       \
+  OP(max_pool, PoolJob)                  \
+  OP(resize, ResizeJob)                  \
+  OP(pack, PackJob)                      \
   OP(unpack, UnpackJob)

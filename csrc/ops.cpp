@@ -4,9 +4,11 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include <iterator>
 #include <optional>
 #include <variant>
 
@@ -203,6 +205,75 @@ void add_pointwise(Program& program, const std::vector<Slice>& inputs, Slice out
               {job.out.height, kBlockRows, std::move(reads), output}, keep);
 }
 
+Reduction reduction_of(const std::string& name) {
+#define THINLENS_REDUCTION(name) #name,
+  constexpr const char* names[] = {THINLENS_REDUCTIONS(THINLENS_REDUCTION)};
+#undef THINLENS_REDUCTION
+  for (size_t i = 0; i < std::size(names); ++i)
+    if (name == names[i]) return Reduction(i);
+  refuse("there is no reduction " + name);
+}
+
+// What the sum of `values` is divided by.
+double divisor_of(double values, int correction) {
+  if (correction < 0 || correction >= values)
+    refuse("a variance of " + std::to_string(int64_t(values)) + " values has no correction of " +
+           std::to_string(correction));
+  return values - correction;
+}
+
+void add_reduce_channels(Program& program, Slice input, Slice output, const std::string& reduction,
+                         int count, int first, int step, int correction) {
+  ReduceChannelsJob job{};
+  job.in = program.activation(input), job.out = program.view(output);
+  job.reduction = reduction_of(reduction);
+  job.count = count, job.first = first, job.step = step;
+  if (job.in.height != job.out.height || job.in.width != job.out.width ||
+      job.in.row_vectors != job.out.row_vectors)
+    refuse_sizes(job.in, job.out);
+  if (std::min(count, step) < 1 || first < 0 || std::max({count, step, first}) > kMaxChannel ||
+      int64_t(job.out.channels - 1) * first + int64_t(count - 1) * step >= job.in.channels)
+    refuse("a reduction's channels do not fit its tensors");
+  job.divisor = float(divisor_of(count, correction));
+  program.require_disjoint(job.in, job.out);
+  program.add(program.kernels().reduce_channels, job,
+              {job.out.height, kBlockRows, {{input}}, output}, kBindNothing);
+}
+
+void add_reduce_space(Program& program, Slice input, Slice output, const std::string& reduction,
+                      int group, int correction) {
+  ReduceSpaceJob job{};
+  job.in = program.activation(input), job.out = program.view(output);
+  job.reduction = reduction_of(reduction), job.group = group;
+  if (job.out.height != 1 || job.out.width != 1 || job.out.channels != job.in.channels)
+    refuse_sizes(job.in, job.out);
+  if (group < 1 || job.in.channels % group)
+    refuse("a group of " + std::to_string(group) + " channels does not divide " +
+           std::to_string(job.in.channels));
+  job.divisor = divisor_of(double(group) * job.in.height * job.in.width, correction);
+  program.require_disjoint(job.in, job.out);
+  program.require_scratch(int64_t(job.in.row_vectors) * program.kernels().lanes);
+  Step step{job.in.channels / group, 1, {{input}}, output};
+  step.whole = true;
+  program.add(program.kernels().reduce_space, job, std::move(step), kBindNothing);
+}
+
+void add_channel_norm(Program& program, Slice input, Slice output, std::vector<float> weight,
+                      std::vector<float> bias, float epsilon) {
+  ChannelNormJob job{};
+  job.in = program.activation(input), job.out = program.view(output), job.epsilon = epsilon;
+  require_same_size(job.in, job.out);
+  program.require_disjoint(job.in, job.out);
+  if (weight.size() != size_t(job.out.channels) || bias.size() != weight.size())
+    refuse("a normalization needs a weight and a bias for each of " +
+           std::to_string(job.out.channels) + " channels");
+  const auto bind = [weight, bias](ChannelNormJob& bound, const RunArguments&) {
+    bound.weight = weight.data(), bound.bias = bias.data();
+  };
+  program.add(program.kernels().channel_norm, job, {job.out.height, kBlockRows, {{input}}, output},
+              bind);
+}
+
 void add_max_pool(Program& program, Slice input, Slice output, int size, int stride) {
   const PoolJob job{program.activation(input), program.activation(output), size, stride};
   if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
@@ -253,6 +324,17 @@ void bind_operations(nanobind::class_<Program>& program) {
            "Run instructions on every value; the last one's results are the output.\n\n"
            "An input may have size 1 where the output has more: its values are broadcast. "
            "`constants` is [channels, constants].")
+      .def("reduce_channels", add_reduce_channels, arg("input"), arg("output"), arg("reduction"),
+           arg("count"), arg("first") = 0, arg("step") = 1, arg("correction") = 0,
+           "Reduce, for output channel c, the input's channels `c * first + j * step` of j < "
+           "`count`: sum, mean, mean_square, maximum, minimum or variance, of `count - correction` "
+           "values.")
+      .def("reduce_space", add_reduce_space, arg("input"), arg("output"), arg("reduction"),
+           arg("group") = 1, arg("correction") = 0,
+           "Reduce the rows and columns of every `group` channels; each of them gets the result.")
+      .def("channel_norm", add_channel_norm, arg("input"), arg("output"), arg("weight"),
+           arg("bias"), arg("epsilon"),
+           "Normalize each pixel's values over the channels, then scale and shift by channel.")
       .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("size"), arg("stride"),
            "Take the maximum over windows of size x size, without padding.")
       .def("resize", add_resize, arg("input"), arg("output"),

@@ -42,6 +42,7 @@ struct Step {      // one operation
   int scale = 1;  // rows of `output` per row
   std::function<void(int begin, int end, const ThreadContext&)> run{};
   bool streamed = false;  // as one of a fused group
+  bool whole = false;     // its rows are not those of `output`: it cannot be streamed
 };
 
 // Every method validates its arguments and throws std::invalid_argument, so that no step can touch

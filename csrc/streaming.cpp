@@ -25,6 +25,8 @@ void Program::stream(int first, const std::vector<std::vector<std::vector<int>>>
   const int last = int(steps_.size());
   if (first < (groups_.empty() ? 0 : groups_.back().last) || first >= last || strips.empty())
     refuse("a fused group needs steps and strips of its own");
+  for (int i = first; i < last; ++i)
+    if (steps_[i].whole) refuse("a step that reads a whole tensor cannot be fused");
   FusedGroup group{first, last, {}};
   for (const auto& rows : strips) {
     group.strips.push_back({rows, {}});

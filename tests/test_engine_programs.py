@@ -93,6 +93,13 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
             [draws.instruction() for _ in range(near(draws.draw(st.integers(1, 5))))],
             np.ones((max(0, near(draws.channels)), 2), np.float32),
         ),
+        "reduce_channels": lambda: program.reduce_channels(
+            part(), part(), "variance", near(draws.channels), near(0), near(1), near(0)
+        ),
+        "reduce_space": lambda: program.reduce_space(part(), part(), "maximum", near(1), near(0)),
+        "channel_norm": lambda: program.channel_norm(
+            part(), part(), [1.0] * near(draws.channels), [1.0] * near(draws.channels), 1e-6
+        ),
         "max_pool": lambda: program.max_pool(part(), part(), near(1), near(1)),
         "resize": lambda: program.resize(part(), part()),
     }

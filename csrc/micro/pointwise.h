@@ -74,7 +74,6 @@ using thinlens::PointwiseJob;
 using thinlens::PointwiseOperation;
 using thinlens::PointwiseStep;
 
-constexpr bool kStoresFloats = sizeof(Element) == sizeof(float);
 constexpr int kBlockFloats = thinlens::kPointwiseBlock * kLanes;
 
 struct Source {  // of values in registers' order

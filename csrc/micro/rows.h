@@ -10,6 +10,8 @@ namespace {
 
 using thinlens::View;
 
+constexpr bool kStoresFloats = sizeof(Element) == sizeof(float);
+
 template <class T = Element>
 inline T* row_of(const View& view, int y, int c) {
   return reinterpret_cast<T*>(view.data + y * view.row + c * view.channel);

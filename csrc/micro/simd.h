@@ -99,6 +99,8 @@ inline Floats square_root(Floats x) {
   return result;
 }
 
+inline Floats inverse_square_root(Floats x) { return 1.0f / square_root(x); }
+
 inline Floats hyperbolic_tangent(Floats x) {
   const Floats e = exponential_minus_one(clamp(x, -10.0f, 10.0f) * 2.0f);
   return e / (e + 2.0f);

@@ -34,7 +34,12 @@ inline void operator*=(Vector& a, Vector b) { a = a * b; }
 inline Vector maximum(Vector a, Vector b) {
   return {maximum(a.low, b.low), maximum(a.high, b.high)};
 }
-inline Vector sigmoid(Vector x) { return {sigmoid(x.low), sigmoid(x.high)}; }
+inline Vector minimum(Vector a, Vector b) {
+  return {minimum(a.low, b.low), minimum(a.high, b.high)};
+}
+inline Vector inverse_square_root(Vector x) {
+  return {inverse_square_root(x.low), inverse_square_root(x.high)};
+}
 inline Vector activate(Vector v, float slope) {
   return {activate(v.low, slope), activate(v.high, slope)};
 }

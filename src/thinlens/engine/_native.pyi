@@ -213,6 +213,21 @@ class Program:
         An input may have size 1 where the output has more: its values are broadcast. `constants` is [channels, constants].
         """
 
+    def reduce_channels(self, input: Slice, output: Slice, reduction: str, count: int, first: int = 0, step: int = 1, correction: int = 0) -> None:
+        """
+        Reduce, for output channel c, the input's channels `c * first + j * step` of j < `count`: sum, mean, mean_square, maximum, minimum or variance, of `count - correction` values.
+        """
+
+    def reduce_space(self, input: Slice, output: Slice, reduction: str, group: int = 1, correction: int = 0) -> None:
+        """
+        Reduce the rows and columns of every `group` channels; each of them gets the result.
+        """
+
+    def channel_norm(self, input: Slice, output: Slice, weight: Sequence[float], bias: Sequence[float], epsilon: float) -> None:
+        """
+        Normalize each pixel's values over the channels, then scale and shift by channel.
+        """
+
     def max_pool(self, input: Slice, output: Slice, size: int, stride: int) -> None:
         """Take the maximum over windows of size x size, without padding."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from thinlens.engine.graph import Node, count_readers, topological_order
+from thinlens.engine.ops.norm import recognized_norm
 from thinlens.errors import UsageError
 
 
@@ -20,6 +21,7 @@ def fuse(output: Node) -> Node:
     for node in topological_order(output):
         inputs = [replaced[source] for source in node.inputs]
         fused = replace(node, inputs=inputs).fused(lambda source: readers[source] == 1)
+        fused = recognized_norm(fused)
         replaced[node] = fused
         readers[fused] = counts[node]
     for node in topological_order(replaced[output]):

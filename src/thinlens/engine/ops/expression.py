@@ -141,6 +141,18 @@ def instructions(expression: Expression) -> list[Expression]:
     return list(order)
 
 
+def same(one: Value | None, other: Value | None) -> bool:
+    """Whether two values are computed in the same way."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if not isinstance(one, Expression) or not isinstance(other, Expression):
+        return type(one) is type(other) and isinstance(one, Read) and one == other
+    pairs = [*zip(one.operands, other.operands, strict=False)]
+    pairs += zip(one.constants, other.constants, strict=False)
+    alike = one.operation == other.operation and len(one.operands) == len(other.operands)
+    return alike and all(same(a, b) for a, b in pairs)
+
+
 def rewritten(expression: Expression, rule: Callable[[Value], Value]) -> Expression:
     """Return a graph in which `rule` replaced every value, operands first."""
     memo: dict[Expression, Value] = {}

@@ -73,13 +73,14 @@ class Pointwise(Node):
         merged = self
         for source in self.inputs:
             if isinstance(source, Pointwise) and source.size == self.size and single_use(source):
-                candidate = merged._with_expression_of(source)
+                candidate = merged.with_expression_of(source)
                 too_long = len(instructions(candidate.expression)) > MAX_INSTRUCTIONS
                 if len(candidate.inputs) <= MAX_INPUTS and not too_long:
                     merged = candidate
         return merged
 
-    def _with_expression_of(self, source: Pointwise) -> Pointwise:
+    def with_expression_of(self, source: Pointwise) -> Pointwise:
+        """Return this node with the arithmetic of an input of the same size in it."""
         inputs = list(dict.fromkeys([x for x in self.inputs if x is not source] + source.inputs))
         inner = substituted(source.expression, [Read(inputs.index(x)) for x in source.inputs])
         values = [inner if x is source else Read(inputs.index(x)) for x in self.inputs]
@@ -184,10 +185,21 @@ def pointwise(
             values.append(Read(inputs.index(node)))
         else:
             values.append(constant_by_channel(context, operand, size.channels))
-    expression = build(*values)
+    return _of_expression(inputs, size, build(*values))
+
+
+def of_nodes(inputs: Sequence[Node], size: Size, build: Callable[..., Value | None]) -> Node:
+    """Return a node of `build(*values)` for the values of different nodes."""
+    node = _of_expression(list(inputs), size, build(*map(Read, range(len(inputs)))))
+    if node is None:
+        raise UsageError("the engine does not know this arithmetic")
+    return node
+
+
+def _of_expression(inputs: list[Node], size: Size, expression: Value | None) -> Node | None:
     if isinstance(expression, Read):
         return inputs[expression.index]
-    if expression is None or not isinstance(expression, Expression):
+    if not isinstance(expression, Expression):
         return None
     return Pointwise(inputs, size, expression=simplified(expression))
 

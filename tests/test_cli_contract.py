@@ -19,7 +19,7 @@ from thinlens.methods import METHODS, Method
 FLAGS = {
     "demo": ["--data", "--json", "--out"],
     "train": ["--data", "--json", "--out", "--recipe", "--scale", "--seed", "--steps"],
-    "import": ["--json", "--model", "--out", "--scale"],
+    "import": ["--json", "--model", "--out", "--scale", "--store"],
     "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
@@ -94,7 +94,7 @@ def flags_of(*words: str) -> list[str]:
 @pytest.mark.parametrize("verb", FLAGS)
 def test_the_flags(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # wider help has panels side by side
-    flags = sorted(["--help", *FLAGS[verb]])
+    flags = sorted(["--allow", "--help", *FLAGS[verb]])
     if verb != "prune":
         assert flags_of(verb) == flags
         return
@@ -117,7 +117,14 @@ def test_every_field_of_a_method_is_a_flag(method: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", "120")  # wider help has panels side by side
     kind = METHODS[method]
     budget = "--target-cost" if kind.BUDGET_BASE == "base_flops" else "--budget"
-    flags = ["--help", budget, *SHARED_FLAGS, *TRAINING_FLAGS, *map(flag, method_options(kind))]
+    flags = [
+        "--allow",
+        "--help",
+        budget,
+        *SHARED_FLAGS,
+        *TRAINING_FLAGS,
+        *map(flag, method_options(kind)),
+    ]
     assert flags_of("prune", method) == sorted(flags)
     fields = {field.name for field in dataclasses.fields(kind)}
     assert fields - set(method_options(kind)) <= set(kind.NOT_FLAGS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from thinlens.checkpoints.format import Checkpoint, load
-from thinlens.checkpoints.shipped import resolve
+from thinlens.checkpoints.format import Checkpoint
+from thinlens.checkpoints.pretrained import read_source
 from thinlens.errors import UsageError
 
 
@@ -26,7 +26,7 @@ def load_candidates(
             named[f"{source.model}-{index}"] = source
         else:
             name = Path(source).resolve().name if Path(source).is_dir() else str(source)
-            named[name] = load(resolve(str(source)))
+            named[name] = read_source(source)
     if len(named) < len(sources):
         raise UsageError("two of the checkpoints have one name: wanted folders by other names")
     return named

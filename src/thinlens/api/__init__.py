@@ -7,7 +7,7 @@ of the input in pixels. A `UsageError` carries a note that quotes the call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,13 @@ from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.sources import load_candidates
 from thinlens.api.network import AnyNetwork, network_parts, one_output
 from thinlens.api.pruning import THREADS, prune
+from thinlens.checkpoints.default_tasks import task_fields
+from thinlens.checkpoints.factories import allowing
+from thinlens.checkpoints.foreign import named_network, stored_type
 from thinlens.checkpoints.format import Checkpoint
-from thinlens.checkpoints.format import load as load_folder
 from thinlens.checkpoints.format import save as save_folder
-from thinlens.checkpoints.shipped import list_shipped, resolve
+from thinlens.checkpoints.pretrained import read_source
+from thinlens.checkpoints.shipped import list_shipped
 from thinlens.dynamic.model import EvaluationOptions, compiled_runner, engine_factory, model_of
 from thinlens.errors import UsageError, quote_call
 from thinlens.methods import METHODS
@@ -59,7 +62,6 @@ __all__ = [
     "bench",
     "compile",
     "cost",
-    "described",
     "evaluate",
     "list_methods",
     "list_models",
@@ -74,20 +76,22 @@ __all__ = [
 
 
 @quote_call
-def load(path: str | Path) -> Checkpoint | Bundle:
-    """Read a checkpoint or a bundle folder, or a shipped network by its name.
+def load(path: str | Path, *, allow: Sequence[str] = ()) -> Checkpoint | Bundle:
+    """Read a checkpoint or a bundle folder, a file of weights, or a shipped network by its name.
 
-    Raises `UsageError` if it is damaged, hostile or neither.
+    `allow` are packages whose functions a checkpoint may name to build its network. That of a file
+    of weights is detected. Raises `UsageError` if it is damaged, hostile or not known.
 
     >>> load("rfdn-x4").task["scale"]
     4
     """
-    return load_bundle(Path(path)) if is_bundle(path) else load_checkpoint(path)
+    with allowing(allow):
+        return load_bundle(Path(path)) if is_bundle(path) else load_checkpoint(path)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint folder, or a shipped network by its name."""
-    return load_folder(resolve(str(path)))
+    """Read a checkpoint folder, a file of weights, or a shipped network by its name."""
+    return read_source(path)
 
 
 @quote_call
@@ -97,11 +101,15 @@ def save(
     *,
     model: str | None = None,
     task: Task | Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    store: str | None = None,
 ) -> int:
     """Write a network, packed, or a bundle to the folder `path`; return the file's bytes.
 
-    `model` is its name in `list_models()`; a checkpoint holds `model` and `task`. The folder
-    changes whole or not at all. A full disk is a `RunError`.
+    `model` is a name in `list_models()`, `spandrel:<architecture>`, or the function that builds the
+    network, `"package.module:function"`, with its JSON `arguments`; networks of ours, of spandrel
+    and loaded ones need none, nor a `task`. `store="fp16"` halves the bytes. The folder changes
+    whole or not at all. A full disk is a `RunError`; what could not be loaded a `UsageError`.
 
     >>> module = create("dncnn-17", depth=3, width=8)
     >>> save("saved", module, model="dncnn-17", task=make_task("denoise")) == load("saved").bytes
@@ -110,21 +118,19 @@ def save(
     if isinstance(network, Bundle):
         return save_bundle(Path(path), network)
     module, patterns = network_parts(network)
-    provenance: Mapping[str, Any] = {}
-    if isinstance(network, Pruned):
-        provenance = network.record
-    elif isinstance(network, Checkpoint):
+    provenance: Mapping[str, Any] = network.record if isinstance(network, Pruned) else {}
+    if isinstance(network, Checkpoint):
         provenance, model, task = network.provenance, model or network.model, task or network.task
-    if model is None or task is None:
-        raise UsageError("this network holds no model and no task: wanted model= and task=")
+    model = named_network(module, model, arguments)
     name, structures = model_of(module).checkpoint_entry(model, patterns)
     return save_folder(
         Path(path),
         module,
         model=name,
-        task=dict(task) if isinstance(task, Mapping) else described(task),
+        task=task_fields(module, task),
         patterns=structures,
         provenance=provenance,
+        store=stored_type(store),
     )
 
 
@@ -346,11 +352,6 @@ def list_methods(pattern: str = "*") -> list[str]:
     ['sls', 'sr-ste']
     """
     return [name for name in METHODS if fnmatch(name, pattern)]
-
-
-def described(task: Task) -> dict[str, Any]:
-    """Return what a checkpoint holds of a task: `make_task(**described(task))` makes it again."""
-    return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
 
 
 def runner(network: AnyNetwork, engine: str) -> Runner:

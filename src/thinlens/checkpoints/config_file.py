@@ -29,6 +29,9 @@ DTYPES: dict[str, torch.dtype] = {
 """Element types of stored tensors, by name."""
 
 
+STORED_TYPE = "float16"
+"""The smaller type in which values can be stored."""
+
 QUOTED_LENGTH = 80
 """Characters of an untrusted value in an error message."""
 
@@ -65,9 +68,9 @@ class CheckpointConfig:
     """The content of config.json."""
 
     model: str
-    """A key of `MODELS`."""
+    """A key of `MODELS`, `spandrel:<architecture>`, or `package.module:factory`."""
     config: dict[str, Any]
-    """The network's own config."""
+    """The network's own config, the architecture's parameters, or the factory's arguments."""
     task: dict[str, Any]
     provenance: dict[str, Any]
     """Method, budget and record of the run that produced the weights."""
@@ -78,6 +81,12 @@ class CheckpointConfig:
     narrowed: bool = False
     """Whether channels were pruned: tensors are then smaller than `config` builds them, shaped as
     their entries. Written only if true, because older versions cannot read such a network."""
+    merged: bool = False
+    """Whether weights that every forward pass computed again were merged into plain ones."""
+    output: int | str | None = None
+    """Which of several outputs is the image: an index or a key."""
+    stored: str | None = None
+    """The type in which floating-point values are stored, if not their own: `float16`."""
 
     def __post_init__(self) -> None:
         for name in ("model", "sha256"):
@@ -86,8 +95,13 @@ class CheckpointConfig:
         for name in ("config", "task", "provenance", "versions"):
             if type(getattr(self, name)) is not dict:
                 raise UsageError(f"{name} is not an object")
-        if type(self.narrowed) is not bool:
-            raise UsageError("narrowed is not true or false")
+        for name in ("narrowed", "merged"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name} is not true or false")
+        if type(self.output) not in (int, str, type(None)):
+            raise UsageError("output is no number and no name")
+        if self.stored not in (None, STORED_TYPE):
+            raise UsageError(f"stored is {quoted(self.stored)}: wanted {STORED_TYPE}")
         if len({entry.name for entry in self.tensors}) != len(self.tensors):
             raise UsageError("a tensor is listed twice")
 
@@ -95,8 +109,9 @@ class CheckpointConfig:
         """Return the file's bytes: JSON, one line a tensor."""
         head = {"format": FORMAT_VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
         del head["tensors"]
-        if not self.narrowed:
-            del head["narrowed"]
+        for field in fields(self):  # older versions know no key that is not needed
+            if field.default is not MISSING and head[field.name] == field.default:
+                del head[field.name]
         lines = [f"    {json.dumps(asdict(entry))}" for entry in self.tensors]
         body = json.dumps(head, indent=2).removesuffix("\n}")
         return (body + ',\n  "tensors": [\n' + ",\n".join(lines) + "\n  ]\n}\n").encode()

@@ -20,7 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from thinlens.checkpoints.config_file import CheckpointConfig, read_config
+from thinlens.checkpoints.blueprint import is_foreign
+from thinlens.checkpoints.config_file import CheckpointConfig, quoted, read_config
+from thinlens.checkpoints.factories import allowing, is_factory_name
 from thinlens.checkpoints.safe_build import build_from_config, build_meta, is_resized
 from thinlens.checkpoints.tensors import (
     WeightStructures,
@@ -29,8 +31,11 @@ from thinlens.checkpoints.tensors import (
     unpack_network,
 )
 from thinlens.dynamic.model import model_of
+from thinlens.dynamic.registry import BUILDABLE
 from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
+from thinlens.models import MODELS
+from thinlens.models.source import source_of
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Patterns, SharedRanks
 
@@ -62,7 +67,7 @@ class Checkpoint:
     """Whether channels were pruned: layers are narrower than the module's config builds them."""
 
 
-def save(
+def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     folder: Path,
     module: nn.Module,
     *,
@@ -70,31 +75,32 @@ def save(
     task: Mapping[str, Any],
     patterns: WeightStructures | None = None,
     provenance: Mapping[str, Any] | None = None,
+    store: str | None = None,
 ) -> int:
-    """Write `module`, a plain network of `MODELS[model]`, and return the packed file's bytes.
+    """Write `module`, a network of `MODELS[model]` or one with a source of the name `model`.
 
-    The folder changes whole or not at all. Every pruned entry must be 0. A full disk is a
-    `RunError`; a network that could not be loaded again is a `UsageError`.
+    Returns the packed file's bytes. `store="float16"` halves them. The folder changes whole or not
+    at all. Every pruned entry must be 0. A full disk is a `RunError`; a network that could not be
+    loaded again is a `UsageError`.
     """
-    config = getattr(module, "config", None)
-    if not is_dataclass(config) or isinstance(config, type):
-        raise UsageError(f"{type(module).__name__} has no config: it is no network of thinlens")
     patterns = patterns or {}
     _check_zeros(module, patterns)
-    tensors, entries = pack_network(module, patterns)
+    tensors, entries = pack_network(module, patterns, half=store is not None)
     packed_file = safetensors.torch.save(tensors)
     manifest = CheckpointConfig(
         model=model,
-        config=asdict(config),
+        **_origin(module, model),
+        stored=store,
         task=dict(task),
         provenance=dict(provenance or {}),
         versions={"thinlens": _version(), "torch": torch.__version__},
         sha256=hashlib.sha256(packed_file).hexdigest(),
         tensors=entries,
     )
-    if is_resized(manifest):
-        manifest = replace(manifest, narrowed=True)
-    build_meta(manifest)
+    with allowing((model.partition(":")[0],) if is_factory_name(model) else ()):
+        if is_resized(manifest):
+            manifest = replace(manifest, narrowed=True)
+        build_meta(manifest)
     text = manifest.dump()
     sweep_leftovers(folder)
     _finish_save(folder)
@@ -109,7 +115,8 @@ def save(
 def load(folder: Path) -> Checkpoint:
     """Read a folder; one that is damaged, hostile or of another network is a `UsageError`.
 
-    No code of the folder runs, and memory is bounded by the size of its files.
+    No code of the folder runs, and memory is bounded by the size of its files. A factory of another
+    package is imported only where `factories.allowing` allows it.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -125,7 +132,8 @@ def load(folder: Path) -> Checkpoint:
     module = build_from_config(manifest)
     for name, tensor in unique_tensors(module).items():
         # A copy has torch's alignment; the parser's tensors have none.
-        tensor.data = weights[name].clone()
+        stored = weights[name].clone()
+        tensor.data = stored if manifest.stored is None else stored.to(tensor.dtype)
     ranks = {name: s for name, s in structures.items() if isinstance(s, SharedRanks)}
     model_of(module).load_rank_structures(ranks)
     return Checkpoint(
@@ -143,6 +151,28 @@ def load(folder: Path) -> Checkpoint:
 def packed_bytes(module: nn.Module, patterns: Patterns) -> int:
     """Return the size of the packed file that `module` with these masks would have."""
     return len(safetensors.torch.save(pack_network(module, patterns)[0]))
+
+
+def _origin(module: nn.Module, model: str) -> dict[str, Any]:
+    """Return what config.json holds of how a network is built."""
+    if model in BUILDABLE:
+        config = getattr(module, "config", None)
+        if not is_dataclass(config) or isinstance(config, type):
+            raise UsageError(f"{type(module).__name__} has no config: it is no network of thinlens")
+        return {"config": asdict(config)}
+    if not is_foreign(model):
+        raise UsageError(f"unknown network {quoted(model)}: wanted one of {', '.join(MODELS)}")
+    source = source_of(module)
+    if source is None or source.name != model:
+        raise UsageError(
+            f"{type(module).__name__} is not known as {model}: wanted a network of thinlens, of "
+            "spandrel, or the name of its factory"
+        )
+    return {
+        "config": dict(source.parameters),
+        "merged": source.merged,
+        "output": source.output,
+    }
 
 
 def _check_zeros(module: nn.Module, structures: WeightStructures) -> None:

@@ -1,102 +1,110 @@
-"""Import of pretrained weights of other training programs into networks of `MODELS`."""
+"""Import of pretrained weights of other training programs: of our networks, and of spandrel's."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from thinlens.checkpoints.config_file import quoted
+from thinlens.checkpoints.default_tasks import default_task, described, foreign_task
+from thinlens.checkpoints.detection import Fit, Mismatch, compare_state, detect, fill, spandrel_fit
+from thinlens.checkpoints.format import Checkpoint, load, packed_bytes
+from thinlens.checkpoints.shipped import resolve
+from thinlens.checkpoints.spandrel_networks import PREFIX
+from thinlens.checkpoints.state_dicts import Contents, contents_of, without_counters
+from thinlens.checkpoints.weights_file import read_weights
 from thinlens.errors import UsageError
 from thinlens.models import model_entry
-from thinlens.models.entry import StateDict
+from thinlens.tasks.task import Task
 
-STATE_DICT_KEYS = ("params_ema", "params", "state_dict")
-"""Keys under which training programs store a state dict, in order of preference."""
 
-PREFIX = "module."
-"""Prefix that `DataParallel` adds to every name."""
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A network that was filled from a file of weights."""
 
-MOST_LISTED = 3
-"""Tensors that an error lists, at most."""
+    module: nn.Module
+    """In evaluation mode. One of another package carries its source."""
+    model: str
+    """A key of `MODELS`, or `spandrel:<architecture>`."""
+    task: Task
+    """Its own, or what its scale and its architecture show."""
+
+
+def import_network(file: Path, model: str | None = None, **options: Any) -> Imported:
+    """Build the network that a file of weights belongs to, and fill it.
+
+    The file is a .pth, .pt, .ckpt, .bin or .safetensors of any training program; no code of it
+    runs. Without `model` the network is detected: ours first, then spandrel's. `options` are
+    fields of the config of one of ours. Raises `UsageError` if no network fits, or if values are
+    not finite.
+    """
+    if model is not None and not model.startswith(PREFIX):
+        model_entry(model).make_config(**options)  # a mistake in them comes before the file's
+    contents = contents_of(read_weights(file), file)
+    if model is None:
+        if options:
+            raise UsageError(f"{', '.join(options)} is of a network of ours: wanted --model, too")
+        module, name, description = detect(contents)
+    elif model.startswith(PREFIX):
+        if options:
+            raise UsageError(f"{model} has no option {min(options)!r}: the file shows all")
+        module, name, description = _named_architecture(contents, model.removeprefix(PREFIX))
+    else:
+        module, name, description = _named(contents, model, **options), model, None
+    if description is None:
+        return Imported(module, name, default_task(name, module))
+    task = foreign_task(name, description.scale, description.input_channels)
+    return Imported(module, name, task)
 
 
 def import_weights(file: Path, model: str, **options: Any) -> nn.Module:
-    """Build the network `model` with config `options` and fill it from a .pth, .pt or .safetensors.
+    """Build the network `model` with config `options` and fill it from a file of weights.
 
-    No code of the file runs. Raises `UsageError` unless it holds exactly the network's tensors,
-    after unwrapping, renaming and dropping the prefix of `DataParallel`.
+    As `import_network`: one that does not hold exactly the network's tensors is a `UsageError`.
     """
+    return import_network(file, model, **options).module
+
+
+def read_source(source: str | Path) -> Checkpoint:
+    """Load a checkpoint folder, a file of weights, or a shipped network by its name."""
+    path = Path(source)
+    return import_checkpoint(path) if path.is_file() else load(resolve(str(source)))
+
+
+def import_checkpoint(file: Path) -> Checkpoint:
+    """Return a file of weights as the checkpoint that `thinlens import` would write."""
+    imported = import_network(file)
+    size = packed_bytes(imported.module, {})
+    task = described(imported.task)
+    return Checkpoint(imported.module, {}, {}, imported.model, task, {}, size)
+
+
+def _named(contents: Contents, model: str, **options: Any) -> nn.Module:
     entry = model_entry(model)
     config = entry.make_config(**options)
-    content = _state_dict(_read(file), file)
-    try:
-        state = entry.convert_state(content)
-    except (LookupError, RuntimeError) as error:  # renaming may fail on unexpected names
-        raise UsageError(f"{file} does not fit {model}: {error}") from error
-    with torch.random.fork_rng(devices=[]):
-        module = entry.build(config)
-    _check(state, module.state_dict(), f"{file} does not fit {model}")
-    module.load_state_dict(state)
-    return module.eval()
+    mismatches: list[Mismatch] = []
+    for state in contents.views():
+        outcome = compare_state(model, entry, config, state)
+        if isinstance(outcome, Fit):
+            with torch.random.fork_rng(devices=[]):
+                module = entry.build(config)
+            return fill(module, outcome.state, contents)
+        mismatches.append(outcome)
+    nearest = min(mismatches, key=lambda mismatch: mismatch.names)
+    raise UsageError(f"{contents.file} does not fit {model}: {nearest}; {contents.description()}")
 
 
-def _read(file: Path) -> object:
-    if not file.is_file():
-        raise UsageError(f"{file} is no file: wanted weights as .pth, .pt or .safetensors")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load(file.read_bytes())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old files use storage classes that torch deprecates
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers of untrusted files may raise anything
-        raise UsageError(
-            f"{file} cannot be read as weights ({type(error).__name__}): "
-            "wanted a .safetensors, or a .pth or .pt that holds nothing but tensors"
-        ) from error
-
-
-def _state_dict(content: object, file: Path) -> StateDict:
-    """Return the named tensors, without the dictionaries in which training programs wrap them."""
-    for wrapper in STATE_DICT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise UsageError(f"{file} holds no state dict")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or not _is_plain(tensor):
-            raise UsageError(f"{file} holds {quoted(name)}, which is no plain tensor")
-    prefixed = all(name.startswith(PREFIX) for name in content)
-    return {name.removeprefix(PREFIX) if prefixed else name: t for name, t in content.items()}
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and not tensor.is_quantized
-        and not tensor.is_complex()
+def _named_architecture(contents: Contents, name: str) -> tuple[nn.Module, str, Any]:
+    refusals = []
+    for state in contents.views():
+        for candidate in (state, without_counters(state)):
+            try:
+                return spandrel_fit(name, candidate, contents)
+            except UsageError as error:
+                refusals.append(str(error))
+    raise UsageError(
+        f"{contents.file} does not fit {PREFIX}{name}: {refusals[0]}; {contents.description()}"
     )
-
-
-def _check(state: StateDict, expected: StateDict, problem: str) -> None:
-    """Raise `UsageError` unless the two have the same names and shapes."""
-    misshapen = (
-        f"{name} is {list(state[name].shape)}, not {list(expected[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != expected[name].shape
-    )
-    for kind, names in (
-        ("missing", [name for name in expected if name not in state]),
-        ("unexpected", [quoted(name) for name in state if name not in expected]),
-        ("misshapen", list(misshapen)),
-    ):
-        if names:
-            more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-            raise UsageError(f"{problem}: {kind} {', '.join(names[:MOST_LISTED])}{more}")

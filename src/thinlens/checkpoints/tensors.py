@@ -33,9 +33,12 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def pack_network(
-    module: nn.Module, structures: WeightStructures
+    module: nn.Module, structures: WeightStructures, *, half: bool = False
 ) -> tuple[dict[str, Tensor], list[TensorEntry]]:
-    """Return the file's tensors by name, and the entry of each weight."""
+    """Return the file's tensors by name, and the entry of each weight.
+
+    With `half`, floating-point values become float16; one beyond its range is a `UsageError`.
+    """
     if any(parametrize.is_parametrized(child) for child in module.modules()):
         raise UsageError("the network still has parametrizations: strip it before it is saved")
     layers = {}
@@ -44,10 +47,11 @@ def pack_network(
         layers[id(layer.weight)] = layer, structure
     tensors, entries = {}, []
     for name, tensor in unique_tensors(module).items():
-        packed = PackedWeight("dense", None, None, {"": tensor.detach().cpu()})
+        stored = half_precision(name, tensor) if half else tensor
+        packed = PackedWeight("dense", None, None, {"": stored.detach().cpu()})
         if id(tensor) in layers:
-            packed = pack(tensor, *layers[id(tensor)])
-        dtype = str(tensor.dtype).removeprefix("torch.")
+            packed = pack(stored, *layers[id(tensor)])
+        dtype = str(stored.dtype).removeprefix("torch.")
         shape = list(tensor.shape)
         entries.append(TensorEntry(name, packed.encoding, packed.n, packed.m, shape, dtype))
         for suffix, content in packed.tensors.items():
@@ -55,6 +59,24 @@ def pack_network(
             copy = content.clone(memory_format=torch.contiguous_format)
             tensors[tensor_name(name, suffix)] = copy
     return tensors, entries
+
+
+def half_precision(name: str, tensor: Tensor) -> Tensor:
+    """Return floating-point values as float16, and others as they are.
+
+    >>> half_precision("scale", torch.tensor([1e5]))
+    Traceback (most recent call last):
+    thinlens.errors.UsageError: scale has the value 1e+05, which float16 does not hold (65504)
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    values = tensor.detach()
+    half = values.half()
+    lost = half.isinf() & values.isfinite()
+    if lost.any():
+        value = values[lost].flatten()[0].item()
+        raise UsageError(f"{name} has the value {value:g}, which float16 does not hold (65504)")
+    return half
 
 
 def unpack_network(

@@ -13,33 +13,35 @@ from thinlens.cli.verb import Answer, Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Import(Verb):
-    """Turn a published state dict (.pth, .pt, .safetensors) into a checkpoint; no code of it runs.
+    """Turn published weights (.pth, .pt, .ckpt, .bin, .safetensors) into a checkpoint.
 
-    Example: thinlens import RFDN_AIM.pth --model rfdn-aim --out rfdn-aim
+    The network is detected: ours first, then those of spandrel, if it is installed. No code of the
+    file runs. Example: thinlens import realesr-animevideov3.pth --out animevideo
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """The weights."""
-    model: Annotated[str, tyro.conf.arg(metavar="NAME")]
-    """The network they belong to."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """The network they belong to, where it is not detected: rfdn-aim, spandrel:ESRGAN, ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the new checkpoint."""
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
-    """Enlargement of a super-resolution network (default: the network's own)."""
+    """Enlargement of a super-resolution network by --model (default: the network's own)."""
+    store: Annotated[str | None, tyro.conf.arg(metavar="fp16", help_behavior_hint="")] = None
+    """Store values as fp16: half of the bytes; what that costs in decibels is printed."""
 
     def run(self) -> Answer:
         from thinlens.api import save
-        from thinlens.checkpoints.pretrained import import_weights
-        from thinlens.experiments.networks import default_task
+        from thinlens.checkpoints.pretrained import import_network
         from thinlens.report.tables import format_integer
 
         options = {} if self.scale is None else {"scale": self.scale}
-        module = import_weights(self.file, self.model, **options)
-        task = default_task(self.model, module)
-        size = save(self.out, module, model=self.model, task=task)
+        imported = import_network(self.file, self.model, **options)
+        module, task = imported.module, imported.task
+        size = save(self.out, module, model=imported.model, task=task, store=self.store)
         params = sum(p.numel() for p in module.parameters())
         content = {
-            "model": self.model,
+            "model": imported.model,
             "task": task.name,
             "scale": task.scale,
             "params": params,
@@ -47,7 +49,14 @@ class Import(Verb):
             "out": str(self.out),
         }
         sentence = (
-            f"{self.out}: {self.model} of {format_integer(params)} parameters, "
-            f"{format_integer(size)} bytes"
+            f"{self.out}: {imported.model} of {format_integer(params)} parameters, x{task.scale} "
+            f"({task.name}), {format_integer(size)} bytes"
         )
-        return Answer(content, (sentence,))
+        lines = [sentence]
+        if self.store is not None:
+            from thinlens.experiments.half_precision import half_precision_loss
+
+            loss = half_precision_loss(module, task)
+            content["fp16_psnr"] = loss
+            lines.append(f"fp16: {loss:.1f} dB to the network in its own precision")
+        return Answer(content, tuple(lines))

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             verb = _parsed(words)
             if verb is None:
                 return DONE  # --help has been printed
-            answer = verb.run()
+            answer = _run(verb)
             _print(answer, as_json)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:
@@ -81,6 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if as_json:
             print(json.dumps({"error": sentence}), flush=True)
         return status
+
+
+def _run(verb: Verb) -> Answer:
+    """Run a command; checkpoints may name factories of the packages that it allows."""
+    if not verb.allowed_packages:
+        return verb.run()
+    from thinlens.checkpoints.factories import allowing
+
+    with allowing(verb.allowed_packages):
+        return verb.run()
 
 
 EXPECTED = (UsageError, RunError, OSError, MemoryError, Interrupted, KeyboardInterrupt)

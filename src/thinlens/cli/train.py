@@ -47,10 +47,10 @@ class Train(Verb):
     def run(self) -> Answer:
         import torch
 
-        from thinlens.api import described, train
+        from thinlens.api import train
+        from thinlens.checkpoints.default_tasks import default_task, described
         from thinlens.checkpoints.format import save
         from thinlens.experiments.networks import (
-            default_task,
             initialize_network,
             load_mean_weights,
         )

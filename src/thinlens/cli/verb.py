@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from thinlens.errors import UsageError
 
@@ -30,6 +32,14 @@ class Verb(ABC):
 
     json: bool = False
     """Print exactly one JSON object on stdout; logs go to stderr."""
+    allow: Annotated[str | None, tyro.conf.arg(metavar="PACKAGE", help_behavior_hint="")] = None
+    """Packages, separated by commas, whose factories of networks a checkpoint may name and this
+    command then imports: only those that you trust."""
+
+    @property
+    def allowed_packages(self) -> tuple[str, ...]:
+        """The packages of `--allow`."""
+        return tuple(name.strip() for name in (self.allow or "").split(",") if name.strip())
 
     @abstractmethod
     def run(self) -> Answer:

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from thinlens.api import described, load_checkpoint
+from thinlens.api import load_checkpoint
+from thinlens.checkpoints.default_tasks import default_task, described
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
 from thinlens.checkpoints.shipped import list_shipped
 from thinlens.errors import UsageError
@@ -21,7 +22,6 @@ from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, pattern_from_ranks
 from thinlens.sparsity.prunable import find_layers
 from thinlens.sparsity.ranks import magnitude_ranks
-from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
 PROBE_SIZE = (64, 64)
@@ -80,18 +80,6 @@ def _dense_weights(checkpoint: str, name: str, module: nn.Module) -> dict[str, T
     if dense.patterns or dense.resized:
         raise UsageError(f"{checkpoint} is pruned: wanted a dense checkpoint to start from")
     return dense.module.state_dict()
-
-
-def default_task(name: str, module: nn.Module, **options: Any) -> Task:
-    """Return the task of the network called `name`; `options` override its fields."""
-    entry = model_entry(name)
-    config: Any = module.config
-    fields: dict[str, Any] = {}  # the other tasks are RGB, at one size
-    if entry.task == "sr":
-        fields = {"scale": config.scale}
-    elif entry.task == "denoise":
-        fields = {"channels": entry.channels}
-    return make_task(entry.task, **{**fields, **options})
 
 
 def as_checkpoint(name: str, module: nn.Module, patterns: dict[str, Pattern]) -> Checkpoint:

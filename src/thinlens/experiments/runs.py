@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from thinlens.api import described, load_checkpoint, prune, save
+from thinlens.api import load_checkpoint, prune, save
+from thinlens.checkpoints.default_tasks import described
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.experiments.evaluation import evaluate_checkpoint, image_flops

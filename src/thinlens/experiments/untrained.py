@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.api import described
+from thinlens.checkpoints.default_tasks import default_task, described
 from thinlens.checkpoints.format import save
 from thinlens.errors import UsageError
-from thinlens.experiments.networks import default_task
 from thinlens.experiments.recipe import check_options
 from thinlens.models import create
 from thinlens.tasks.task import Task

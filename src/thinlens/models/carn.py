@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import ColourShift, check_positive, check_scale, conv, upsampler
+from thinlens.models.shape_options import ShapeOptions
 
 CASCADE_UNITS = 3
 """Units in a cascade, and cascades in the network."""
@@ -85,4 +86,6 @@ class CARN(nn.Module):
         return self.colours.restore(self.exit(self.upsampler(features)))
 
 
-NETWORKS = {"carn": ModelEntry(CARN, Config(), "sr", tiny={"width": 8})}
+_DETECT = ShapeOptions({"width": ("entry.weight", 0)})
+
+NETWORKS = {"carn": ModelEntry(CARN, Config(), "sr", tiny={"width": 8}, detect=_DETECT)}

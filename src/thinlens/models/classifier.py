@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from thinlens.errors import UsageError
 from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv
+from thinlens.models.shape_options import ShapeOptions
 
 _STRIDES = (2, 2, 2, 1)
 """Strides of the four blocks. The paper prints none; with these it costs 0.5 % of a DnCNN."""
@@ -60,6 +61,15 @@ class Classifier(nn.Module):
         return logits
 
 
+_DETECT = ShapeOptions(
+    {
+        "width": ("blocks.0.weight", 0),
+        "channels": ("blocks.0.weight", 1),
+        "features": ("decide.weight", 1),
+        "classes": ("decide.weight", 0),
+    }
+)
+
 NETWORKS = {
     "classifier": ModelEntry(
         Classifier,
@@ -69,5 +79,6 @@ NETWORKS = {
         tiny={"width": 8, "features": 8},
         widths=("width", "features"),
         output_kind="logits",
+        detect=_DETECT,
     ),
 }

@@ -21,6 +21,7 @@ from thinlens.models.layers import (
     pad_to_multiple,
     residual_blocks,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _SIZE_MULTIPLE = 4
 """Heights and widths are padded to a multiple of this, as they are halved twice."""
@@ -86,6 +87,13 @@ def _decoder(c: int, blocks: int) -> nn.Sequential:
     )
 
 
+_DETECT = ShapeOptions(
+    {"width": ("encoders.0.0.weight", 0)},
+    {"levels": r"encoders\.(\d+)\.", "blocks": r"encoders\.0\.([1-9])\.body"},
+)
+
 NETWORKS = {
-    "dmphn": ModelEntry(DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2})
+    "dmphn": ModelEntry(
+        DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2}, detect=_DETECT
+    )
 }

@@ -110,6 +110,16 @@ def _layer_name(name: str) -> str:
     return re.sub(r"^(module\.)?(dncnn|model)\.", "model.", name)
 
 
+def detect_options(state: StateDict) -> dict[str, int] | None:
+    """Read depth, width and channels off a converted state dict; None if it is no DnCNN's."""
+    names = [n for n in state if re.fullmatch(r"model\.\d+\.weight", n)]
+    depth = sum(state[name].dim() == 4 for name in names)
+    if "model.0.weight" not in state or state["model.0.weight"].dim() != 4 or depth < 2:
+        return None
+    width, channels = state["model.0.weight"].shape[:2]
+    return {"depth": depth, "width": width, "channels": channels}
+
+
 TINY = {"depth": 4, "width": 8}
 
 NETWORKS = {
@@ -120,6 +130,7 @@ NETWORKS = {
         channels=1,
         tiny=TINY,
         convert_state=convert_and_merge_norms,
+        detect=detect_options,
     ),
     "dncnn-20": ModelEntry(
         DnCNN,
@@ -128,6 +139,7 @@ NETWORKS = {
         channels=1,
         tiny=TINY,
         convert_state=convert_with_norms,
+        detect=detect_options,
     ),
     "dncnn-20-rgb": ModelEntry(
         DnCNN,
@@ -135,5 +147,6 @@ NETWORKS = {
         "denoise",
         tiny=TINY,
         convert_state=convert_with_norms,
+        detect=detect_options,
     ),
 }

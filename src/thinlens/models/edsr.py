@@ -18,6 +18,7 @@ from thinlens.models.layers import (
     conv,
     upsampler,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ def drop_colour_shifts(state: StateDict) -> StateDict:
 
 TINY = {"width": 8, "blocks": 2}
 
+_DETECT = ShapeOptions({"width": ("head.0.weight", 0)}, {"blocks": r"body\.(\d+)\.body\."})
+
 NETWORKS = {
-    name: ModelEntry(EDSR, config, "sr", tiny=TINY, convert_state=drop_colour_shifts)
+    name: ModelEntry(
+        EDSR, config, "sr", tiny=TINY, convert_state=drop_colour_shifts, detect=_DETECT
+    )
     for name, config in {"edsr": Config(), "edsr-8-128": Config(width=128, blocks=8)}.items()
 }
 """The baseline that SLS prunes, and the one of FMP's Table 3."""

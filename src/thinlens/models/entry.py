@@ -19,6 +19,10 @@ OutputKind = Literal["image", "logits", "log errors"]
 errors `[B, candidates]` of an estimator."""
 
 
+def _no_options(state: StateDict) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """An entry of `MODELS`: everything about a network but its weights."""
@@ -38,6 +42,9 @@ class ModelEntry:
     output_kind: OutputKind = "image"
     convert_state: Callable[[StateDict], StateDict] = dict
     """Converts a published state dict to the module's parameter names."""
+    detect: Callable[[StateDict], Mapping[str, Any] | None] = _no_options
+    """Reads options of the config off a converted state dict; None if it is not of this network.
+    A `scale` need not be among them: all are tried."""
 
     def make_config(self, **options: Any) -> Any:
         """Return the default config with `options`; an unknown option is a `UsageError`."""

@@ -20,6 +20,7 @@ from thinlens.models.layers import (
     conv,
     upsampler_tail,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _SLOPE = 0.05
 """Slope of every LeakyReLU, as RLFN's."""
@@ -88,6 +89,11 @@ class ESRB(nn.Module):
         return large
 
 
+_DETECT = ShapeOptions(
+    {"width": ("head.weight", 0), "attention_width": ("body.0.esa.conv1.weight", 0)},
+    {"blocks": r"body\.(\d+)\.esa"},
+)
+
 NETWORKS = {
     "esrb-6-256": ModelEntry(
         ESRB,
@@ -95,5 +101,6 @@ NETWORKS = {
         "sr",
         tiny={"width": 8, "attention_width": 4, "blocks": 2},
         widths=("width", "attention_width"),
+        detect=_DETECT,
     )
 }

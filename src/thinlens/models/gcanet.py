@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv, pad_to_multiple
+from thinlens.models.shape_options import ShapeOptions
 
 _SIZE_MULTIPLE = 4
 """Heights and widths are padded to a multiple of this, as the authors require."""
@@ -143,7 +144,9 @@ def edge_map(image: Tensor) -> Tensor:
 
 TINY = {"width": 8}
 
+_DETECT = ShapeOptions({"width": ("conv1.weight", 0)}, others=("gate.weight", "deconv1.weight"))
+
 NETWORKS = {
-    "gcanet": ModelEntry(GCANet, Config(), "dehaze", tiny=TINY),
-    "gcanet-edge": ModelEntry(GCANet, Config(edge=True), "dehaze", tiny=TINY),
+    "gcanet": ModelEntry(GCANet, Config(), "dehaze", tiny=TINY, detect=_DETECT),
+    "gcanet-edge": ModelEntry(GCANet, Config(edge=True), "dehaze", tiny=TINY, detect=_DETECT),
 }

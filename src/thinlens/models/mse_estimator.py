@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import MID_GREY, ColourShift, check_positive, conv
+from thinlens.models.shape_options import ShapeOptions
 
 _KERNELS = (3, 3, 3, 3, 3, 1)
 _STRIDES = (1, 2, 1, 2, 1)
@@ -69,8 +70,21 @@ class MSEEstimator(nn.Module):
         return errors
 
 
+_DETECT = ShapeOptions(
+    {
+        "width": ("features.0.weight", 0),
+        "channels": ("features.0.weight", 1),
+        "candidates": (f"{_HEAD}.weight", 0),
+    }
+)
+
 NETWORKS = {
     "mse-estimator": ModelEntry(
-        MSEEstimator, Config(), "deblur", tiny={"width": 8}, output_kind="log errors"
+        MSEEstimator,
+        Config(),
+        "deblur",
+        tiny={"width": 8},
+        output_kind="log errors",
+        detect=_DETECT,
     ),
 }

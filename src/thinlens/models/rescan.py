@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from thinlens.errors import UsageError
 from thinlens.models.entry import ModelEntry
 from thinlens.models.layers import check_positive, conv
+from thinlens.models.shape_options import ShapeOptions
 
 _SLOPE = 0.2
 """Slope of every LeakyReLU."""
@@ -114,7 +115,9 @@ class RESCAN(nn.Module):
 
 TINY = {"width": 8, "depth": 4, "stages": 2}
 
+_DETECT = ShapeOptions({"width": ("units.0.conv_xz.weight", 0)})
+
 NETWORKS = {
-    "rescan-24": ModelEntry(RESCAN, Config(), "derain", tiny=TINY),
-    "rescan-48": ModelEntry(RESCAN, Config(width=48), "derain", tiny=TINY),
+    "rescan-24": ModelEntry(RESCAN, Config(), "derain", tiny=TINY, detect=_DETECT),
+    "rescan-48": ModelEntry(RESCAN, Config(width=48), "derain", tiny=TINY, detect=_DETECT),
 }

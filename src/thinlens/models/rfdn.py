@@ -21,6 +21,7 @@ from thinlens.models.layers import (
     conv,
     upsampler_tail,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _SLOPE = 0.05
 """Slope of every LeakyReLU."""
@@ -114,13 +115,19 @@ class RFDN(nn.Module):
 TINY = {"width": 8, "attention_width": 4, "blocks": 2}
 WIDTHS = ("width", "attention_width")
 
+_DETECT = ShapeOptions(
+    {"width": ("fea_conv.weight", 0), "attention_width": ("B1.esa.conv1.weight", 0)},
+    {"blocks": r"B(\d+)\."},
+)
+
 NETWORKS = {
-    "rfdn": ModelEntry(RFDN, Config(), "sr", tiny=TINY, widths=WIDTHS),
+    "rfdn": ModelEntry(RFDN, Config(), "sr", tiny=TINY, widths=WIDTHS, detect=_DETECT),
     "rfdn-aim": ModelEntry(
         RFDN,
         Config(width=50, attention_width=12, input_range=255.0),
         "sr",
         tiny=TINY,
         widths=WIDTHS,
+        detect=_DETECT,
     ),
 }

@@ -178,5 +178,6 @@ NETWORKS = {
         tiny=TINY,
         widths=("width", "growth"),
         convert_state=convert_old_names,
+        detect=rrdb_options,
     )
 }

@@ -24,6 +24,7 @@ from thinlens.models.layers import (
     residual_blocks,
     resize,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _KERNEL = 5
 
@@ -86,4 +87,8 @@ class SRN(nn.Module):
         return sharp
 
 
-NETWORKS = {"srn": ModelEntry(SRN, Config(), "deblur", tiny={"width": 2, "blocks": 1})}
+_DETECT = ShapeOptions({"width": ("encoder1.0.weight", 0)}, {"blocks": r"encoder1\.(\d+)\.body"})
+
+NETWORKS = {
+    "srn": ModelEntry(SRN, Config(), "deblur", tiny={"width": 2, "blocks": 1}, detect=_DETECT)
+}

@@ -19,6 +19,7 @@ from thinlens.models.layers import (
     residual_blocks,
     resize,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _REDUCTIONS = (4, 2, 1)
 """Divisors of the resolutions at which the same weights restore the image, the coarsest first."""
@@ -115,6 +116,14 @@ def _decoder_level(width: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*residual_blocks(width, blocks, _KERNEL), double, nn.ReLU())
 
 
+_DETECT = ShapeOptions(
+    {"width": ("encoder1.0.weight", 0)},
+    {"blocks": r"encoder1\.(\d+)\.body"},
+    ("lstm.conv.weight",),
+)
+
 NETWORKS = {
-    "srn-lstm": ModelEntry(SRNLSTM, Config(), "deblur", tiny={"width": 1, "blocks": 1}),
+    "srn-lstm": ModelEntry(
+        SRNLSTM, Config(), "deblur", tiny={"width": 1, "blocks": 1}, detect=_DETECT
+    ),
 }

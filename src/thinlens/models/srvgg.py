@@ -87,4 +87,6 @@ def _options(state: dict[str, Tensor], convolutions: int) -> dict[str, int]:
     return {"scale": scale, "width": len(state["body.0.weight"]), "depth": convolutions - 2}
 
 
-NETWORKS = {"srvgg": ModelEntry(SRVGG, Config(), "sr", tiny={"width": 8, "depth": 2})}
+NETWORKS = {
+    "srvgg": ModelEntry(SRVGG, Config(), "sr", tiny={"width": 8, "depth": 2}, detect=srvgg_options)
+}

@@ -21,6 +21,7 @@ from thinlens.models.layers import (
     pad_to_multiple,
     residual_blocks,
 )
+from thinlens.models.shape_options import ShapeOptions
 
 _SIZE_MULTIPLE = 4
 """Heights and widths are padded to a multiple of this, as they are halved twice."""
@@ -67,4 +68,8 @@ class UNet(nn.Module):
         return self.colours.restore(self.tail(full) + blurry)[..., :height, :width]
 
 
-NETWORKS = {"unet": ModelEntry(UNet, Config(), "deblur", tiny={"width": 4, "blocks": 2})}
+_DETECT = ShapeOptions({"width": ("head.weight", 0)}, {"blocks": r"body\.(\d+)\.body"})
+
+NETWORKS = {
+    "unet": ModelEntry(UNet, Config(), "deblur", tiny={"width": 4, "blocks": 2}, detect=_DETECT)
+}

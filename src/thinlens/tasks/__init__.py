@@ -13,6 +13,7 @@ from thinlens.tasks.dehazing import Dehazing
 from thinlens.tasks.denoising import Denoising
 from thinlens.tasks.deraining import Deraining
 from thinlens.tasks.metrics import psnr, ssim
+from thinlens.tasks.restoration import Restoration
 from thinlens.tasks.super_resolution import SuperResolution
 from thinlens.tasks.task import MetricProtocol, Task
 
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
     "derain": Deraining,
     "deblur": Deblurring,
     "dehaze": Dehazing,
+    "restore": Restoration,
 }
 """The tasks by the name that the command line and checkpoints use."""
 

@@ -1,0 +1,117 @@
+"""The task of a network, where nobody states one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.errors import UsageError
+from thinlens.models import image_channels, model_entry, registry_name
+from thinlens.tasks import make_task
+from thinlens.tasks.task import Task
+
+PROBE_SIDES = (64, 48, 128)
+"""Sides of the images by which the scale of a network is measured: one fits nearly every one."""
+
+PUBLISHED_TASKS = {
+    "DnCNN": "denoise",
+    "DRUNet": "denoise",
+    "SCUNet": "denoise",
+    "FFTformer": "deblur",
+    "MixDehazeNet": "dehaze",
+}
+"""Tasks of spandrel's architectures of which all published weights have one."""
+
+
+def described(task: Task) -> dict[str, Any]:
+    """Return what a checkpoint holds of a task: `make_task(**described(task))` makes it again.
+
+    >>> described(make_task("sr", scale=3))
+    {'name': 'sr', 'scale': 3}
+    """
+    return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
+
+
+def default_task(name: str, module: nn.Module, **options: Any) -> Task:
+    """Return the task of the network called `name` in `MODELS`; `options` override its fields."""
+    entry = model_entry(name)
+    config: Any = module.config
+    fields: dict[str, Any] = {}  # the other tasks are RGB, at one size
+    if entry.task == "sr":
+        fields = {"scale": config.scale}
+    elif entry.task == "denoise":
+        fields = {"channels": getattr(config, "channels", entry.channels)}
+    return make_task(entry.task, **{**fields, **options})
+
+
+def foreign_task(name: str, scale: int, channels: int) -> Task:
+    """Return the task of a network of another package.
+
+    Super-resolution where it enlarges RGB images by 2, 3 or 4; what its architecture is published
+    for, where that is one task; else plain restoration.
+
+    >>> foreign_task("spandrel:ESRGAN", 4, 3), foreign_task("spandrel:SCUNet", 1, 3)
+    (SuperResolution(scale=4), Denoising(channels=3, sigma=25.0, sigmas=()))
+    """
+    if scale in (2, 3, 4) and channels == 3:
+        return make_task("sr", scale=scale)
+    published = PUBLISHED_TASKS.get(name.partition(":")[2])
+    if published == "denoise" and scale == 1 and channels in (1, 3):
+        return make_task("denoise", channels=channels)
+    if published in ("deblur", "dehaze") and scale == 1 and channels == 3:
+        return make_task(published)
+    return make_task("restore", scale=scale, channels=channels)
+
+
+def task_fields(module: nn.Module, task: Task | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a checkpoint holds of a task, by default of what `module` is for."""
+    if isinstance(task, Mapping):
+        return dict(task)
+    return described(measured_task(module) if task is None else task)
+
+
+def measured_task(module: nn.Module) -> Task:
+    """Return the task of a network that was never imported: its own, or what its scale shows."""
+    name = registry_name(module)
+    if name is not None:
+        return default_task(name, module)
+    channels = image_channels(module)
+    return foreign_task("", _scale(module, channels), channels)
+
+
+@torch.no_grad()
+def _scale(module: nn.Module, channels: int) -> int:
+    """Run a network on small images; return how many times larger its image is."""
+    kind = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    training = {id(layer) for layer in module.modules() if layer.training}
+    module.eval()
+    try:
+        for side in PROBE_SIDES:
+            try:
+                result = module(kind.new_zeros(1, channels, side, side))
+            except Exception:  # a network may raise anything on a size that it does not take
+                continue
+            images = [x for x in _tensors(result) if x.dim() == 4 and x.shape[-1] % side == 0]
+            if images:
+                return max(1, images[-1].shape[-1] // side)
+    finally:
+        for layer in module.modules():
+            layer.training = id(layer) in training
+    raise UsageError(
+        f"the scale of {type(module).__name__} is not known, as it does not run on an image of "
+        f"{PROBE_SIDES[0]}x{PROBE_SIDES[0]}: wanted task=make_task(...)"
+    )
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, dict):
+        return [x for value in result.values() for x in _tensors(value)]
+    if isinstance(result, list | tuple):
+        return [x for value in result for x in _tensors(value)]
+    return []

@@ -38,6 +38,7 @@ FLAGS = {
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),
         "--threads",
     ],
+    "export": ["--json", "--out", "--size", "--to"],
     "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
     "adapt": [
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
@@ -70,6 +71,9 @@ KEYS = {
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
     "restore": "done failed skipped seconds",
     "bench": "machine rows best_dense speedup missing",
+    "export": (
+        "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"
+    ),
     "compare": "recipe out done failed left_out rows",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
     "evaluate BUNDLE": "images psnr ssim lpips protocol per_image macs params routing",

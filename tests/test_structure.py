@@ -29,6 +29,7 @@ ORDER = [
     {"dynamic"},
     {"methods"},
     {"checkpoints"},
+    {"exports"},
     {"adaptive"},
     {"benchmark"},
     {"report"},

@@ -365,7 +365,9 @@ def test_the_error_of_a_chosen_margin_is_the_one_at_the_seams(margin: int, tile:
     assert (measured.image < 1e-3) == (margin >= 12) == (float(error) < 1e-3)
     assert measured.image <= error + 1e-3
     assert (measured.noise < 1e-3) == (margin >= 12)
-    assert measured.sentence().startswith(f"tiles with a margin of {margin}: the middle one diff")
+    assert measured.sentence().startswith(
+        f"tiles with a margin of {margin}: a corner of the middle one diff"
+    )
 
 
 def test_a_chosen_margin_keeps_the_grid_of_a_strided_network() -> None:
@@ -388,7 +390,7 @@ def test_a_chosen_margin_is_recorded_and_counts_as_another_network(tmp_path: Pat
     assert (record["tile"], record["margin"]) == (32, 1)
     again = run(*ask, "--margin", 2)
     assert "1 done, 0 failed, 0 skipped" in again.out
-    assert "tiles with a margin of 2: the middle one differs" in again.out
+    assert "tiles with a margin of 2: a corner of the middle one differs" in again.out
     exact = run(*ask, "--json").json
     assert exact["done"] == 1
     assert "seams" not in exact

@@ -21,6 +21,7 @@ from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
 from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.sources import load_candidates
+from thinlens.api.exporting import export
 from thinlens.api.network import AnyNetwork, network_parts, one_output
 from thinlens.api.pruning import THREADS, prune
 from thinlens.checkpoints.default_tasks import task_fields
@@ -63,6 +64,7 @@ __all__ = [
     "compile",
     "cost",
     "evaluate",
+    "export",
     "list_methods",
     "list_models",
     "load",

@@ -24,6 +24,7 @@ from thinlens.cli.bench import Bench
 from thinlens.cli.compare import Compare
 from thinlens.cli.demo import Demo
 from thinlens.cli.evaluate import Evaluate
+from thinlens.cli.export import Export
 from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
 from thinlens.cli.prune import Prune, prune_command
@@ -50,6 +51,7 @@ VERBS: dict[str, type[Verb]] = {
     "evaluate": Evaluate,
     "restore": Restore,
     "bench": Bench,
+    "export": Export,
     "compare": Compare,
     "adapt": Adapt,
 }

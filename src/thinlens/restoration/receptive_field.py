@@ -17,6 +17,7 @@ from thinlens.errors import UsageError
 from thinlens.images.tiles import round_up
 from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.restoration.network import Network, device_of, dtype_of, evaluating
+from thinlens.restoration.seam_error import wider_margin
 from thinlens.restoration.sizes import run_at_any_size, size_rule
 
 EXACT = 3e-6
@@ -47,6 +48,10 @@ multiples of nearly every grid."""
 
 GRIDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Tile alignments in pixels that are tried, in this order."""
+
+
+GRID_EFFECT = 10
+"""Ratio of errors from which a grid is needed with a chosen margin."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def measure_chosen_margin(network: Network, channels: int, margin: int) -> Recep
     """
     network = _in_float32(network)
     with torch.inference_mode(), evaluating(network):
-        grid, error = _grid(network, channels, margin, rounded=False)
+        grid, error = _grid_of_chosen_margin(network, channels, margin)
     return ReceptiveField(None, margin, grid, error, chosen=margin)
 
 
@@ -136,34 +141,50 @@ def _in_float32(network: Network) -> Network:
     return network
 
 
-def _grid(
-    network: Network, channels: int, margin: int, *, rounded: bool = True
-) -> tuple[int, float]:
-    """Return the smallest grid whose error is at most twice the least one, and its error.
-
-    `rounded` margins are multiples of the grid, as those of tiles are. Where the margin is too
-    small, only equal margins show what the grid changes; the first grid is taken if it changes
-    nothing there, before all are tried.
-    """
-    grids = _grids(network)
-    strips = _strips(network, channels, 2 * round_up(margin, grids[-1]) + 4 * grids[-1])
-    wholes = [run_at_any_size(network, strip) for strip in strips]
+def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
+    """Return the smallest grid whose error is at most twice the least one, and its error."""
+    cuts = _Cuts(network, channels, margin)
     errors: dict[int, float] = {}
-
-    def measure(grid: int) -> float:
-        cut = (round_up(margin, grid) if rounded else margin, grid)
-        pairs = zip(strips, wholes, strict=True)
-        return max(_error(network, strip, whole, cut) for strip, whole in pairs)
-
-    tried = grids if rounded else [grids[0], *grids[-2:], *grids[1:-2]]
-    for count, grid in enumerate(tried, 1):
-        errors[grid] = measure(grid)
+    for grid in cuts.grids:
+        errors[grid] = cuts.error(round_up(margin, grid), grid)
         if errors[grid] <= FLOAT32_ROUNDING:
             break
-        if not rounded and count == 3 and errors[grids[0]] <= 2 * min(errors.values()):
-            break
     best = min(errors.values())
-    return next((g, e) for g, e in sorted(errors.items()) if e <= 2 * best)
+    return next((g, e) for g, e in errors.items() if e <= 2 * best)
+
+
+def _grid_of_chosen_margin(network: Network, channels: int, margin: int) -> tuple[int, float]:
+    """Return the smallest grid that changes little, and the error with the margin.
+
+    What is cut off at a small margin depends on the place by chance, so grids are compared at a
+    wider one.
+    """
+    wide = wider_margin(margin)
+    cuts = _Cuts(network, channels, wide)
+    first, *others = cuts.grids
+    errors = {first: cuts.error(wide, first)}
+    for grid in (*others[-2:], *others[:-2]):
+        if errors[first] <= max(GRID_EFFECT * min(errors.values()), EXACT) and len(errors) > 2:
+            break
+        errors[grid] = cuts.error(wide, grid)
+    best = max(GRID_EFFECT * min(errors.values()), EXACT)
+    grid = min(grid for grid, error in errors.items() if error <= best)
+    return grid, cuts.error(margin, grid)
+
+
+class _Cuts:
+    """Strips of noise and their results, with which windows of them are compared."""
+
+    def __init__(self, network: Network, channels: int, margin: int) -> None:
+        self._network, self.grids = network, _grids(network)
+        length = 2 * round_up(margin, self.grids[-1]) + 4 * self.grids[-1]
+        self._strips = _strips(network, channels, length)
+        self._wholes = [run_at_any_size(network, strip) for strip in self._strips]
+
+    def error(self, margin: int, grid: int) -> float:
+        """Return the largest difference between a window on `grid` and the whole strip."""
+        pairs = zip(self._strips, self._wholes, strict=True)
+        return max(_error(self._network, strip, whole, (margin, grid)) for strip, whole in pairs)
 
 
 def _grids(network: Network) -> list[int]:

@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import RunError, UsageError
 from thinlens.images.tiles import round_up
+from thinlens.models.output import select_output
 from thinlens.models.tile_position import tile_positions
 from thinlens.restoration.failures import needs_more_inputs, out_of_memory, refusal
 
@@ -84,7 +84,7 @@ def run_at_any_size(network: Forward, images: Tensor) -> Tensor:
     """Map `[B, C, h, w]` to `[B, C', s h, s w]` by a network that may accept other sizes only.
 
     Images are padded by reflection below and on the right to a size that the network accepts, and
-    the result is cropped; `s` is a whole number. Of several outputs the last image is the result.
+    the result is cropped; `s` is a whole number. Of several outputs the last is the result.
     Raises `UsageError` with the network's own reason where no size helps.
 
     >>> halves = torch.nn.Sequential(torch.nn.PixelUnshuffle(2), torch.nn.PixelShuffle(2))
@@ -208,12 +208,10 @@ def _attempt(network: Forward, images: Tensor) -> Tensor | UsageError:
             raise reason from error
         reason.__cause__ = error
         return reason
-    if isinstance(output, Tensor) and output.ndim == images.ndim:
-        return output
-    pictures = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.ndim == images.ndim]
-    if not pictures:
+    image = select_output(output)
+    if image.ndim != images.ndim:
         raise UsageError("the network returns no image: wanted a network that restores images")
-    return pictures[-1]
+    return image
 
 
 def _scale(output: Tensor, images: Tensor) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +31,7 @@ from thinlens.restoration.receptive_field import (
     measure_chosen_margin,
     measure_receptive_field,
 )
-from thinlens.restoration.seam_error import SeamError, core_of, middle_tile, wider_margin
+from thinlens.restoration.seam_error import SeamError, core_of, seam_corners, wider_margin
 
 log = logging.getLogger(__name__)
 
@@ -156,22 +155,20 @@ class Tiler:
         return tiling.balanced(height, width)
 
     def _measure_seam(self, tiling: Tiling, image: RowReader) -> SeamError | None:
-        """Compare the middle tile of an image with one of a wider margin; None without memory."""
+        """Compare a corner of the middle tile with that of a wider margin; None without memory."""
         _, height, width = image.shape
-        middle = middle_tile(tiling, height, width)
-        wider = wider_margin(self._margin())
-        around = replace(tiling, margin=(wider, wider)).tiles(height, width, within=middle.core)[0]
-        box = around.outer
-        rows = image.reopen().rows(box.top, box.bottom)
+        narrow, wide = seam_corners(tiling, height, width)
+        top, bottom = wide.outer.top, wide.outer.bottom
+        rows = (image.reopen().rows(top, bottom), top)
         try:
             results = [
-                core_of(self._run(tile, (rows, box.top), (height, width)), tile)
-                for tile in (middle, around)
+                core_of(self._run(tile, rows, (height, width)), tile) for tile in (narrow, wide)
             ]
         except TileTooLargeError:
             return None
         difference = (results[0] - results[1]).abs() * 255
         noise, margin = self.receptive_field.error * 255, self.receptive_field.margin
+        wider = wider_margin(margin)
         return SeamError(margin, wider, noise, float(difference.max()), float(difference.mean()))
 
     def _restored(

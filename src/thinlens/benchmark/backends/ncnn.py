@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +14,10 @@ from thinlens.benchmark.backends.backend import (
     BackendSettings,
     PreparedRun,
     UnavailableError,
-    no_warnings,
     require_packages,
 )
+from thinlens.exports.exporter import UnsupportedNetworkError
+from thinlens.exports.ncnn import write_ncnn
 
 
 def ncnn(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
@@ -32,7 +32,10 @@ def ncnn(module: nn.Module, image: Tensor, setting: BackendSettings) -> Prepared
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = setting.precision == "bf16"
     with TemporaryDirectory(prefix="thinlens-ncnn-") as folder:
-        stem = _converted(module, image, Path(folder))
+        try:
+            stem = write_ncnn(module, image, Path(folder))
+        except UnsupportedNetworkError as error:
+            raise UnavailableError(str(error)) from error
         if net.load_param(f"{stem}.param") or net.load_model(f"{stem}.bin"):
             raise UnavailableError("ncnn cannot load what its converter wrote")
     x = np.ascontiguousarray(image[0].numpy())
@@ -46,20 +49,3 @@ def ncnn(module: nn.Module, image: Tensor, setting: BackendSettings) -> Prepared
         return torch.from_numpy(np.array(out, np.float32))[None]
 
     return run
-
-
-def _converted(module: nn.Module, image: Tensor, folder: Path) -> Path:
-    """Write ncnn's two files into `folder`; return their path without the endings."""
-    import pnnx
-
-    with no_warnings():
-        traced = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
-        traced.save(str(folder / "net.pt"))
-    shape = ",".join(map(str, image.shape))
-    # Run here, not by pnnx.export, which prints.
-    words = [pnnx.EXEC_PATH, "net.pt", f"inputshape=[{shape}]f32", "fp16=0"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, check=False)
-    stem = folder / "net.ncnn"
-    if done.returncode or not stem.with_suffix(".ncnn.param").exists():
-        raise UnavailableError("ncnn's converter does not know this network")
-    return stem

@@ -13,13 +13,11 @@ from thinlens.benchmark.backends.backend import (
     BackendSettings,
     PreparedRun,
     UnavailableError,
-    no_warnings,
     require_packages,
 )
 from thinlens.benchmark.backends.quantized import quantize_onnx
-
-OPSET = 17
-"""Version of the ONNX operator set."""
+from thinlens.exports.exporter import UnsupportedNetworkError
+from thinlens.exports.onnx import write_onnx
 
 HINTS = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
 """OpenVINO's properties by precision. With int8 it chooses the type of layers in floating point:
@@ -65,18 +63,12 @@ def openvino(module: nn.Module, image: Tensor, setting: BackendSettings) -> Prep
 
 def exported(module: nn.Module, image: Tensor, setting: BackendSettings) -> bytes:
     """Return the module as ONNX, for images of this size; integers are calibrated on `image`."""
-    with no_warnings(), TemporaryDirectory(prefix="thinlens-onnx-") as folder:
+    with TemporaryDirectory(prefix="thinlens-onnx-") as folder:
         path = Path(folder) / "network.onnx"
-        # The older exporter: the newer one needs two packages more, to the same graph.
-        torch.onnx.export(
-            module,
-            (image,),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["restored"],
-        )
+        try:
+            write_onnx(module, image, path, free=False)
+        except UnsupportedNetworkError as error:
+            raise UnavailableError(f"no ONNX of this network: {error}") from error
         return quantize_onnx(path, image) if setting.precision == "int8" else path.read_bytes()
 
 

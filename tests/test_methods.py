@@ -35,7 +35,7 @@ NAMES = [name for name in METHODS if name not in APART]
 NM_NAMES = [name for name in NAMES if issubclass(METHODS[name], NMMethod)]
 
 SMALL = {
-    "least-squares": {"pixels": 4096},
+    **{name: {"pixels": 4096} for name in ("least-squares", "repair")},
     **{name: {"min_channels": 2} for name in ("filter", "fmp", "assl")},
 }
 """Settings that make a method quick on small networks, or let it prune these."""

@@ -10,6 +10,7 @@ from thinlens.methods.fmp.method import Fmp
 from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.methods.method import Method
 from thinlens.methods.one_shot import OneShot
+from thinlens.methods.repair import Repair
 from thinlens.methods.sls.method import Sls
 from thinlens.methods.sr_ste import SrSte
 from thinlens.sparsity.pattern import Pruned
@@ -17,6 +18,7 @@ from thinlens.sparsity.pattern import Pruned
 METHODS: dict[str, type[Method]] = {
     "one-shot": OneShot,
     "least-squares": LeastSquares,
+    "repair": Repair,
     "sls": Sls,
     "sr-ste": SrSte,
     "classpruning": ClassPruning,

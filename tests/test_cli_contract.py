@@ -24,7 +24,7 @@ FLAGS = {
     "prune": [
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
-        *("--target-cost", "--threads", "--recipe"),
+        *("--target-cost", "--threads", "--recipe", "--inputs", "--targets"),
     ],
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
@@ -53,8 +53,8 @@ TRAINING_FLAGS = [
 """The training settings of `prune`."""
 
 SHARED_FLAGS = [
-    *("--data", "--json", "--out", "--preset", "--recipe", "--scale", "--seed", "--size"),
-    *("--steps", "--threads"),
+    *("--data", "--inputs", "--json", "--out", "--preset", "--recipe", "--scale", "--seed"),
+    *("--size", "--steps", "--targets", "--threads"),
 ]
 """The flags of `prune` for every method."""
 
@@ -65,9 +65,12 @@ KEYS = {
     "import": "model task scale params bytes out",
     "info": (
         "model task scale params macs flops prunable_macs bytes budget budget_base convention "
-        "size layers"
+        "size layers prunable_share"
     ),
-    "prune": "method budget budget_base achieved macs params bytes seconds layers",
+    "prune": (
+        "method budget budget_base achieved macs params bytes seconds merged data data_holds "
+        "prunable_share dense_macs layers"
+    ),
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
     "restore": "done failed skipped seconds",
     "bench": "machine rows best_dense speedup missing",

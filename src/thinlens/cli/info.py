@@ -44,7 +44,7 @@ class Info(Verb):
     """Convention of counting, by paper."""
 
     def run(self) -> Answer:
-        from thinlens.experiments.networks import input_shape
+        from thinlens.experiments.networks import runnable_shape
         from thinlens.models import MODELS
         from thinlens.sparsity.cost import CONVENTIONS
         from thinlens.sparsity.summary import BUDGET_BASE, summarize
@@ -56,7 +56,7 @@ class Info(Verb):
         size = values.size(size_text)
         network, m = self._network()
         task = make_task(**network.task)
-        shape = input_shape(task, size)
+        shape = runnable_shape(network.module, task, size)
         summary = summarize(
             network.module, network.patterns, shape, convention=self.convention, m=m
         )
@@ -81,8 +81,9 @@ class Info(Verb):
             "convention": self.convention,
             "size": size_text,
             "layers": summary.entries(),
+            "prunable_share": summary.share.fraction,
         }
-        return Answer(content, _text(content))
+        return Answer(content, (*_text(content), str(summary.share)))
 
     def _network(self) -> tuple[Checkpoint, int]:
         """Return the network and the M by which its layers count as prunable."""

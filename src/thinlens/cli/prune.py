@@ -52,6 +52,12 @@ class Prune(Verb):
     """A named set of the method's options."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Images to calibrate or train on (default: the photographs that come with scikit-image)."""
+    inputs: bool = False
+    """The images of --data are inputs of the network, whose outputs are the targets (default for
+    imported networks, unless the method trains on targets)."""
+    targets: bool = False
+    """The images of --data are targets, which the task degrades or pairs (default for networks of
+    thinlens)."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Optimizer steps of fine-tuning with fixed masks, or of search and training, for methods that
     prune during training (default: the recipe's, else 0)."""
@@ -69,7 +75,7 @@ class Prune(Verb):
     def run(self) -> Answer:
         from thinlens.api import prune, save
         from thinlens.cli.values import size
-        from thinlens.experiments.networks import HD_SIZE, input_shape
+        from thinlens.experiments.networks import HD_SIZE, runnable_shape
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
 
@@ -78,7 +84,7 @@ class Prune(Verb):
         budget = self._budget(kind)
         network, recipe = self._network(kind), self._recipe()
         task = make_task(**{**network.task, **recipe.task})
-        shape = input_shape(task, HD_SIZE)
+        shape = runnable_shape(network.module, task, HD_SIZE)
         settings = self._settings()
         with progress_bar(f"pruning {self.checkpoint}") as report:
             pruned = prune(
@@ -86,7 +92,7 @@ class Prune(Verb):
                 budget=budget,
                 method=kind.NAME,
                 m=m,
-                data=self._data(kind, task, settings, recipe),
+                data=self._data(kind, network, task, settings, recipe),
                 task=task,
                 size=size(self.size) if self.size else shape[1:],
                 threads=self.threads,
@@ -126,6 +132,10 @@ class Prune(Verb):
             "bytes": size_in_bytes,
             "seconds": round(record["seconds"], 3),
             "merged": bool(record.get("merged")),
+            "data": record.get("data"),
+            "data_holds": record.get("data_holds"),
+            "prunable_share": record.get("prunable_share"),
+            "dense_macs": record.get("dense_macs"),
             "layers": summary.entries(),
         }
         sentence = (
@@ -233,21 +243,37 @@ class Prune(Verb):
         return replace(settings, **values)
 
     def _data(
-        self, kind: type[Method], task: Task, settings: Settings, recipe: TrainingRecipe
+        self,
+        kind: type[Method],
+        network: Checkpoint,
+        task: Task,
+        settings: Settings,
+        recipe: TrainingRecipe,
     ) -> Data:
+        """Return the crops of --data or of scikit-image's photographs; None if none are needed."""
         from thinlens.cli.method_flags import CROPS
-        from thinlens.experiments.photographs import skimage_calibration
-        from thinlens.tasks.folders import training_crops
-        from thinlens.training.data import CALIBRATION_CROPS
+        from thinlens.experiments.photographs import skimage_calibration, skimage_inputs
+        from thinlens.training.folder_data import DataSource
 
         values = {k: v for k, v in getattr(self, "training", {}).items() if k in CROPS}
-        crops = {**recipe.crops, **values}
+        crops, steps = {**recipe.crops, **values}, settings.steps
+        reads_targets = kind.reads_targets(steps, self.preset, getattr(self, OPTIONS, {}))
+        source = DataSource(
+            self.data, self._holds(), task, reads_targets, training=steps > 0, crops=crops
+        )
         if self.data is not None:
-            defaults = {} if settings.steps else CALIBRATION_CROPS
-            return training_crops(task, self.data, **{**defaults, **crops})
-        if settings.steps or kind.NEEDS_DATA:
-            return replace(skimage_calibration(task), **crops)
-        return None
+            return source.batches(network.module)
+        if not steps and not kind.NEEDS_DATA:
+            return None
+        if source.holds_for(network.module) == "inputs":
+            return skimage_inputs(network.module, crops)
+        return replace(skimage_calibration(task), **crops)
+
+    def _holds(self) -> str | None:
+        """Return what --inputs or --targets states of the images of --data."""
+        if self.inputs and self.targets:
+            raise UsageError("--inputs and --targets: wanted one of them")
+        return "inputs" if self.inputs else "targets" if self.targets else None
 
 
 OPTIONS = "pruning"

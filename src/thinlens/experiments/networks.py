@@ -16,8 +16,9 @@ from thinlens.checkpoints.default_tasks import default_task, described
 from thinlens.checkpoints.format import Checkpoint, packed_bytes
 from thinlens.checkpoints.shipped import list_shipped
 from thinlens.errors import UsageError
-from thinlens.models import MODELS, image_channels, model_entry
+from thinlens.models import MODELS, image_channels, model_entry, registry_name
 from thinlens.sparsity.allocation import cost_tables
+from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.masking import attach, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, pattern_from_ranks
 from thinlens.sparsity.prunable import find_layers
@@ -110,3 +111,31 @@ def input_shape(task: Task, size: tuple[int, int]) -> tuple[int, int, int]:
     if min(height, width) < 1:
         raise UsageError(f"--size {size[1]}x{size[0]}: less than one input pixel at x{task.scale}")
     return task.channels, height, width
+
+
+MULTIPLES = (8, 16, 32, 64, 128)
+"""What sides of images are multiples of, in networks that do not take any size."""
+
+
+def runnable_shape(module: nn.Module, task: Task, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the shape `[C, h, w]` of an input for an output of `size`, on which `module` runs.
+
+    Networks of `MODELS` run on any size. For others the sides are rounded up to the first multiple
+    of `MULTIPLES` that they take.
+    """
+    _, height, width = shape = input_shape(task, size)
+    if registry_name(module) is not None:
+        return shape
+    channels = image_channels(module)
+    for multiple in (1, *MULTIPLES):
+        rounded = channels, _rounded_up(height, multiple), _rounded_up(width, multiple)
+        try:
+            dry_run(module, (1, *rounded))
+        except UsageError:
+            continue
+        return rounded
+    return channels, height, width
+
+
+def _rounded_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from thinlens.errors import UsageError
 from thinlens.images.reading import image_paths, read_image
 from thinlens.images.writing import write_png
+from thinlens.models import image_channels
 from thinlens.tasks.crops import Crops, crops_from_clean
+from thinlens.tasks.input_crops import InputCrops, select_inputs
 from thinlens.tasks.task import Task
 from thinlens.training.data import CALIBRATION_CROPS
+from thinlens.training.folder_data import input_crops
 
 CALIBRATION_FILES = ("motorcycle_left.png", "rocket.jpg", "camera.png", "grass.png", "brick.png")
 TEST_FILES = ("astronaut.png", "chelsea.png", "coffee.png")
@@ -40,6 +46,14 @@ def skimage_photographs(names: tuple[str, ...]) -> list[Path]:
 def skimage_calibration(task: Task) -> Crops:
     """Return calibration crops of scikit-image's photographs."""
     return _crops(task, skimage_photographs(CALIBRATION_FILES))
+
+
+def skimage_inputs(module: nn.Module, crops: Mapping[str, Any]) -> InputCrops:
+    """Return crops of scikit-image's photographs as inputs of `module`, of any package."""
+    paths = skimage_photographs(CALIBRATION_FILES)
+    kind = "photographs of scikit-image"
+    channels = image_channels(module)
+    return input_crops(lambda side: select_inputs(paths, kind, side), module, channels, crops)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class DataSource:
     crops: Mapping[str, Any] = field(default_factory=dict)
     """Options of the crops of a folder: patch, batch_size, candidates."""
 
+    def holds_for(self, module: nn.Module) -> str:
+        """Return what the images of a folder are for `module`: inputs or targets."""
+        return folder_holds(module, self.holds, reads_targets=self.reads_targets)
+
     def batches(self, module: nn.Module) -> TrainingData:
         """Return the batches for `module`; nothing of it is changed."""
         if not isinstance(self.data, str | Path):
@@ -58,8 +62,7 @@ class DataSource:
                 raise UsageError(f"data_holds {self.holds!r} is for a folder of images")
             return as_batches(self.data, self.task, training=self.training)
         folder = Path(self.data)
-        holds = folder_holds(module, self.holds, reads_targets=self.reads_targets)
-        if holds == "targets":
+        if self.holds_for(module) == "targets":
             return folder_targets(folder, self.task, training=self.training, crops=self.crops)
         return folder_inputs(folder, self.task, module, image_channels(module), self.crops)
 

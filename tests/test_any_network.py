@@ -470,3 +470,9 @@ def test_progress_is_called_from_python() -> None:
         **QUICK,
     )
     assert (2, 2) in calls
+
+
+def test_photographs_are_inputs_of_networks_of_other_degradations(tmp_path: Path) -> None:
+    network = api.create("srvgg", width=32, depth=1)
+    thin = thinlens.prune(network, data=photos(tmp_path, (40, 40)), **QUICK)
+    assert thin.record["data_holds"] == "inputs"

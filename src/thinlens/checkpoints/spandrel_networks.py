@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from thinlens.checkpoints.spandrel_package import architectures, is_installed, network_classes
 from thinlens.errors import UsageError
 from thinlens.models.entry import StateDict
+from thinlens.models.input_channels import CHANNELS_ATTRIBUTE
 from thinlens.models.source import NetworkSource, set_source, source_of
 
 PREFIX = "spandrel:"
 """What the names of these networks in a checkpoint begin with."""
-
-
-CHANNELS_ATTRIBUTE = "thinlens_channels"
-"""The attribute of a module that states the channels of its images."""
 
 
 class ImageCall(nn.Module):

@@ -113,27 +113,30 @@ def input_shape(task: Task, size: tuple[int, int]) -> tuple[int, int, int]:
     return task.channels, height, width
 
 
-MULTIPLES = (8, 16, 32, 64, 128)
+SIDE_MULTIPLES = (8, 16, 32, 64, 128)
 """What sides of images are multiples of, in networks that do not take any size."""
+
+SQUARES = (64, 128, 96, 48, 256, 224)
+"""Sides of squares, for networks that take no other images."""
 
 
 def runnable_shape(module: nn.Module, task: Task, size: tuple[int, int]) -> tuple[int, int, int]:
     """Return the shape `[C, h, w]` of an input for an output of `size`, on which `module` runs.
 
     Networks of `MODELS` run on any size. For others the sides are rounded up to the first multiple
-    of `MULTIPLES` that they take.
+    of `SIDE_MULTIPLES`, or it is a square that they take.
     """
     _, height, width = shape = input_shape(task, size)
     if registry_name(module) is not None:
         return shape
     channels = image_channels(module)
-    for multiple in (1, *MULTIPLES):
-        rounded = channels, _rounded_up(height, multiple), _rounded_up(width, multiple)
+    sizes = [(_rounded_up(height, x), _rounded_up(width, x)) for x in (1, *SIDE_MULTIPLES)]
+    for rounded in [*sizes, *((side, side) for side in SQUARES)]:
         try:
-            dry_run(module, (1, *rounded))
+            dry_run(module, (1, channels, *rounded))
         except UsageError:
             continue
-        return rounded
+        return channels, *rounded
     return channels, height, width
 
 

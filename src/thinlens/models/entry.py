@@ -40,6 +40,9 @@ class ModelEntry:
     widths: tuple[str, ...] = ("width",)
     """Config fields that `--width` multiplies."""
     output_kind: OutputKind = "image"
+    photographs_are_inputs: bool = False
+    """Whether a folder holds inputs when it is pruned: its task does not make inputs like those
+    that its published weights are trained on (Real-ESRGAN's second-order degradation)."""
     convert_state: Callable[[StateDict], StateDict] = dict
     """Converts a published state dict to the module's parameter names."""
     detect: Callable[[StateDict], Mapping[str, Any] | None] = _no_options

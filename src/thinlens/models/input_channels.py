@@ -16,7 +16,7 @@ USUAL_CHANNELS = (3, 1)
 FURTHER_CHANNELS = (4, 2, 6)
 """RGB with alpha or with a noise map, grey with a noise map, and pairs of images."""
 
-PROBE_SIDES = (32, 64, 128)
+TRIAL_SIDES = (32, 64, 128)
 """Sides of the square images that are tried: deep networks cannot take the smallest."""
 
 CHANNELS_ATTRIBUTE = "thinlens_channels"
@@ -54,7 +54,7 @@ def _candidates(convolutions: list[int]) -> Iterator[int]:
 
 def _runs(module: nn.Module, channels: int) -> bool:
     """Return whether `module` runs on an image of so many channels and of some small size."""
-    return any(_runs_on(module, (1, channels, side, side)) for side in PROBE_SIDES)
+    return any(_runs_on(module, (1, channels, side, side)) for side in TRIAL_SIDES)
 
 
 @torch.no_grad()

@@ -177,6 +177,7 @@ NETWORKS = {
         "sr",
         tiny=TINY,
         widths=("width", "growth"),
+        photographs_are_inputs=True,
         convert_state=convert_old_names,
         detect=rrdb_options,
     )

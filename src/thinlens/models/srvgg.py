@@ -88,5 +88,12 @@ def _options(state: dict[str, Tensor], convolutions: int) -> dict[str, int]:
 
 
 NETWORKS = {
-    "srvgg": ModelEntry(SRVGG, Config(), "sr", tiny={"width": 8, "depth": 2}, detect=srvgg_options)
+    "srvgg": ModelEntry(
+        SRVGG,
+        Config(),
+        "sr",
+        tiny={"width": 8, "depth": 2},
+        photographs_are_inputs=True,
+        detect=srvgg_options,
+    )
 }

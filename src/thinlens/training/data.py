@@ -31,7 +31,7 @@ CALIBRATION_CROPS = {"patch": 80, "batch_size": 1, "candidates": 1}
 SMALLEST_SIDE = 2
 """The least height and width of an image, in pixels, from which anything can be calibrated."""
 
-WANTED = "wanted inputs or (input, target) pairs of tensors, floats [C, h, w] or [B, C, h, w]"
+WANTED_DATA = "wanted inputs or (input, target) pairs of tensors, floats [C, h, w] or [B, C, h, w]"
 
 
 @runtime_checkable
@@ -80,7 +80,7 @@ def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData
             )
         return _InMemory(cast(Sequence[Item], data))
     if not isinstance(data, Iterable):
-        raise UsageError(f"data is a {type(data).__name__}: {WANTED}, a folder or a loader")
+        raise UsageError(f"data is a {type(data).__name__}: {WANTED_DATA}, a folder or a loader")
     return _FromIterable(data)
 
 
@@ -191,7 +191,7 @@ def _split(item: Any) -> tuple[Tensor, Tensor | None]:
         item = (item,)
     if not isinstance(item, tuple | list) or not 1 <= len(item) <= 2:
         size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
-        raise UsageError(f"data gives a {type(item).__name__}{size}: {WANTED}")
+        raise UsageError(f"data gives a {type(item).__name__}{size}: {WANTED_DATA}")
     image, target = (*item, None)[:2]
     return _batched(image, "an input"), None if target is None else _batched(target, "a target")
 
@@ -201,7 +201,7 @@ def _batched(image: Any, kind: str) -> Tensor:
     if isinstance(image, np.ndarray):
         raise UsageError(_numpy(image))
     if not isinstance(image, Tensor):
-        raise UsageError(f"data gives a {type(image).__name__} as {kind}: {WANTED}")
+        raise UsageError(f"data gives a {type(image).__name__} as {kind}: {WANTED_DATA}")
     if image.ndim not in (3, 4) or not image.numel():
         raise UsageError(f"{kind} shaped {tuple(image.shape)}: wanted [C, h, w] or [B, C, h, w]")
     if not image.is_floating_point():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from thinlens.errors import UsageError, check_choice
-from thinlens.models import image_channels, registry_name
+from thinlens.models import MODELS, image_channels, registry_name
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.tasks.folders import training_crops
 from thinlens.tasks.input_crops import InputCrops, InputFiles, input_files
@@ -81,12 +81,14 @@ def folder_holds(module: nn.Module, holds: str | None, *, reads_targets: bool) -
 
     Methods that train on ground truth take targets. Where the dense network is the teacher, a
     folder holds targets for the networks of `MODELS`, whose task degrades them as in the papers,
-    and inputs for all others.
+    and inputs for those of other degradations (`photographs_are_inputs`) and for all others.
     """
     if holds is not None:
         check_choice("data_holds", holds, ("inputs", "targets"))
         return holds
-    return "targets" if reads_targets or registry_name(module) is not None else "inputs"
+    name = registry_name(module)
+    foreign = name is None or (name in MODELS and MODELS[name].photographs_are_inputs)
+    return "inputs" if foreign and not reads_targets else "targets"
 
 
 def folder_targets(

@@ -182,3 +182,12 @@ def _geometry(layer: PrunableModule) -> tuple[Any, ...]:
         return (nn.Linear, layer.bias is None)
     options = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.padding_mode)
     return (type(layer), layer.bias is None, *options)
+
+
+def unfolds_alike(layer: PrunableModule, other: PrunableModule) -> bool:
+    """Return whether both layers see the same columns of the same input.
+
+    >>> unfolds_alike(nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 3))
+    False
+    """
+    return type(layer) is type(other) and _geometry(layer)[2:] == _geometry(other)[2:]

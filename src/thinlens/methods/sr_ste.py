@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thinlens.errors import UsageError
@@ -23,7 +22,7 @@ from thinlens.methods.nm_method import NMMethod, NMPlan
 from thinlens.methods.reset import reset_parameters
 from thinlens.models.copying import copy_network
 from thinlens.sparsity.layout import PrunableModule
-from thinlens.sparsity.masking import prunable_layer, strip
+from thinlens.sparsity.masking import mask_weight, prunable_layer, strip
 from thinlens.sparsity.pattern import Pattern, Pruned
 from thinlens.sparsity.rank_mask import straight_through_mask
 from thinlens.sparsity.ranks import magnitude_ranks
@@ -89,7 +88,7 @@ class SrSte(NMMethod):
         for name, n in plan.n.items():
             layer = prunable_layer(network, name)
             mask = DynamicMask(layer, n, plan.m[name], in_gradient)
-            parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
+            mask_weight(network, name, mask)
         return SrSteObjective(network, self, settings)
 
 

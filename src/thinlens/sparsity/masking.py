@@ -10,6 +10,7 @@ from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 from thinlens.sparsity.pattern import Pattern, Patterns
+from thinlens.sparsity.tied import layers_of_weight, tied_layers
 
 
 class FixedMask(nn.Module):
@@ -35,7 +36,13 @@ def attach(module: nn.Module, patterns: Patterns) -> None:
     for name, pattern in patterns.items():
         layer = prunable_layer(module, name)
         pattern.check(layer)
-        parametrize.register_parametrization(layer, "weight", FixedMask(pattern), unsafe=True)
+        mask_weight(module, name, FixedMask(pattern))
+
+
+def mask_weight(module: nn.Module, name: str, mask: nn.Module) -> None:
+    """Parametrize the weight of a named layer, and of all layers that share it, by `mask`."""
+    for layer in layers_of_weight(module, name):
+        parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
 
 
 def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
@@ -51,6 +58,7 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
     (0.0, 1)
     """
     plain = copy_network(module)
+    tied = tied_layers(plain)
     patterns = {}
     for name, layer in plain.named_modules():
         if not parametrize.is_parametrized(layer, "weight"):
@@ -58,11 +66,13 @@ def strip(module: nn.Module) -> tuple[nn.Module, dict[str, Pattern]]:
         mask = layer.parametrizations["weight"][0]
         if not hasattr(mask, "pattern"):
             continue  # the user's own, such as weight_norm
-        patterns[name] = mask.pattern()
+        pattern = mask.pattern()
+        if name not in tied:
+            patterns[name] = pattern
         remove_parametrization(layer, "weight")
         with torch.no_grad():
             # 0 times a negative weight is -0.0; the stored zero is +0.0.
-            layer.weight.masked_fill_(~patterns[name].mask, 0.0)
+            layer.weight.masked_fill_(~pattern.mask, 0.0)
         weight_first(layer)
     return plain, patterns
 

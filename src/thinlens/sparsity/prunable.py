@@ -15,6 +15,7 @@ from thinlens.models import registry_name
 from thinlens.sparsity.dry_run import Call, dry_run, is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES, PrunableModule
 from thinlens.sparsity.ranks import LARGEST_M
+from thinlens.sparsity.tied import incompatible_layers, tied_layers
 
 Policy = Literal["skip", "pad", "smaller_m", "fit"]
 """How a layer is pruned whose input channels M does not divide: not at all; with a short last
@@ -95,7 +96,8 @@ def find_layers(
     Prunable is a layer whose input channels (per convolution group) fit groups of `m` under
     `policy`, except the layers named in `keep_dense`; by default those are the first convolution
     and the convolutions that output the image (as in SLS's tables; its text does not mention them).
-    `model` is any `nn.Module`, parametrized or not, and is not changed.
+    `model` is any `nn.Module`, parametrized or not, and is not changed. Layers of one weight are
+    one layer under its first name, with the calls of all (`tied_layers`).
 
     >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 3, 3))
     >>> [(layer.name, layer.m, layer.reason) for layer in find_layers(model, (1, 3, 16, 16))]
@@ -107,12 +109,14 @@ def find_layers(
     run = dry_run(model, example)
     calls: dict[str, list[Call]] = {}
     modules: dict[str, PrunableModule] = {}
+    tied, incompatible = tied_layers(model), incompatible_layers(model)
     for call in run.calls:
         if isinstance(call.module, PRUNABLE_TYPES):
-            modules[call.name] = call.module
-            calls.setdefault(call.name, []).append(call)
+            name = tied.get(call.name, call.name)
+            modules.setdefault(name, call.module)
+            calls.setdefault(name, []).append(call)
     for name, module in model.named_modules():
-        if isinstance(module, PRUNABLE_TYPES) and is_leaf(name, module):
+        if isinstance(module, PRUNABLE_TYPES) and is_leaf(name, module) and name not in tied:
             modules.setdefault(name, module)
     image_channels = {shape[1] for shape in run.outputs if len(shape) > 1}
     before_shuffle = {
@@ -121,7 +125,9 @@ def find_layers(
     if keep_dense is None:
         dense = _ends(modules, list(calls), image_channels)
     else:
-        dense = _requested(modules, keep_dense)
+        dense = _requested(modules, [tied.get(name, name) for name in keep_dense])
+    for name, other in incompatible.items():
+        dense.setdefault(name, f"its weight is also that of {other}, a layer of another kind")
     layers = []
     for name, module in modules.items():
         reason = dense.get(name, "") if name in calls else "the network never calls it"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.methods.large_moments import GramCache, moment_sums
+from thinlens.methods.large_moments import GramCache, moment_sums, unfolds_alike
 from thinlens.methods.least_squares.compensation import (
     NMConstraint,
     dense_solution,
@@ -50,6 +50,7 @@ from thinlens.sparsity.layout import (
 )
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Pruned
+from thinlens.sparsity.tied import tied_layers
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 
@@ -236,26 +237,42 @@ class LeastSquares(NMMethod):
         self, dense: nn.Module, images: Tensor, names: list[str], steps: Steps
     ) -> dict[str, LayerStatistics]:
         """Run the dense network once and record the outputs of layers at sampled positions."""
-        statistics: dict[str, LayerStatistics] = {}
-        cache = GramCache()
+        firsts: dict[str, Sample] = {}
+        sums: dict[str, MomentSums] = {}
+        cache, tied = GramCache(), tied_layers(dense)
 
         def record(name: str, layer: PrunableModule, x: Tensor, output: Tensor) -> None:
+            first = prunable_layer(dense, tied.get(name, name))
             targets = sample(layer, output, self.positions, self.seed)
-            if name in statistics:
-                statistics[name].sums.add(x, targets)
-            else:
-                statistics[name] = LayerStatistics(targets, moment_sums(layer, cache))
+            name = tied.get(name, name)
+            summed = sums.setdefault(name, moment_sums(first, cache))
+            if layer is first and name not in firsts:
+                firsts[name] = targets
                 steps.one()
+            elif unfolds_alike(layer, first):
+                summed.add(x, _with_bias_of(first, layer, targets))
 
-        with after_calls(dense, names, record):
+        with after_calls(dense, [*names, *tied], record):
             dense(images)
-        return statistics
+        return {name: LayerStatistics(first, sums[name]) for name, first in firsts.items()}
 
 
 def solvable_layers(network: nn.Module) -> list[str]:
-    """Return the names of the layers that are pruned or compensate the ones before them."""
-    layers = network.named_modules()
-    return [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
+    """Return the names of the layers that are pruned or compensate the ones before them.
+
+    Of layers that share a weight it is the first.
+    """
+    tied, layers = tied_layers(network), network.named_modules()
+    names = [name for name, layer in layers if isinstance(layer, PRUNABLE_TYPES)]
+    return [name for name in names if name not in tied]
+
+
+def _with_bias_of(layer: PrunableModule, other: PrunableModule, targets: Sample) -> Sample:
+    """Return the outputs of `other` as if it had the bias of `layer`."""
+    if other is layer:
+        return targets
+    outputs = targets.targets - (0.0 if other.bias is None else other.bias)
+    return replace(targets, targets=outputs + (0.0 if layer.bias is None else layer.bias))
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from thinlens.errors import RunError
 from thinlens.methods.importance import dense_weight
 from thinlens.methods.sls.annealing import Annealing
 from thinlens.sparsity.allocation import CostTables, allocate
 from thinlens.sparsity.budget import Budget
-from thinlens.sparsity.masking import prunable_layer
+from thinlens.sparsity.masking import mask_weight, prunable_layer
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.rank_mask import (
     RankMask,
@@ -100,7 +99,7 @@ class SlsSearch:
             mask = RankMask(
                 layer, len(costs) - 1, ordered=config.ordered, allow_zero=name in config.allow_zero
             )
-            parametrize.register_parametrization(layer, "weight", mask, unsafe=True)
+            mask_weight(module, name, mask)
             self.masks[name] = mask
         self.history: list[dict[str, Any]] = []
         """One row for each epoch of the search."""

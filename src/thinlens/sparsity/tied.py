@@ -64,7 +64,8 @@ def layers_of_weight(module: nn.Module, name: str) -> list[PrunableModule]:
 def stored_weight(layer: PrunableModule) -> object:
     """Return the parameter that holds the weight, also where a parametrization changes it."""
     if parametrize.is_parametrized(layer, "weight"):
-        return layer.parametrizations["weight"].original  # type: ignore[union-attr, index]
+        computed = layer.parametrizations["weight"]  # type: ignore[union-attr, index]
+        return getattr(computed, "original", computed)  # weight_norm has two originals
     return layer.weight
 
 

@@ -20,8 +20,8 @@ namespace {
 
 template <class T>
 using Values = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Input = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Input = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;  // any strides
+using Output = nb::ndarray<float, nb::ndim<4>, nb::device::cpu>;
 
 constexpr LineBuffer kWhole{0, 1};
 
@@ -36,27 +36,50 @@ std::vector<std::string> available_names(const std::string& storage) {
   return names;
 }
 
+// An image of a batch.
+template <class Float, class Batch>
+Image<Float> image_of(const Batch& batch, size_t index) {
+  for (size_t d = 0; d < 4; ++d)
+    if (batch.shape(d) > INT32_MAX) refuse("an image is too large");
+  return {batch.data() + int64_t(index) * batch.stride(0),
+          int(batch.shape(1)),
+          int(batch.shape(2)),
+          int(batch.shape(3)),
+          batch.stride(1),
+          batch.stride(2),
+          batch.stride(3)};
+}
+
 // Run a program on a batch, image by image.
 void run(Program& program, ThreadPool& pool, const Input& input, const Output& output,
          std::vector<Placement> placements) {
-  for (size_t d = 0; d < 4; ++d)
-    if (input.shape(d) > INT32_MAX || output.shape(d) > INT32_MAX) refuse("an image is too large");
   if (input.shape(0) != output.shape(0))
     refuse("input and output differ in number: " + std::to_string(input.shape(0)) + " and " +
            std::to_string(output.shape(0)));
-  const auto size = [](const auto& batch, int d) { return int(batch.shape(size_t(d))); };
-  const nb::gil_scoped_release release;
-  RunArguments image{{input.data(), size(input, 1), size(input, 2), size(input, 3)},
-                     {output.data(), size(output, 1), size(output, 2), size(output, 3)},
-                     std::move(placements)};
-  const int64_t input_floats =
-      int64_t(image.input.channels) * image.input.height * image.input.width;
-  const int64_t output_floats =
-      int64_t(image.output.channels) * image.output.height * image.output.width;
+  RunArguments arguments{{}, {}, std::move(placements)};
   for (size_t b = 0; b < input.shape(0); ++b) {
-    program.run(pool, image);
-    image.input.data += input_floats, image.output.data += output_floats;
+    arguments.inputs = {image_of<const float>(input, b)};
+    arguments.outputs = {image_of<float>(output, b)};
+    const nb::gil_scoped_release release;
+    program.run(pool, arguments);
   }
+}
+
+// Run some steps of a program on one image each of several inputs and outputs.
+void run_steps(Program& program, ThreadPool& pool, const std::vector<Input>& inputs,
+               const std::vector<Output>& outputs, std::vector<Placement> placements, int first,
+               int last) {
+  RunArguments arguments{{}, {}, std::move(placements)};
+  for (const Input& input : inputs) {
+    if (input.shape(0) != 1) refuse("an input of some steps is one image");
+    arguments.inputs.push_back(image_of<const float>(input, 0));
+  }
+  for (const Output& output : outputs) {
+    if (output.shape(0) != 1) refuse("an output of some steps is one image");
+    arguments.outputs.push_back(image_of<float>(output, 0));
+  }
+  const nb::gil_scoped_release release;
+  program.run(pool, arguments, first, last);
 }
 
 void bind_descriptions(nb::module_& m) {
@@ -168,6 +191,10 @@ void bind_program(nb::module_& m) {
       .def("run", &run, "pool"_a, "input"_a, "output"_a, "placements"_a = std::vector<Placement>(),
            "Run on a batch [B, C, H, W]; `placements` are those of the resize steps, in order "
            "(none: they resize whole images).")
+      .def("run_steps", &run_steps, "pool"_a, "inputs"_a, "outputs"_a, "placements"_a, "first"_a,
+           "last"_a,
+           "Run the steps from `first` up to `last`, which read and write images [1, C, H, W] with "
+           "any strides; what earlier steps have written is still there.")
       .def("release", &Program::release, "Return the arena's memory until the next run.")
       .def("seconds", &Program::seconds, "Return the seconds of each step of the last run.");
 }

@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kChannelBlock = 64;  // output channels whose partial sums are kept in scratch
 constexpr int kMaxChannel = 1 << 24;
+constexpr int kPackRows = 16;  // plain rows of scratch: micro/pack.h's kPackChannels
 constexpr int kBlockRows = 8;  // rows at a time, of operations other than convolutions
 
 using ChannelConstants =
@@ -42,31 +43,38 @@ void require_same_size(const View& a, const View& b) {
     refuse_sizes(a, b);
 }
 
-void add_pack(Program& program, Slice output, int first_channel) {
+void add_pack(Program& program, Slice output, int first_channel, int image) {
   PackJob job{};
   job.out = program.activation(output);
   if (first_channel < 0 || first_channel > kMaxChannel)
     refuse("there is no channel " + std::to_string(first_channel));
-  program.require_input_channels(first_channel + job.out.channels);
-  program.require_scratch(job.out.width);
-  const auto bind = [first_channel](PackJob& bound, const RunArguments& run) {
-    const Image<const float>& image = run.input;
-    bound.image = image.data + int64_t(first_channel) * image.height * image.width;
-    bound.height = image.height, bound.width = image.width;
+  program.require_input_channels(image, first_channel + job.out.channels);
+  program.require_scratch(int64_t(kPackRows) * job.out.width);
+  const auto bind = [first_channel, image](PackJob& bound, const RunArguments& run) {
+    const Image<const float>& from = run.inputs[size_t(image)];
+    bound.image = from.data + first_channel * from.channel;
+    bound.height = from.height, bound.width = from.width;
+    bound.channel = from.channel, bound.row = from.row, bound.column = from.column;
   };
-  program.add(program.kernels().pack, job, {job.out.height, kBlockRows, {}, output}, bind);
+  Step step{job.out.height, kBlockRows, {}, output};
+  step.input = image;
+  program.add(program.kernels().pack, job, std::move(step), bind);
 }
 
-void add_unpack(Program& program, Slice input) {
+void add_unpack(Program& program, Slice input, int image) {
   UnpackJob job{};
   job.in = program.view(input);
-  program.set_output(job.in);
-  const auto bind = [](UnpackJob& bound, const RunArguments& run) {
-    bound.image = run.output.data;
-    bound.height = run.output.height, bound.width = run.output.width;
+  program.set_output(image, job.in);
+  program.require_scratch(int64_t(kPackRows) * job.in.width);
+  const auto bind = [image](UnpackJob& bound, const RunArguments& run) {
+    const Image<float>& to = run.outputs[size_t(image)];
+    bound.image = to.data;
+    bound.height = to.height, bound.width = to.width;
+    bound.channel = to.channel, bound.row = to.row, bound.column = to.column;
   };
-  program.add(program.kernels().unpack, job, {job.in.height, kBlockRows, {{input}}, kNoSlice},
-              bind);
+  Step step{job.in.height, kBlockRows, {{input}}, kNoSlice};
+  step.output_image = image;
+  program.add(program.kernels().unpack, job, std::move(step), bind);
 }
 
 // Set what a convolution's job takes from the sizes of its tensors, which must fit.
@@ -309,10 +317,11 @@ void bind_operations(nanobind::class_<Program>& program) {
   using nanobind::arg;
   const auto none = nanobind::none();
   program
-      .def("pack", add_pack, arg("output"), arg("first_channel") = 0,
-           "Read channels of the input image; its last row and column are repeated up to the "
+      .def("pack", add_pack, arg("output"), arg("first_channel") = 0, arg("image") = 0,
+           "Read channels of an input image; its last row and column are repeated up to the "
            "tensor's size.")
-      .def("unpack", add_unpack, arg("input"), "Write a tensor to the output image.")
+      .def("unpack", add_unpack, arg("input"), arg("image") = 0,
+           "Write a tensor to an output image.")
       .def("conv", add_conv, arg("weights"), arg("input"), arg("output"), arg("residual") = none,
            arg("slope") = Slopes(1.0f), arg("shuffle") = 1, arg("channel_group") = 0,
            "Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by "

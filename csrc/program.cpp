@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kCacheLine = 64;  // bytes
+constexpr int kMaxImages = 1 << 20;
 
 // Bytes from a channel's row to the next: an odd number of cache lines, so that the channels of a
 // patch do not compete for the same few sets of the cache.
@@ -139,27 +140,49 @@ void Program::require_disjoint(const View& read, const View& written) const {
   if (overlap) refuse("a step writes over what it reads");
 }
 
-void Program::require_input_channels(int channels) {
-  input_channels_ = std::max(input_channels_, channels);
+void Program::require_input_channels(int image, int channels) {
+  if (image < 0 || image >= kMaxImages) refuse("there is no image " + std::to_string(image));
+  if (size_t(image) >= input_channels_.size()) input_channels_.resize(size_t(image) + 1, 0);
+  input_channels_[image] = std::max(input_channels_[image], channels);
 }
 
-void Program::set_output(const View& v) {
-  output_channels_ = v.channels;
-  max_output_height_ = v.height;
-  max_output_width_ = v.width;
+void Program::set_output(int image, const View& v) {
+  if (image < 0 || image >= kMaxImages) refuse("there is no image " + std::to_string(image));
+  if (size_t(image) >= output_sizes_.size()) output_sizes_.resize(size_t(image) + 1);
+  output_sizes_[image] = {v.channels, v.height, v.width};
 }
 
-void Program::run(ThreadPool& pool, const RunArguments& arguments) {
-  const auto& [input, output, placements] = arguments;
-  if (input.channels != input_channels_ || input.height < 1 || input.width < 1)
-    refuse("an input of " + std::to_string(input.channels) +
-           " channels does not fit the program, which reads " + std::to_string(input_channels_));
-  if (output.channels != output_channels_ || output.height < 1 || output.width < 1 ||
-      output.height > max_output_height_ || output.width > max_output_width_)
-    refuse("an output of " + std::to_string(output.channels) + "x" + std::to_string(output.height) +
-           "x" + std::to_string(output.width) + " does not fit the program, which writes " +
-           std::to_string(output_channels_) + "x" + std::to_string(max_output_height_) + "x" +
-           std::to_string(max_output_width_));
+void Program::check_images(const Step& step, const RunArguments& run) const {
+  if (step.input >= 0) {
+    const int wanted = input_channels_[step.input];
+    if (size_t(step.input) >= run.inputs.size())
+      refuse("input " + std::to_string(step.input) + " is missing");
+    const auto& input = run.inputs[step.input];
+    if (input.channels != wanted || input.height < 1 || input.width < 1)
+      refuse("an input of " + std::to_string(input.channels) +
+             " channels does not fit the program, which reads " + std::to_string(wanted));
+  }
+  if (step.output_image >= 0) {
+    const ImageSize& size = output_sizes_[step.output_image];
+    if (size_t(step.output_image) >= run.outputs.size())
+      refuse("output " + std::to_string(step.output_image) + " is missing");
+    const auto& output = run.outputs[step.output_image];
+    if (output.channels != size.channels || output.height < 1 || output.width < 1 ||
+        output.height > size.height || output.width > size.width)
+      refuse("an output of " + std::to_string(output.channels) + "x" +
+             std::to_string(output.height) + "x" + std::to_string(output.width) +
+             " does not fit the program, which writes " + std::to_string(size.channels) + "x" +
+             std::to_string(size.height) + "x" + std::to_string(size.width));
+  }
+}
+
+void Program::run(ThreadPool& pool, const RunArguments& arguments, int first, int last) {
+  const auto& placements = arguments.placements;
+  if (last < 0) last = int(steps_.size());
+  if (steps_.empty()) refuse("a program without a step cannot run");
+  if (first < 0 || first > last || last > int(steps_.size()))
+    refuse("there are no steps " + std::to_string(first) + " to " + std::to_string(last));
+  for (int i = first; i < last; ++i) check_images(steps_[i], arguments);
   if (!placements.empty() && placements.size() != size_t(placements_))
     refuse(std::to_string(placements_) + " resizes need a placement each, not " +
            std::to_string(placements.size()));
@@ -170,20 +193,24 @@ void Program::run(ThreadPool& pool, const RunArguments& arguments) {
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(allocate_aligned(std::max<int64_t>(scratch_floats_, 1)));
   const std::vector<int64_t> no_shifts(tensors_.size(), 0);
-  seconds_.assign(steps_.size(), 0.0);
+  seconds_.resize(steps_.size(), 0.0);
   for (const Step& step : steps_)
     if (!step.streamed)
       for (int t : tensors_of(step))
         if (tensors_[t].line_buffer) refuse("a line buffer is used outside its fused steps");
   auto group = groups_.begin();
-  for (size_t i = 0; i < steps_.size();) {
-    if (group == groups_.end() || int(i) < group->first) {
-      run_step(pool, i, scratch, no_shifts.data());
+  while (group != groups_.end() && group->first < first) ++group;
+  if (group != groups_.begin() && std::prev(group)->last > first)
+    refuse("fused steps run together");
+  for (int i = first; i < last;) {
+    if (group == groups_.end() || i < group->first) {
+      run_step(pool, size_t(i), scratch, no_shifts.data());
       ++i;
       continue;
     }
+    if (group->last > last) refuse("fused steps run together");
     run_group(pool, *group, scratch);
-    i = size_t(group->last);
+    i = group->last;
     ++group;
   }
 }

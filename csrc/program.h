@@ -13,14 +13,15 @@
 namespace thinlens {
 
 template <class Float>
-struct Image {  // plain [channels, height, width]
+struct Image {  // a view of values in any order, strides in values
   Float* data;
   int channels, height, width;
+  int64_t channel, row, column;
 };
 
 struct RunArguments {
-  Image<const float> input;
-  Image<float> output;
+  std::vector<Image<const float>> inputs;
+  std::vector<Image<float>> outputs;
   std::vector<Placement> placements;  // by resize step; empty: each resizes a whole image
 };
 
@@ -43,6 +44,8 @@ struct Step {      // one operation
   std::function<void(int begin, int end, const ThreadContext&)> run{};
   bool streamed = false;  // as one of a fused group
   bool whole = false;     // its rows are not those of `output`: it cannot be streamed
+  int input = -1;         // the number of the image that it reads
+  int output_image = -1;  // the number of the image that it writes
 };
 
 // Every method validates its arguments and throws std::invalid_argument, so that no step can touch
@@ -61,8 +64,8 @@ class Program {
   View activation(const Slice&) const;  // refuses tensors in fp32_storage, which no kernel reads
   void require_disjoint(const View& read, const View& written) const;
   void require_scratch(int64_t floats) { scratch_floats_ = std::max(scratch_floats_, floats); }
-  void require_input_channels(int channels);
-  void set_output(const View&);
+  void require_input_channels(int image, int channels);
+  void set_output(int image, const View&);
   int next_placement() { return placements_++; }
 
   // Append a step that runs `kernel` on `job`; `bind(job, run_arguments)` sets what each run
@@ -86,8 +89,9 @@ class Program {
   // need are computed by both.
   void stream(int first_step, const std::vector<std::vector<std::vector<int>>>& strips);
 
-  // Run all steps on one image. Concurrent calls run one after the other.
-  void run(ThreadPool&, const RunArguments&);
+  // Run the steps from `first` up to `last` (-1: all) on images. Concurrent calls run one after the
+  // other. What earlier steps have written is still in the arena.
+  void run(ThreadPool&, const RunArguments&, int first = 0, int last = -1);
   // Return the arena's memory to the system until the next run, which starts from zeros.
   void release();
   // Seconds that each step of the last run took: CPU time where the pool is one thread, else wall
@@ -136,8 +140,13 @@ class Program {
   std::vector<FusedGroup> groups_;
   std::vector<double> seconds_;
   int64_t scratch_floats_ = 0;
-  int input_channels_ = 0, output_channels_ = 0;
-  int max_output_height_ = 0, max_output_width_ = 0;
+  struct ImageSize {
+    int channels = 0, height = 0, width = 0;
+  };
+  void check_images(const Step&, const RunArguments&) const;
+
+  std::vector<int> input_channels_;      // by image; 0: not read
+  std::vector<ImageSize> output_sizes_;  // by image: channels, and the largest sides
   int placements_ = 0;
   RunArguments run_{};  // of the current run
   std::mutex run_mutex_;

@@ -191,13 +191,13 @@ class Program:
         Place a tensor in the arena, `offset` floats from its beginning; return its number.
         """
 
-    def pack(self, output: Slice, first_channel: int = 0) -> None:
+    def pack(self, output: Slice, first_channel: int = 0, image: int = 0) -> None:
         """
-        Read channels of the input image; its last row and column are repeated up to the tensor's size.
+        Read channels of an input image; its last row and column are repeated up to the tensor's size.
         """
 
-    def unpack(self, input: Slice) -> None:
-        """Write a tensor to the output image."""
+    def unpack(self, input: Slice, image: int = 0) -> None:
+        """Write a tensor to an output image."""
 
     def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float | Sequence[float] = 1.0, shuffle: int = 1, channel_group: int = 0) -> None:
         """
@@ -239,9 +239,14 @@ class Program:
         Fuse the steps from `first_step` on, so that they run strip by strip (one thread each) and row block by row block: step i begins at row strip[0][i] and has reached row strip[b][i] after row block b.
         """
 
-    def run(self, pool: ThreadPool, input: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], output: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')], placements: Sequence[Placement] = []) -> None:
+    def run(self, pool: ThreadPool, input: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)], output: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu')], placements: Sequence[Placement] = []) -> None:
         """
         Run on a batch [B, C, H, W]; `placements` are those of the resize steps, in order (none: they resize whole images).
+        """
+
+    def run_steps(self, pool: ThreadPool, inputs: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)]], outputs: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu')]], placements: Sequence[Placement], first: int, last: int) -> None:
+        """
+        Run the steps from `first` up to `last`, which read and write images [1, C, H, W] with any strides; what earlier steps have written is still there.
         """
 
     def release(self) -> None:

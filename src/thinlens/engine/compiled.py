@@ -105,9 +105,10 @@ class Compiled:
         _check_image(image)
         size, threads = Size(*image.shape[1:]), self._context.threads
         with self._lock:  # the pool runs one program at a time anyway
-            if min(threads, len(image)) > 1 and size.height * size.width <= ONE_THREAD_PIXELS:
-                return self._one_thread_each(size, image)
             plan = self.plan(size)
+            small = size.height * size.width <= ONE_THREAD_PIXELS
+            if min(threads, len(image)) > 1 and small and not plan.is_mixed:
+                return self._one_thread_each(size, image)
             output = torch.empty(len(image), *plan.shape)
             return self._run(plan, image, output, current_tile_positions())
 
@@ -137,14 +138,14 @@ class Compiled:
         self, plan: Plan, image: Tensor, output: Tensor, positions: Sequence[TilePosition]
     ) -> Tensor:
         self._release_arenas(plan)
-        source = image.detach().contiguous().numpy()
+        source = image.detach()
         if not positions or not plan.depends_on_position:
-            plan.program.run(self.pool, source, output.numpy())
+            plan.run(self.pool, source, output, [])
             return output
         for index, position in enumerate(positions):
             one = slice(index, index + 1)
             placements = plan.placements(position)
-            plan.program.run(self.pool, source[one], output.numpy()[one], placements)
+            plan.run(self.pool, source[one], output[one], placements)
         return output
 
     def _release_arenas(self, plan: Plan) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.island import Enter, Island, Read
 from thinlens.engine.layout import Buffer, Layout
 from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import ConvParams
@@ -38,6 +39,12 @@ class Emitter:
         """Of non-zero weights, for one image."""
         self.traffic = 0
         """Bytes that the steps read and write; a tensor that is read twice counts twice."""
+        self.inputs: list[Enter] = []
+        """What the program reads beside the image: inputs 1 and on."""
+        self.outputs: list[Read] = []
+        """What the program writes for islands, in the order of its outputs."""
+        self.parts: list[tuple[int, Island]] = []
+        """Islands, each with the number of steps that run before it."""
         self._layout, self._tensors = layout, tensors
         self._kernel_selector, self._value_bytes = kernel_selector, value_bytes
 
@@ -57,6 +64,20 @@ class Emitter:
     def select_kernel(self, params: ConvParams, row_vectors: int, rows: int) -> int:
         """Return the input channels that the sparse kernel traverses together; 0: dense kernel."""
         return self._kernel_selector(params, row_vectors, rows)
+
+    def add_input(self, node: Enter) -> int:
+        """Return the number of an input that an island computes."""
+        self.inputs.append(node)
+        return len(self.inputs)
+
+    def add_output(self, read: Read) -> int:
+        """Return the number of an output that an island reads."""
+        self.outputs.append(read)
+        return len(self.outputs) - 1
+
+    def end_part(self, island: Island) -> None:
+        """Let an island run before the steps that follow."""
+        self.parts.append((len(self.steps), island))
 
     def record(self, node: Node, layer: str = "", multiply_adds: int = 0) -> None:
         """Note the step that was appended for `node`, with its cost."""

@@ -10,22 +10,40 @@ from thinlens.engine.ops.norm import recognized_norm
 from thinlens.errors import UsageError
 
 
+class UnfusableError(UsageError):
+    """A node that no step can run after fusion."""
+
+    def __init__(self, node: Node, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+        """The node before fusion."""
+
+
 def fuse(output: Node) -> Node:
     """Return the output of an equal graph with fewer nodes, by each node's rule `fused`.
 
-    Raises `UsageError` where a node is left that no step can run.
+    Raises `UnfusableError` where a node remains that no step can run.
     """
     counts = count_readers(topological_order(output), output)
     replaced: dict[Node, Node] = {}
+    origins: dict[Node, Node] = {}
     readers: Counter[Node] = Counter()  # of the nodes of the fused graph
     for node in topological_order(output):
         inputs = [replaced[source] for source in node.inputs]
-        fused = replace(node, inputs=inputs).fused(lambda source: readers[source] == 1)
-        fused = recognized_norm(fused)
+        try:
+            fused = replace(node, inputs=inputs).fused(lambda source: readers[source] == 1)
+            fused = recognized_norm(fused)
+        except UsageError as error:
+            raise UnfusableError(node, str(error)) from error
         replaced[node] = fused
+        origins[fused] = node
         readers[fused] = counts[node]
     for node in topological_order(replaced[output]):
-        node.check()
-        if any(source.crops_output for source in node.inputs) and not node.crops_output:
-            raise UsageError("the engine crops only the output")
+        try:
+            node.check()
+            if any(source.crops_output for source in node.inputs) and not node.crops_output:
+                raise UsageError("the engine crops only the output")
+        except UsageError as error:
+            origin = origins.get(node)
+            raise UnfusableError(origin or node, str(error)) from error
     return replaced[output]

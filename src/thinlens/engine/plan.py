@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.emitter import Emitter
-from thinlens.engine.fuse import fuse
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.island import Run
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.lower import lower
+from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
 from thinlens.engine.stream import FusedGroup, fused_groups
 from thinlens.engine.trace import trace
@@ -52,9 +53,14 @@ class Plan:
 
     def __init__(self, context: PlanContext, module: nn.Module, size: Size) -> None:
         self._core, self._kernels = context.core, context.kernels
-        output = fuse(lower(trace(module, size)))
-        self.size = output.size
-        self.shape = (self.size.channels, self.size.height, self.size.width)
+        traced = trace(module, size)
+        lowered = lower(traced)
+        output = lowered.root
+        self.reasons = lowered.reasons
+        """Why torch runs the operations of islands."""
+        self.native = lowered.native
+        """The operations that the engine runs."""
+        self.shape = tuple(traced.output.shape[1:])
         while output.crops_output:  # by writing the output image
             output = output.inputs[0]
         layout = lay_out(output, self._kernels.lanes)
@@ -94,11 +100,28 @@ class Plan:
         self.steps, self.layers = emitter.steps, emitter.layers
         self.multiply_adds, self.traffic = emitter.multiply_adds, emitter.traffic
         self._resizes = emitter.resizes
+        self._mixed = MixedProgram(self.program, emitter, traced) if emitter.parts else None
 
     @property
     def depends_on_position(self) -> bool:
         """Whether results depend on the input's position in a larger image."""
         return any(node.global_resize is not None for node in self._resizes)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether torch runs a part of the network."""
+        return self._mixed is not None
+
+    def run(
+        self, pool: _native.ThreadPool, images: Tensor, output: Tensor, placements: list[Placement]
+    ) -> None:
+        """Run on images `[B, C, H, W]`, one by one."""
+        if self._mixed is None:
+            self.program.run(pool, images.numpy(), output.numpy(), placements)
+            return
+        for index in range(len(images)):
+            one = slice(index, index + 1)
+            output[one] = self._mixed.run(pool, images[one], placements)
 
     def placements(self, position: TilePosition) -> list[Placement]:
         """Return what the program's resizes need for an input at a position."""
@@ -152,7 +175,9 @@ def _emit(order: list[Node], groups: list[FusedGroup], emitter: Emitter) -> None
             steps = len(emitter.steps) - first_step
             _stream(emitter.program, first_step, steps, ends[node])
     output = order[-1]
-    emitter.program.unpack(emitter.slice(output))
+    if isinstance(output, Run):  # torch computes the network's output
+        return
+    emitter.program.unpack(emitter.slice(output), len(emitter.outputs))
     emitter.record_step("unpack", [output.size, output.size])
 
 

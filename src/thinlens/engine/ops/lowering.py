@@ -19,7 +19,9 @@ class TraceContext:
     """Nodes and constants behind the tensors of a traced module."""
 
     def __init__(self, parameters: Mapping[int, str]) -> None:
-        self._parameters = parameters
+        self._parameters = dict(parameters)
+        self.references: list[Tensor] = []
+        """Tensors whose identity `nodes` uses."""
         self.nodes: dict[int, Node] = {}
         """By the identity of the tensor that a node computes."""
 
@@ -30,7 +32,7 @@ class TraceContext:
     def node(self, tensor: Tensor) -> Node:
         """Return the node that computes `tensor`."""
         if id(tensor) not in self.nodes:
-            raise UsageError("the engine cannot compute with constants alone")
+            raise UsageError("the engine cannot compute this with constants alone")
         return self.nodes[id(tensor)]
 
     def constant(self, value: Any) -> FloatArray | None:
@@ -64,6 +66,12 @@ class TraceContext:
     def layer(self, weight: Tensor) -> str:
         """Return the name of the module that `weight` is a parameter of, or ""."""
         return self._parameters.get(id(weight), "").rpartition(".")[0]
+
+    def name_as(self, tensor: Tensor, parameter: Tensor) -> None:
+        """Let a tensor that is computed from a parameter belong to the parameter's module."""
+        if id(parameter) in self._parameters:
+            self._parameters[id(tensor)] = self._parameters[id(parameter)]
+            self.references.append(tensor)
 
 
 Lowering = Callable[[TraceContext, Arguments, Size], Node | list[Node] | None]

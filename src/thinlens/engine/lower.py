@@ -33,6 +33,10 @@ BEGIN_SEGMENTS = frozenset({"convolution", "addmm", "mm", "bmm", "linear", "nati
 WORK = frozenset({"convolution", "addmm", "mm", "bmm", "linear"})
 """Operations for which it pays to copy tensors to the engine and back."""
 
+ALONE = "all that it reads is computed by torch"
+SMALL = "too little work to copy its tensors to the engine and back"
+"""Reasons that follow from those of other operations."""
+
 
 @dataclass
 class Lowered:
@@ -46,6 +50,11 @@ class Lowered:
     """Of the operations in islands."""
     native: list[Operation]
     """The operations that the engine computes."""
+
+    def first_reason(self) -> str:
+        """Return why the first operation that torch runs is not the engine's."""
+        reasons = [r for r in self.reasons.values() if r not in (ALONE, SMALL)]
+        return next(iter([*reasons, *self.reasons.values()]), "it has none")
 
 
 def lower(traced: Trace) -> Lowered:
@@ -61,12 +70,15 @@ def lower(traced: Trace) -> Lowered:
         if not more:
             try:
                 lowered.root = fuse(lowered.root)
-                return lowered
+                break
             except UnfusableError as error:
                 more = {lowering.operation_of(error.node): str(error)}
         if more.keys() <= blocked.keys():
             raise UsageError(next(iter(more.values())))
         blocked = {**blocked, **more}
+    if lowered.islands and not any(operation.name in WORK for operation in lowered.native):
+        raise UsageError(f"the engine runs no layer of this network: {lowered.first_reason()}")
+    return lowered
 
 
 class _Lowering:
@@ -131,7 +143,7 @@ class _Lowering:
                 by_tensor.update({id(result): segment for result in member.results})
             segments.update({id(member): segment for member in segment})
         return {
-            operation: "too little work to copy its tensors to the engine and back"
+            operation: SMALL
             for segment in segments.values()
             if not any(operation.name in WORK for operation in segment)
             for operation in segment
@@ -145,7 +157,7 @@ class _Lowering:
         sources = operation.sources
         entering = [x for x in sources if id(x) not in values]
         if len(entering) == len(sources) and operation.name not in BEGIN_SEGMENTS:
-            raise UsageError("all that it reads is computed by torch")
+            raise UsageError(ALONE)
         entered = {id(tensor): self._entered(tensor, operation) for tensor in entering}
         values.update(entered)
         try:

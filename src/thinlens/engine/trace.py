@@ -12,11 +12,11 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functionalize
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -28,6 +28,9 @@ from thinlens.sparsity.dry_run import bind_arguments
 
 META = torch.device("meta")
 """The device of tensors without values: those that depend on the image."""
+
+FUNCTIONALIZATION = ("_enable_functionalization", "_disable_functionalization", "_sync")
+"""Functions of torch, which have no types."""
 
 MAKE_CONSTANTS = frozenset(
     {"zeros_like", "ones_like", "full_like", "empty_like"}
@@ -106,18 +109,31 @@ def trace(module: nn.Module, size: Size) -> Trace:
         _module_names(module, recorder),
         recorder,
     ):
-        output = functionalize(lambda x: _call(module, x), remove="mutations")(image)
+        output = _functionalized(module, image)
     if output.device != META:
         raise UsageError("the network's output does not depend on its input")
     return recorder.trace(output)
 
 
-def _call(module: nn.Module, image: Tensor) -> Tensor:
-    torch.ops.aten.alias(image)  # shows the recorder the tensor behind `image`
-    output = module(image)
-    if not isinstance(output, Tensor):
-        raise UsageError("the engine runs modules that return one tensor")
-    return output
+def _functionalized(module: nn.Module, image: Tensor) -> Tensor:
+    """Call a module so that its writes in place are functional operations for the recorder.
+
+    `torch.func.functionalize` would do the same, but refuses modules with an `autograd.Function`.
+    """
+    enable, disable, sync = map(partial(getattr, torch), FUNCTIONALIZATION)
+    enable(reapply_views=True)
+    try:
+        functional = torch._to_functional_tensor(image)
+        torch.ops.aten.alias(functional)  # shows the recorder the tensor behind `image`
+        output = module(functional)
+        if not isinstance(output, Tensor):
+            raise UsageError("the engine runs modules that return one tensor")
+        if not torch._is_functional_tensor(output):
+            return output
+        sync(output)
+        return torch._from_functional_tensor(output)
+    finally:
+        disable()
 
 
 def dependent_tensors(tree: Any) -> list[Tensor]:

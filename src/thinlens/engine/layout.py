@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from thinlens.engine.graph import Node, topological_order
 from thinlens.engine.ops.resize import Relayout
@@ -38,6 +39,15 @@ class Layout:
     order: list[Node]
     row_vectors: dict[Node, int] = field(default_factory=dict)
     placement: dict[Node, tuple[Buffer, int]] = field(default_factory=dict)
+
+    @cached_property
+    def users(self) -> dict[Buffer, set[Node]]:
+        """By buffer, the nodes that write or read it. Only after all have their place."""
+        users: dict[Buffer, set[Node]] = {}
+        for node in self.order:
+            for touched in (node, *node.inputs):
+                users.setdefault(self.placement[touched][0], set()).add(node)
+        return users
 
 
 def lay_out(output: Node, lanes: int) -> Layout:

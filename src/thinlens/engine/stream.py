@@ -179,9 +179,8 @@ def _needed_rows(
 
 def _is_internal(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
     """Whether all nodes that write or read a buffer are among `nodes`."""
-    writers = {node for node in layout.order if layout.placement[node][0] is buffer}
-    readers = {n for n in layout.order if any(source in writers for source in n.inputs)}
-    return layout.order[-1] not in writers and writers | readers <= set(nodes)
+    is_output = layout.placement[layout.order[-1]][0] is buffer
+    return not is_output and layout.users[buffer] <= set(nodes)
 
 
 def _line_buffer_rows(

@@ -78,12 +78,16 @@ clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Published architectures, without torchvision, which two of them use and which would choose torch.
+ARCHITECTURES := spandrel spandrel-extra-arches einops
+
 # torch first and by itself: another package must not choose it.
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) torch==$(TORCH) numpy
 	$(PIP_INSTALL) torch==$(TORCH) -e '.[dev]'
+	$(PIP_INSTALL) --no-deps $(ARCHITECTURES)
 	touch $@
 
 # Not part of `dev`: they add 400 MB, and only comparisons need them. What a platform has no wheels

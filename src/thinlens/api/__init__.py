@@ -123,7 +123,8 @@ def save(
     provenance: Mapping[str, Any] = network.record if isinstance(network, Pruned) else {}
     if isinstance(network, Checkpoint):
         provenance, model, task = network.provenance, model or network.model, task or network.task
-    model = named_network(module, model, arguments)
+    resized = not isinstance(network, nn.Module)  # pruning may have removed channels
+    model = named_network(module, model, arguments, resized=resized)
     name, structures = model_of(module).checkpoint_entry(model, patterns)
     return save_folder(
         Path(path),

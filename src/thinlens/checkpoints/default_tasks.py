@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.models import image_channels, model_entry, registry_name
+from thinlens.models.source import source_of
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
@@ -59,10 +60,10 @@ def foreign_task(name: str, scale: int, channels: int) -> Task:
     """
     if scale in (2, 3, 4) and channels == 3:
         return make_task("sr", scale=scale)
-    published = PUBLISHED_TASKS.get(name.partition(":")[2])
-    if published == "denoise" and scale == 1 and channels in (1, 3):
+    published = PUBLISHED_TASKS.get(name.partition(":")[2]) if scale == 1 else None
+    if published == "denoise" and channels in (1, 3):
         return make_task("denoise", channels=channels)
-    if published in ("deblur", "dehaze") and scale == 1 and channels == 3:
+    if published in ("deblur", "dehaze") and channels == 3:
         return make_task(published)
     return make_task("restore", scale=scale, channels=channels)
 
@@ -80,7 +81,9 @@ def measured_task(module: nn.Module) -> Task:
     if name is not None:
         return default_task(name, module)
     channels = image_channels(module)
-    return foreign_task("", _scale(module, channels), channels)
+    source = source_of(module)
+    name = source.name if source is not None else ""
+    return foreign_task(name, _scale(module, channels), channels)
 
 
 @torch.no_grad()

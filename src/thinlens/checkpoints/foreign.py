@@ -12,9 +12,12 @@ from thinlens.checkpoints import spandrel_networks
 from thinlens.checkpoints.blueprint import check_json, is_foreign
 from thinlens.checkpoints.config_file import STORED_TYPE
 from thinlens.checkpoints.factories import call_factory, import_factory, is_factory_name
+from thinlens.checkpoints.safe_build import PROBE_SIDE
 from thinlens.errors import UsageError
-from thinlens.models import registry_name
+from thinlens.models import image_channels, registry_name
+from thinlens.models.output import kept_output
 from thinlens.models.source import NetworkSource, set_source, source_of
+from thinlens.sparsity.recomputed import merge_recomputed
 
 STORES = {"fp16": STORED_TYPE, STORED_TYPE: STORED_TYPE}
 """The values of `store=` and the types that they stand for."""
@@ -34,16 +37,21 @@ def stored_type(store: str | None) -> str | None:
 
 
 def named_network(
-    module: nn.Module, model: str | None, arguments: Mapping[str, Any] | None = None
+    module: nn.Module,
+    model: str | None,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    resized: bool = False,
 ) -> str:
     """Return the name by which a checkpoint can build `module`, and let the module carry it.
 
     That is `model`, or without it the name of its kind in `MODELS`, of the source that it carries,
     or of its architecture in spandrel. A factory is called at once, to see that it builds the same
-    tensors. Raises `UsageError` where no name is known.
+    tensors; with `resized` they may be larger, as channels were pruned. Raises `UsageError`
+    where no name is known.
     """
     if model is not None and is_factory_name(model):
-        return _factory_source(module, model, arguments or {})
+        return _factory_source(module, model, arguments or {}, resized)
     if arguments is not None:
         raise UsageError("arguments= are a factory's: wanted model='package.module:function', too")
     if model is not None and not is_foreign(model):
@@ -71,20 +79,41 @@ def _spandrel_source(module: nn.Module) -> NetworkSource | None:
     return source
 
 
-def _factory_source(module: nn.Module, model: str, arguments: Mapping[str, Any]) -> str:
+def _merged(module: nn.Module) -> nn.Module:
+    """Merge weights that a forward pass computes, as pruning does; a copy, or the module itself."""
+    shape = (1, image_channels(module), PROBE_SIDE, PROBE_SIDE)
+    return merge_recomputed(module.eval(), shape)
+
+
+def _factory_source(
+    module: nn.Module, model: str, arguments: Mapping[str, Any], resized: bool
+) -> str:
     """Let `module` carry a factory that builds its tensors; one that does not is refused."""
     values = check_json(arguments)
     with torch.random.fork_rng(devices=[]):
         built = call_factory(model, import_factory(model), values)
     names, wanted = set(built.state_dict()), set(module.state_dict())
     previous = source_of(module)
-    merged = previous.merged if previous is not None else False
-    if names != wanted and not merged:
+    merged = False
+    if names != wanted:
+        built = _merged(built)
+        names, merged = set(built.state_dict()), True
+    if names != wanted:
         difference = ", ".join(sorted(names ^ wanted)[:3])
         raise UsageError(
             f"{model} builds a network of other tensors than this {type(module).__name__}: "
             f"{difference}"
         )
+    kept = kept_output(module)
+    if names == wanted and not resized:
+        for name, tensor in module.state_dict().items():
+            shape = built.state_dict()[name].shape
+            if shape != tensor.shape:
+                raise UsageError(
+                    f"{model} builds {name} shaped {list(shape)}: this network has "
+                    f"{list(tensor.shape)}"
+                )
     output = previous.output if previous is not None else None
+    output = kept.output if kept is not None else output
     set_source(module, NetworkSource(model, values, merged, output))
     return model

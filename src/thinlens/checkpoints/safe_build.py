@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from math import prod
 
 import torch
@@ -15,6 +14,7 @@ from thinlens.checkpoints.config_file import DTYPES, CheckpointConfig, TensorEnt
 from thinlens.checkpoints.tensors import unique_tensors
 from thinlens.errors import UsageError
 from thinlens.models import image_channels
+from thinlens.models.output import keep_output
 from thinlens.models.source import set_source, source_of
 from thinlens.sparsity.dry_run import dry_run
 from thinlens.sparsity.recomputed import merge_recomputed
@@ -81,7 +81,7 @@ def build_from_config(manifest: CheckpointConfig) -> nn.Module:
         changed = replace(source, merged=manifest.merged, output=manifest.output)
         set_source(module, changed)
     if manifest.output is not None:
-        module = _function("models.output", "keep_output")(module, manifest.output)
+        module = keep_output(module, manifest.output)
     return module
 
 
@@ -97,11 +97,6 @@ def is_resized(manifest: CheckpointConfig) -> bool:
         entry.name in tensors and list(tensors[entry.name].shape) != entry.shape
         for entry in manifest.tensors
     )
-
-
-def _function(module: str, name: str) -> Callable[..., nn.Module]:
-    function: Callable[..., nn.Module] = getattr(import_module(f"thinlens.{module}"), name)
-    return function
 
 
 def _merged(plan: Blueprint) -> nn.Module:

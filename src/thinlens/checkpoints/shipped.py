@@ -27,5 +27,5 @@ def resolve(name_or_folder: str | Path) -> Path:
     problem = f"no {CONFIG_FILE} in it" if folder.is_dir() else "no such folder"
     raise UsageError(
         f"{name_or_folder} is not a checkpoint ({problem}): "
-        f"wanted a checkpoint folder or a shipped name ({names})"
+        f"wanted a checkpoint folder, a file of weights, or a shipped name ({names})"
     )

@@ -50,12 +50,12 @@ def initialize_network(
 
 
 def load_source(source: str) -> Checkpoint:
-    """Load the checkpoint `source`; `UsageError` if it is neither that nor a network's name."""
+    """Load a checkpoint or a file of weights; `UsageError` if it is neither, nor a known name."""
     names = [*MODELS, *list_shipped()]
     if not Path(source).exists() and source not in names:
         raise UsageError(
             f"{source} is neither a checkpoint nor a network: wanted a checkpoint "
-            f"folder or one of {', '.join(names)}"
+            f"folder, a file of weights, or one of {', '.join(names)}"
         )
     return load_checkpoint(source)
 

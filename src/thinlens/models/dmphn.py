@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from thinlens.models.entry import ModelEntry
+from thinlens.models.entry import ModelEntry, StateDict
 from thinlens.models.layers import (
     MID_GREY,
     ColourShift,
@@ -87,13 +87,23 @@ def _decoder(c: int, blocks: int) -> nn.Sequential:
     )
 
 
-_DETECT = ShapeOptions(
+_STAGES = 3
+"""Stages of an encoder, each of so many residual blocks."""
+
+_SHAPES = ShapeOptions(
     {"width": ("encoders.0.0.weight", 0)},
-    {"levels": r"encoders\.(\d+)\.", "blocks": r"encoders\.0\.([1-9])\.body"},
+    {"levels": r"encoders\.(\d+)\.", "blocks": r"encoders\.0\.(\d+)\.body"},
 )
+
+
+def dmphn_options(state: StateDict) -> dict[str, int] | None:
+    """Return the options that a state dict shows; None if it is no DMPHN's."""
+    options = _SHAPES(state)
+    return options and {**options, "blocks": options["blocks"] // _STAGES}
+
 
 NETWORKS = {
     "dmphn": ModelEntry(
-        DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2}, detect=_DETECT
+        DMPHN, Config(), "deblur", tiny={"width": 2, "blocks": 1, "levels": 2}, detect=dmphn_options
     )
 }

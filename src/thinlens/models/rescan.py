@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.errors import UsageError
-from thinlens.models.entry import ModelEntry
+from thinlens.models.entry import ModelEntry, StateDict
 from thinlens.models.layers import check_positive, conv
 from thinlens.models.shape_options import ShapeOptions
 
@@ -115,9 +115,16 @@ class RESCAN(nn.Module):
 
 TINY = {"width": 8, "depth": 4, "stages": 2}
 
-_DETECT = ShapeOptions({"width": ("units.0.conv_xz.weight", 0)})
+_SHAPES = ShapeOptions({"width": ("units.0.conv_xz.weight", 0)}, {"depth": r"units\.(\d+)\."})
+
+
+def rescan_options(state: StateDict) -> dict[str, int] | None:
+    """Return the options that a state dict shows; None if it is no RESCAN's."""
+    options = _SHAPES(state)
+    return options and {**options, "depth": options["depth"] + _DECODER_DEPTH}
+
 
 NETWORKS = {
-    "rescan-24": ModelEntry(RESCAN, Config(), "derain", tiny=TINY, detect=_DETECT),
-    "rescan-48": ModelEntry(RESCAN, Config(width=48), "derain", tiny=TINY, detect=_DETECT),
+    "rescan-24": ModelEntry(RESCAN, Config(), "derain", tiny=TINY, detect=rescan_options),
+    "rescan-48": ModelEntry(RESCAN, Config(width=48), "derain", tiny=TINY, detect=rescan_options),
 }

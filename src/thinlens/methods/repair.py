@@ -184,9 +184,12 @@ class RepairObjective(PlainObjective):
             output = network(image)
         errors = (output - target).float().square().flatten(1).mean(1)
         self._remember(image, errors.detach(), mined)
-        loss = ((errors + VARIANCE_FLOOR) / (target.float().var() + VARIANCE_FLOOR)).sqrt().mean()
+        spread = target.float().var() + VARIANCE_FLOOR
+        loss: Tensor = ((errors + VARIANCE_FLOOR) / spread).sqrt().mean()
         distances = [_distance(a, b) for a, b in zip(layers, dense_layers, strict=True)]
-        return loss + weight * torch.stack(distances).mean() if distances else loss
+        if distances:
+            loss = loss + weight * torch.stack(distances).mean()
+        return loss
 
     def after_step(self, step: int) -> None:
         """Compare the held-out inputs now and then, and keep the best weights."""

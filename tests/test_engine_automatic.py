@@ -64,3 +64,22 @@ def test_both_are_really_timed() -> None:
     module = network(0.3)
     seconds = automatic.least_seconds(module, lambda x: x, torch.rand(1, 3, 9, 9))
     assert all(0 < s < 10 for s in seconds)
+
+
+class PartlyKnown(nn.Module):
+    """A thin convolution, and an operation that no engine knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sort(self.body(x), 3)[0]
+
+
+def test_one_line_says_what_runs_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    automatic._say_once.cache_clear()
+    for _ in range(2):
+        assert isinstance(select_engine(PartlyKnown().eval(), 3, Stopwatch(2.0, 1.0)), Compiled)
+    (line,) = caplog.messages
+    assert "2.00 times as fast as torch; 1 of 1 layers" in line and "'sort'" in line

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import thinlens
 from native_engine import BF16, built
 from thinlens.engine.axes import Axes, image_axes, to_image
 from thinlens.engine.compiled import Compiled
@@ -142,3 +146,21 @@ def test_a_network_of_torch_alone_is_a_sentence() -> None:
 class Cumulative(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cumsum(x, 1)
+
+
+def test_a_compiled_network_is_copied_and_pickled() -> None:
+    fast, image = thinlens.compile(Islands().eval(), threads=1), torch.rand(1, 3, 9, 17)
+    expected = fast(image)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert torch.equal(other(image), expected)
+    assert fast.eval() is fast and fast.to("cpu", torch.float32) is fast
+    for wrong in (fast.train, lambda: fast.to(torch.float16), lambda: fast.to("meta")):
+        with pytest.raises(UsageError, match="a compiled network"):
+            wrong()
+
+
+def test_a_half_module_runs_in_float32() -> None:
+    module, image = Islands().eval(), torch.rand(1, 3, 9, 17)
+    fast = thinlens.compile(copy.deepcopy(module).half(), threads=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), module(image), rtol=1e-2, atol=1e-2)

@@ -1,11 +1,14 @@
 """Automatic engine: native for thin networks that it runs faster than torch, else torch.
 
+One line says which was selected and why: the engine, both in turns (mixed), or torch.
+
 Decided once per machine, build, number of threads and network: both run a small image, interleaved.
 The times are cached on disk.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache, partial
 from zlib import crc32
@@ -13,10 +16,14 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.compiled import Compiled
 from thinlens.engine.compiled import compile as compile_module
+from thinlens.engine.graph import Size
 from thinlens.engine.native import build, native
 from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
 from thinlens.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 ImageFunction = Callable[[Tensor], Tensor]
 """Maps images `[B, C, H, W]`."""
@@ -41,7 +48,10 @@ def select_engine(
     module: nn.Module, channels: int, timer: PairTimer | None = None
 ) -> ImageFunction:
     """Return the engine's callable for a thin `module` if it is faster, else the module itself."""
-    if not is_thin(module) or native() is None:
+    if native() is None:
+        return module
+    if not is_thin(module):
+        _say_once("torch runs the network: it is not thin")
         return module
     timings, threads = _timings(), torch.get_num_threads()
     key = f"{cpu_name()} {build()} {threads} threads {_fingerprint(module)}"
@@ -52,15 +62,41 @@ def select_engine(
             image = torch.rand(1, channels, TIMED_SIDE, TIMED_SIDE)
             seconds = dict(enumerate((timer or least_seconds)(module, engine, image)))
             timings.add(key, seconds)
-    except UsageError:  # an operation that only torch knows
+    except UsageError as error:  # an operation that only torch knows
+        _say_once(f"torch runs the network: {error}")
         return module
-    return engine if seconds[1] < NATIVE_BELOW * seconds[0] else module
+    factor = seconds[0] / max(seconds[1], 1e-12)
+    if seconds[1] >= NATIVE_BELOW * seconds[0]:
+        _say_once(f"torch runs the network: the engine is {factor:.2f} times as fast")
+        return module
+    _say_once(f"{_description(engine, channels)}: {factor:.2f} times as fast as torch")
+    return engine
+
+
+def _description(engine: ImageFunction, channels: int) -> str:
+    """Say what runs in the engine and what in torch."""
+    if not isinstance(engine, Compiled):
+        return "torch runs the network"
+    plan = engine.plan(Size(channels, TIMED_SIDE, TIMED_SIDE))
+    if not plan.is_mixed:
+        return "the engine runs the network"
+    native_layers, torch_layers = plan.layer_counts
+    return (
+        f"the engine and torch run the network in turns, {native_layers} of "
+        f"{native_layers + torch_layers} layers in the engine (torch: {plan.first_reason})"
+    )
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    log.info(sentence)
 
 
 def is_thin(module: nn.Module) -> bool:
     """Whether some layer has more zeros than training produces."""
     return any(
-        p.dim() == 4 and int((p == 0).sum()) > THIN_FROM * p.numel() for p in module.parameters()
+        p.dim() in (2, 4) and int((p == 0).sum()) > THIN_FROM * p.numel()
+        for p in module.parameters()
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import RLock
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -23,6 +24,7 @@ from thinlens.engine.native import fastest, native
 from thinlens.engine.plan import Plan, PlanContext
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
+from thinlens.models.copying import copy_network
 from thinlens.models.tile_position import TilePosition, current_tile_positions
 from thinlens.sparsity.pattern import Pruned
 
@@ -58,7 +60,9 @@ def compile(
     if threads is not None:
         _check_threads(threads)
     kernels = fastest(precision)
-    frozen = copy.deepcopy(module).eval().requires_grad_(False)
+    frozen = copy_network(module).eval().requires_grad_(False)
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in frozen.parameters()):
+        frozen = frozen.float()  # activations are float32, or the bfloat16 of the kernels
     if native() is None:
         return torch.inference_mode()(frozen)
     return Compiled(frozen, threads or torch.get_num_threads(), kernels)
@@ -99,6 +103,38 @@ class Compiled:
     def __call__(self, image: Tensor) -> Tensor:
         result: Tensor = run(image, self._handle)
         return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled(copy.deepcopy(self.module, memo), *self._settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the module and the settings: plans are made anew."""
+        threads, kernels, _ = self._settings
+        return Compiled, (self.module, threads, kernels)
+
+    @property
+    def _settings(self) -> tuple[int, str, KernelSelector]:
+        return self._context.threads, self._kernels, self._context.kernel_selector
+
+    def eval(self) -> Compiled:
+        """Return itself: it runs in evaluation mode."""
+        return self.train(mode=False)
+
+    def train(self, mode: bool = True) -> Compiled:
+        """Return itself for `mode=False`; training is a `UsageError`."""
+        if mode:
+            raise UsageError(
+                "a compiled network cannot be trained: train the module, then compile it anew"
+            )
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Compiled:
+        """Return itself for float32 on the CPU; anything else is a `UsageError`."""
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        if (device is not None and device.type != "cpu") or dtype not in (None, torch.float32):
+            wanted = " ".join(str(x) for x in (dtype, device) if x is not None)
+            raise UsageError(f"a compiled network runs in float32 on the CPU, not in {wanted}")
+        return self
 
     def execute(self, image: Tensor) -> Tensor:
         """Run the plan on images `[B, C, H, W]`, one by one; called by torch."""

@@ -54,7 +54,7 @@ class Lowered:
     def first_reason(self) -> str:
         """Return why the first operation that torch runs is not the engine's."""
         reasons = [r for r in self.reasons.values() if r not in (ALONE, SMALL)]
-        return next(iter([*reasons, *self.reasons.values()]), "it has none")
+        return next(iter([*reasons, *self.reasons.values()]), "")
 
 
 def lower(traced: Trace) -> Lowered:

@@ -12,7 +12,7 @@ from thinlens.engine.emitter import Emitter
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.island import Run
 from thinlens.engine.layout import Buffer, Layout, lay_out
-from thinlens.engine.lower import lower
+from thinlens.engine.lower import WORK, lower
 from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
 from thinlens.engine.stream import FusedGroup, fused_groups
@@ -60,6 +60,8 @@ class Plan:
         """Why torch runs the operations of islands."""
         self.native = lowered.native
         """The operations that the engine runs."""
+        self.first_reason = lowered.first_reason()
+        """Why torch runs a part; empty where it runs none."""
         self.shape = tuple(traced.output.shape[1:])
         while output.crops_output:  # by writing the output image
             output = output.inputs[0]
@@ -111,6 +113,12 @@ class Plan:
     def is_mixed(self) -> bool:
         """Whether torch runs a part of the network."""
         return self._mixed is not None
+
+    @property
+    def layer_counts(self) -> tuple[int, int]:
+        """Convolutions and linear layers that the engine runs, and those that torch runs."""
+        counts = [sum(op.name in WORK for op in ops) for ops in (self.native, self.reasons)]
+        return counts[0], counts[1]
 
     def run(
         self, pool: _native.ThreadPool, images: Tensor, output: Tensor, placements: list[Placement]

@@ -63,41 +63,40 @@ def select_engine(
             seconds = dict(enumerate((timer or least_seconds)(module, engine, image)))
             timings.add(key, seconds)
     except UsageError as error:  # an operation that only torch knows
-        _say_once(f"torch runs the network: {error}")
+        _say_once(f"torch runs the thin network: {error}", logging.WARNING)
         return module
     factor = seconds[0] / max(seconds[1], 1e-12)
     if seconds[1] >= NATIVE_BELOW * seconds[0]:
         _say_once(f"torch runs the network: the engine is {factor:.2f} times as fast")
         return module
-    _say_once(f"{_description(engine, channels)}: {factor:.2f} times as fast as torch")
+    _say_selected(engine, channels, f"{factor:.2f} times as fast as torch")
     return engine
 
 
-def _description(engine: ImageFunction, channels: int) -> str:
-    """Say what runs in the engine and what in torch."""
-    if not isinstance(engine, Compiled):
-        return "torch runs the network"
-    plan = engine.plan(Size(channels, TIMED_SIDE, TIMED_SIDE))
-    if not plan.is_mixed:
-        return "the engine runs the network"
+def _say_selected(engine: ImageFunction, channels: int, speed: str) -> None:
+    """Say whether the engine runs the network or both do, and what torch runs."""
+    size = Size(channels, TIMED_SIDE, TIMED_SIDE)
+    plan = engine.plan(size) if isinstance(engine, Compiled) else None
+    if plan is None or not plan.is_mixed:
+        _say_once(f"the engine runs the network: {speed}")
+        return
     native_layers, torch_layers = plan.layer_counts
-    return (
-        f"the engine and torch run the network in turns, {native_layers} of "
-        f"{native_layers + torch_layers} layers in the engine (torch: {plan.first_reason})"
+    _say_once(
+        f"the engine and torch run the network in turns: {speed}; {native_layers} of "
+        f"{native_layers + torch_layers} layers in the engine (torch: {plan.first_reason})",
+        logging.WARNING,
     )
 
 
 @cache
-def _say_once(sentence: str) -> None:
-    log.info(sentence)
+def _say_once(sentence: str, level: int = logging.INFO) -> None:
+    log.log(level, "%s", sentence)
 
 
 def is_thin(module: nn.Module) -> bool:
     """Whether some layer has more zeros than training produces."""
-    return any(
-        p.dim() in (2, 4) and int((p == 0).sum()) > THIN_FROM * p.numel()
-        for p in module.parameters()
-    )
+    weights = [p for p in module.parameters() if p.dim() in (2, 4)]
+    return any(int((p == 0).sum()) > THIN_FROM * p.numel() for p in weights)
 
 
 def least_seconds(one: ImageFunction, other: ImageFunction, image: Tensor) -> list[float]:

@@ -160,3 +160,40 @@ def test_what_is_like_a_norm_is_none() -> None:
 def test_a_reduction_over_one_axis_is_named() -> None:
     with pytest.raises(UsageError, match=r"the mean over axes \[3\]"):
         Compiled(Network(lambda x, c: x + x.mean(3, keepdim=True)), 1)(torch.zeros(1, 3, 4, 4))
+
+
+class Tokens(nn.Module):
+    """Layer normalization of tokens, which are an image's pixels, between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 3, 1)
+        self.norm, self.linear = nn.LayerNorm(6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x).flatten(2).transpose(1, 2)
+        y = y + F.gelu(self.linear(self.norm(y)))
+        return self.tail(y.transpose(1, 2).reshape(1, 6, *x.shape[-2:]))
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_tokens_are_normalized_over_their_channels(kernels: str) -> None:
+    torch.manual_seed(0)
+    module = Tokens().eval()
+    nn.init.normal_(module.norm.weight)
+    nn.init.normal_(module.norm.bias)
+    image, fast = torch.randn(1, 3, 9, 13), Compiled(module, 1, kernels)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
+    assert "channel_norm" in fast.plan(Size(3, 9, 13)).steps
+
+
+def test_a_norm_along_columns_is_none_over_channels() -> None:
+    """Even where there are as many channels as columns."""
+    module, image = (
+        nn.Sequential(nn.Conv2d(3, 6, 1), nn.LayerNorm(6), nn.ReLU()),
+        torch.rand(1, 3, 6, 6),
+    )
+    fast = Compiled(module.eval(), 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)

@@ -185,6 +185,7 @@ def _on_views(context: TraceContext, values: Values, operation: Operation) -> li
         dimension = _channel_dimension(value)
         if dimension != len(axes.dimensions) - 1 or len(a["normalized_shape"]) != 1:
             raise UsageError("a norm along rows or columns")
+        a["dim"] = 1
     elif name not in POINTWISE:
         raise UsageError(f"{name!r} on tensors {tuple(operation.sources[0].shape)}")
     images = {
@@ -261,7 +262,8 @@ POINTWISE = frozenset(
     {"add", "sub", "rsub", "mul", "div", "neg", "abs", "pow", "sqrt", "rsqrt", "exp", "reciprocal"}
     | {"relu", "relu6", "leaky_relu", "gelu", "silu", "mish", "elu", "tanh", "sigmoid", "softplus"}
     | {"hardswish", "hardsigmoid", "hardtanh", "clamp", "clamp_min", "clamp_max"}
-    | {"maximum", "minimum"}
+    | {"maximum", "minimum", "square", "expm1", "log", "log1p", "erf", "floor", "celu"}
+    | {"log_sigmoid_forward", "addcmul", "addcdiv", "lerp"}
 )
 """Operations on single values."""
 

@@ -20,7 +20,7 @@ FLAGS = {
     "demo": ["--data", "--json", "--out"],
     "train": ["--data", "--json", "--out", "--recipe", "--scale", "--seed", "--steps"],
     "import": ["--json", "--model", "--out", "--scale", "--store"],
-    "info": ["--convention", "--json", "--pattern", "--scale", "--size", "--width"],
+    "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),

@@ -17,6 +17,7 @@ from native_engine import BF16, built
 from thinlens.engine.axes import Axes, image_axes, to_image
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.segment_report import segment_report
 from thinlens.errors import UsageError
 
 pytestmark = built
@@ -164,3 +165,11 @@ def test_a_half_module_runs_in_float32() -> None:
     fast = thinlens.compile(copy.deepcopy(module).half(), threads=1)
     with torch.inference_mode():
         torch.testing.assert_close(fast(image), module(image), rtol=1e-2, atol=1e-2)
+
+
+def test_the_report_lists_the_parts_in_order() -> None:
+    parts = segment_report(Islands().eval(), Size(3, 24, 24), 1)
+    assert {part["kind"] for part in parts} == {"engine", "torch"}
+    assert sum(part["layers"] for part in parts if part["kind"] == "engine") == 4
+    assert all(part["ms"] > 0 for part in parts)
+    assert any("'sort'" in why for part in parts for why in part["why"])

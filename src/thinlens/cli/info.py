@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DEFAULT_SIZES = {"sls": "1280x720", "fmp": "1280x720", "classpruning": "256x256"}
 """The output sizes, WIDTHxHEIGHT, of the papers' cost figures."""
 
+ENGINE_SIDE = 128
+"""Side in pixels of the input that `--engine` times."""
+
 DEFAULT_M = 32
 """SLS's group size, which decides whether a layer is prunable where no pattern has another."""
 
@@ -42,6 +45,9 @@ class Info(Verb):
     256x256)."""
     convention: Annotated[str, tyro.conf.arg(metavar="sls|classpruning|fmp")] = "sls"
     """Convention of counting, by paper."""
+    engine: bool = False
+    """Also print what the native engine runs and what torch does, on an input of 128x128: each
+    part's operations, layers, milliseconds, and why torch runs it."""
 
     def run(self) -> Answer:
         from thinlens.experiments.networks import runnable_shape
@@ -83,7 +89,12 @@ class Info(Verb):
             "layers": summary.entries(),
             "prunable_share": summary.share.fraction,
         }
-        return Answer(content, (*_text(content), str(summary.share)))
+        text = (*_text(content), str(summary.share))
+        if self.engine:
+            parts = _engine_parts(network)
+            content["engine"] = parts
+            text = (*text, _engine_table(parts))
+        return Answer(content, text)
 
     def _network(self) -> tuple[Checkpoint, int]:
         """Return the network and the M by which its layers count as prunable."""
@@ -114,6 +125,37 @@ class Info(Verb):
             if getattr(self, flag) is not None:
                 raise UsageError(f"--{flag} is for networks by name; {self.source} is a checkpoint")
         return checkpoint
+
+
+def _engine_parts(network: Checkpoint) -> list[dict[str, Any]]:
+    """Return the parts of a network that the engine and torch run, with their times."""
+    import torch
+
+    from thinlens.engine.graph import Size
+    from thinlens.engine.native import native
+    from thinlens.engine.segment_report import segment_report
+    from thinlens.models import image_channels
+
+    if native() is None:
+        raise UsageError("--engine: the native engine was not built on this machine")
+    size = Size(image_channels(network.module), ENGINE_SIDE, ENGINE_SIDE)
+    return segment_report(network.module.eval(), size, torch.get_num_threads())
+
+
+def _engine_table(parts: list[dict[str, Any]]) -> Any:
+    from thinlens.report.tables import Table
+
+    rows = [
+        (
+            part["kind"],
+            str(part["operations"]),
+            str(part["layers"]),
+            f"{part['ms']:.2f}",
+            "; ".join(part["why"][:2]),
+        )
+        for part in parts
+    ]
+    return Table(("runs in", "operations", "layers", "ms", "torch because"), rows).rich()
 
 
 def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:

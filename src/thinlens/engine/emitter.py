@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thinlens.engine.graph import Node, Size
-from thinlens.engine.island import Enter, Island, Read
+from thinlens.engine.island import Enter, Island, IslandRead
 from thinlens.engine.layout import Buffer, Layout
 from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import ConvParams
@@ -41,7 +41,7 @@ class Emitter:
         """Bytes that the steps read and write; a tensor that is read twice counts twice."""
         self.inputs: list[Enter] = []
         """What the program reads beside the image: inputs 1 and on."""
-        self.outputs: list[Read] = []
+        self.outputs: list[IslandRead] = []
         """What the program writes for islands, in the order of its outputs."""
         self.parts: list[tuple[int, Island]] = []
         """Islands, each with the number of steps that run before it."""
@@ -70,7 +70,7 @@ class Emitter:
         self.inputs.append(node)
         return len(self.inputs)
 
-    def add_output(self, read: Read) -> int:
+    def add_output(self, read: IslandRead) -> int:
         """Return the number of an output that an island reads."""
         self.outputs.append(read)
         return len(self.outputs) - 1

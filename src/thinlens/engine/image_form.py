@@ -23,14 +23,14 @@ from thinlens.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Value:
+class EngineValue:
     """What a traced tensor is in the engine: a view of a node's image."""
 
     node: Node
     axes: Axes
 
 
-Values = dict[int, Value]
+EngineValues = dict[int, EngineValue]
 """By the identity of the traced tensor."""
 
 SAME = frozenset({"alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "dropout"})
@@ -49,7 +49,9 @@ ALONG = frozenset({"cat", "split", "split_with_sizes", "chunk", "slice", "softma
 """Operations along one dimension, their argument `dim`."""
 
 
-def lower_operation(context: TraceContext, values: Values, operation: Operation) -> list[Value]:
+def lower_operation(
+    context: TraceContext, values: EngineValues, operation: Operation
+) -> list[EngineValue]:
     """Return the values of an operation's results: of all or of the first ones.
 
     Raises `UsageError` with the reason why the engine does not compute it.
@@ -67,7 +69,7 @@ def lower_operation(context: TraceContext, values: Values, operation: Operation)
             context.nodes[id(tensor)] = values[id(tensor)].node
         result = operation.results[0]
         return [
-            Value(node, image_axes(node.size))
+            EngineValue(node, image_axes(node.size))
             for node in _lower(context, operation, a, _image_size(result))
         ]
     return _on_views(context, values, operation)
@@ -92,7 +94,7 @@ def _image_size(tensor: Tensor) -> Size:
     return Size(*tensor.shape[1:])
 
 
-def _view(value: Value, operation: Operation) -> Value:
+def _view(value: EngineValue, operation: Operation) -> EngineValue:
     """Return a value with other axes."""
     name, axes, shape = operation.name, value.axes, tuple(operation.results[0].shape)
     a, dims = operation.arguments, len(axes.dimensions)
@@ -112,10 +114,10 @@ def _view(value: Value, operation: Operation) -> Value:
         changed = axes.reshaped(shape)
     if changed is None:
         raise UsageError(f"a {name} to {'x'.join(map(str, shape))} that cuts across rows")
-    return Value(value.node, changed)
+    return EngineValue(value.node, changed)
 
 
-def _linear(context: TraceContext, values: Values, operation: Operation) -> Value:
+def _linear(context: TraceContext, values: EngineValues, operation: Operation) -> EngineValue:
     """Lower a linear layer on the last dimension to a convolution of 1x1."""
     a = operation.arguments
     names = {
@@ -158,10 +160,12 @@ def _linear(context: TraceContext, values: Values, operation: Operation) -> Valu
     node = OPERATIONS["convolution"](context, arguments, result)
     if not isinstance(node, Node):
         raise UsageError("the engine does not know this linear layer")
-    return Value(node, value.axes.with_channels(last, len(weight)))
+    return EngineValue(node, value.axes.with_channels(last, len(weight)))
 
 
-def _on_views(context: TraceContext, values: Values, operation: Operation) -> list[Value]:
+def _on_views(
+    context: TraceContext, values: EngineValues, operation: Operation
+) -> list[EngineValue]:
     """Lower an operation on views as one on their images."""
     a, name = dict(operation.arguments), operation.name
     value = next(values[id(x)] for x in operation.sources)
@@ -194,7 +198,7 @@ def _on_views(context: TraceContext, values: Values, operation: Operation) -> li
     }
     results = _lower(context, operation, images, _result_size(operation, value, dimension))
     return [
-        Value(
+        EngineValue(
             node,
             axes if dimension is None else axes.with_channels(dimension, node.size.channels),
         )
@@ -202,7 +206,7 @@ def _on_views(context: TraceContext, values: Values, operation: Operation) -> li
     ]
 
 
-def _result_size(operation: Operation, value: Value, dimension: int | None) -> Size:
+def _result_size(operation: Operation, value: EngineValue, dimension: int | None) -> Size:
     size, shape = value.node.size, operation.results[0].shape
     if dimension is None:
         if tuple(shape) != value.axes.shape:
@@ -211,7 +215,7 @@ def _result_size(operation: Operation, value: Value, dimension: int | None) -> S
     return Size(shape[dimension], size.height, size.width)
 
 
-def _channel_dimension(value: Value) -> int:
+def _channel_dimension(value: EngineValue) -> int:
     dimension = value.axes.dimension_of(CHANNELS, value.node.size)
     if dimension is None:
         raise UsageError("channels that are cut into heads or windows")
@@ -219,7 +223,7 @@ def _channel_dimension(value: Value) -> int:
 
 
 def _in_image_form(
-    context: TraceContext, values: Values, argument: Any, axes: Axes, size: Size, name: str
+    context: TraceContext, values: EngineValues, argument: Any, axes: Axes, size: Size, name: str
 ) -> Any:
     """Return an argument of the operation on the image."""
     if isinstance(argument, list | tuple) and any(isinstance(x, Tensor) for x in argument):
@@ -268,7 +272,7 @@ POINTWISE = frozenset(
 """Operations on single values."""
 
 
-def entering_axes(tensor: Tensor, operation: Operation, values: Values) -> tuple[Axes, Size]:
+def entering_axes(tensor: Tensor, operation: Operation, values: EngineValues) -> tuple[Axes, Size]:
     """Return how the engine reads a tensor that torch computes, for the operation that reads it.
 
     In the order of the other tensors that it reads; for a linear layer or a norm along the last

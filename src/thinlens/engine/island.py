@@ -1,8 +1,8 @@
 """Torch islands: parts of a network that torch runs between parts that the engine runs.
 
-A `Run` node hands an island's inputs to torch, an `Enter` node packs one of its results. The
-program runs up to a `Run`, then torch runs the island's operations; the engine's own tensors stay
-where they are meanwhile.
+A `RunIsland` node hands an island's inputs to torch, an `Enter` node packs one of its results. The
+program runs up to a `RunIsland`, then torch runs the island's operations; the engine's own tensors
+stay where they are meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from thinlens.engine.trace import META, Operation
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
 
-Values = dict[int, Tensor]
+TorchValues = dict[int, Tensor]
 """Tensors of torch by the identity of the traced tensor."""
 
 POINT = Size(1, 1, 1)
@@ -29,7 +29,7 @@ POINT = Size(1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class IslandRead:
     """A tensor of the engine that an island reads."""
 
     size: Size
@@ -50,20 +50,20 @@ class Island:
     """Operations that torch runs at once."""
 
     operations: list[Operation] = field(default_factory=list)
-    reads: list[Read] = field(default_factory=list)
-    """In the order of the inputs of its `Run` node."""
+    reads: list[IslandRead] = field(default_factory=list)
+    """In the order of the inputs of its `RunIsland` node."""
 
-    def compiled(self, kept: Collection[int]) -> Callable[[Values], None]:
+    def compiled(self, kept: Collection[int]) -> Callable[[TorchValues], None]:
         """Return a function that computes its operations on values.
 
-        Values that are not `kept` are dropped when they were read for the last time.
+        TorchValues that are not `kept` are dropped when they were read for the last time.
         """
         last_reads: dict[int, Operation] = {}
         for operation in self.operations:
             last_reads.update({id(source): operation for source in operation.sources})
         calls = [_call(operation, last_reads, kept) for operation in self.operations]
 
-        def run(values: Values) -> None:
+        def run(values: TorchValues) -> None:
             for call in calls:
                 call(values)
 
@@ -71,7 +71,7 @@ class Island:
 
 
 @dataclass(eq=False, kw_only=True)
-class Run(Node):
+class RunIsland(Node):
     """Runs an island: the first `inputs` are its reads, the others islands that run before."""
 
     island: Island
@@ -103,14 +103,14 @@ class Enter(Node):
         emitter.program.pack(emitter.slice(self), 0, emitter.add_input(self))
         emitter.record(self)
 
-    def image(self, values: Values) -> Tensor:
+    def image(self, values: TorchValues) -> Tensor:
         """Return it as an image `[1, C, H, W]`."""
         return to_image(values[id(self.tensor)], self.axes, self.size).float()
 
 
 def _call(
     operation: Operation, last_reads: Mapping[int, Operation], kept: Collection[int]
-) -> Callable[[Values], None]:
+) -> Callable[[TorchValues], None]:
     """Return a function that computes one operation on values."""
     function, results = operation.function, operation.result
     dropped = [
@@ -122,7 +122,7 @@ def _call(
     kwargs = {name: _argument(value) for name, value in operation.kwargs.items()}
     single = isinstance(results, Tensor)
 
-    def call(values: Values) -> None:
+    def call(values: TorchValues) -> None:
         computed = function(
             *(get(values) for get in args), **{name: get(values) for name, get in kwargs.items()}
         )
@@ -138,7 +138,7 @@ def _call(
     return call
 
 
-def _argument(value: Any) -> Callable[[Values], Any]:
+def _argument(value: Any) -> Callable[[TorchValues], Any]:
     """Return a function that finds an argument among values."""
     if isinstance(value, Tensor) and value.device == META:
         key = id(value)

@@ -16,8 +16,8 @@ from torch import Tensor
 from thinlens.engine.axes import image_axes
 from thinlens.engine.fuse import UnfusableError, fuse
 from thinlens.engine.graph import Node, Size
-from thinlens.engine.image_form import Value, Values, entering_axes, lower_operation
-from thinlens.engine.island import POINT, Enter, Island, Read, Run
+from thinlens.engine.image_form import EngineValue, EngineValues, entering_axes, lower_operation
+from thinlens.engine.island import POINT, Enter, Island, IslandRead, RunIsland
 from thinlens.engine.ops.input import Input
 from thinlens.engine.ops.lowering import TraceContext
 from thinlens.engine.ops.resize import Resize
@@ -33,8 +33,8 @@ BEGIN_SEGMENTS = frozenset({"convolution", "addmm", "mm", "bmm", "linear", "nati
 WORK = frozenset({"convolution", "addmm", "mm", "bmm", "linear"})
 """Operations for which it pays to copy tensors to the engine and back."""
 
-ALONE = "all that it reads is computed by torch"
-SMALL = "too little work to copy its tensors to the engine and back"
+READS_TORCH = "all that it reads is computed by torch"
+TOO_SMALL = "too little work to copy its tensors to the engine and back"
 """Reasons that follow from those of other operations."""
 
 
@@ -43,7 +43,7 @@ class Lowered:
     """A network as a graph."""
 
     root: Node
-    """The output's node, or the `Run` of the island that computes it."""
+    """The output's node, or the `RunIsland` of the island that computes it."""
     islands: list[Island]
     """In the order in which they run."""
     reasons: Reasons
@@ -53,7 +53,7 @@ class Lowered:
 
     def first_reason(self) -> str:
         """Return why the first operation that torch runs is not the engine's."""
-        reasons = [r for r in self.reasons.values() if r not in (ALONE, SMALL)]
+        reasons = [r for r in self.reasons.values() if r not in (READS_TORCH, TOO_SMALL)]
         return next(iter([*reasons, *self.reasons.values()]), "")
 
 
@@ -89,12 +89,12 @@ class _Lowering:
         self._context = TraceContext(traced.parameters)
         size = Size(*traced.image.shape[1:])
         image = Input([], size)
-        self._values: Values = {id(traced.image): Value(image, image_axes(size))}
+        self._values: EngineValues = {id(traced.image): EngineValue(image, image_axes(size))}
         self._levels: dict[int, int] = {id(traced.image): 0}
         """By tensor."""
         self._torch_tensors: dict[int, int] = {}
         """The levels of the tensors that torch computes."""
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, RunIsland] = {}
         """By level."""
         self._reasons: Reasons = {}
         self._native: list[Operation] = []
@@ -143,7 +143,7 @@ class _Lowering:
                 by_tensor.update({id(result): segment for result in member.results})
             segments.update({id(member): segment for member in segment})
         return {
-            operation: SMALL
+            operation: TOO_SMALL
             for segment in segments.values()
             if not any(operation.name in WORK for operation in segment)
             for operation in segment
@@ -157,7 +157,7 @@ class _Lowering:
         sources = operation.sources
         entering = [x for x in sources if id(x) not in values]
         if len(entering) == len(sources) and operation.name not in BEGIN_SEGMENTS:
-            raise UsageError(ALONE)
+            raise UsageError(READS_TORCH)
         entered = {id(tensor): self._entered(tensor, operation) for tensor in entering}
         values.update(entered)
         try:
@@ -187,11 +187,11 @@ class _Lowering:
         torch_level = self._torch_tensors.get(id(tensor))
         return self._levels[id(tensor)] if torch_level is None else torch_level + 1
 
-    def _entered(self, tensor: Tensor, operation: Operation) -> Value:
+    def _entered(self, tensor: Tensor, operation: Operation) -> EngineValue:
         """Return the value of a tensor of torch's in the engine."""
         axes, size = entering_axes(tensor, operation, self._values)
         run = self._runs[self._torch_tensors[id(tensor)]]
-        return Value(Enter([run], size, tensor=tensor, axes=axes), axes)
+        return EngineValue(Enter([run], size, tensor=tensor, axes=axes), axes)
 
     def _lower_to_torch(self, operation: Operation) -> None:
         level = max(1, *(self._torch_level(tensor) for tensor in operation.sources))
@@ -207,12 +207,12 @@ class _Lowering:
         torch_level = self._torch_tensors.get(id(tensor))
         return self._levels[id(tensor)] + 1 if torch_level is None else torch_level
 
-    def _run(self, level: int) -> Run:
+    def _run(self, level: int) -> RunIsland:
         if level not in self._runs:
-            self._runs[level] = Run([], POINT, island=Island())
+            self._runs[level] = RunIsland([], POINT, island=Island())
         return self._runs[level]
 
-    def _read_by_torch(self, tensor: Tensor, run: Run, level: int) -> None:
+    def _read_by_torch(self, tensor: Tensor, run: RunIsland, level: int) -> None:
         """Let an island read a tensor."""
         if tensor is self._traced.image:
             return
@@ -229,7 +229,7 @@ class _Lowering:
                     read.views.append((tensor, value.axes))
                 return
         run.inputs.insert(len(reads), value.node)
-        reads.append(Read(value.node.size, order, [(tensor, value.axes)]))
+        reads.append(IslandRead(value.node.size, order, [(tensor, value.axes)]))
 
     def _root(self) -> Node:
         output = self._traced.output

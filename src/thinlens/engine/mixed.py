@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thinlens.engine.emitter import Emitter
-from thinlens.engine.island import Enter, Island, Values
+from thinlens.engine.island import Enter, Island, TorchValues
 from thinlens.engine.trace import Trace
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class MixedProgram:
     def __init__(self, program: Program, emitter: Emitter, traced: Trace) -> None:
         self._program, self._traced = program, traced
         self._inputs, self._outputs = len(emitter.inputs), len(emitter.outputs)
+        self.ends = emitter.parts
+        """The islands, each with the number of steps that run before it."""
         islands = [island for _, island in emitter.parts]
         numbered = list(enumerate(emitter.inputs, 1))
         self._parts: list[_Part] = []
@@ -48,7 +50,7 @@ class MixedProgram:
     def run(self, pool: ThreadPool, image: Tensor, placements: list[Placement]) -> Tensor:
         """Return the output for one image `[1, C, H, W]`."""
         program, key = self._program, id(self._traced.output)
-        values: Values = {id(self._traced.image): image}
+        values: TorchValues = {id(self._traced.image): image}
         inputs = [image.numpy(), *[NOTHING] * self._inputs]
         outputs = [NOTHING] * self._outputs
         with torch.inference_mode(False), torch.no_grad():
@@ -85,16 +87,16 @@ class _Part:
     """What it computes for the engine, with the numbers of the inputs."""
     later: set[int]
     """What later islands read."""
-    compute: Callable[[Values], None]
+    compute: Callable[[TorchValues], None]
 
-    def run(self, values: Values, images: list[Tensor]) -> None:
+    def run(self, values: TorchValues, images: list[Tensor]) -> None:
         """Compute the island from what the engine wrote."""
         for read, image in zip(self.island.reads, images, strict=True):
             for tensor, axes in read.views:
                 values[id(tensor)] = axes.from_image(image)
         self.compute(values)
 
-    def forget(self, values: Values) -> None:
+    def forget(self, values: TorchValues) -> None:
         """Drop the values that no later island reads."""
         for key in values.keys() - self.later:
             del values[key]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.emitter import Emitter
 from thinlens.engine.graph import Node, Size
-from thinlens.engine.island import Run
+from thinlens.engine.island import RunIsland
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.lower import WORK, lower
 from thinlens.engine.mixed import MixedProgram
@@ -46,6 +46,29 @@ class PlanContext:
     max_bytes: int
     """Bytes that the activations of a plan may take."""
     threads: int = 1
+
+
+@dataclass(frozen=True)
+class PlanPart:
+    """Steps of the engine, or an island of torch."""
+
+    kind: str
+    """engine or torch"""
+    operations: int
+    layers: int
+    """Convolutions and linear layers."""
+    reasons: list[str]
+    """Why torch runs its operations."""
+
+
+def _engine_part(steps: list[str], layers: list[str]) -> PlanPart:
+    copies = ("input", "unpack")
+    return PlanPart(
+        "engine",
+        sum(step not in copies for step in steps),
+        sum(bool(layer) for layer in layers),
+        [],
+    )
 
 
 class Plan:
@@ -120,6 +143,31 @@ class Plan:
         counts = [sum(op.name in WORK for op in ops) for ops in (self.native, self.reasons)]
         return counts[0], counts[1]
 
+    def parts(self) -> list[PlanPart]:
+        """List the program's parts and the islands between them, in the order they run."""
+        layers, steps = self.layers, self.steps
+        if self._mixed is None:
+            return [_engine_part(steps, layers)]
+        parts, first = [], 0
+        for end, island in self._mixed.ends:
+            parts.append(_engine_part(steps[first:end], layers[first:end]))
+            reasons = [self.reasons[operation] for operation in island.operations]
+            work = sum(operation.name in WORK for operation in island.operations)
+            parts.append(PlanPart("torch", len(island.operations), work, reasons))
+            first = end
+        return [*parts, _engine_part(steps[first:], layers[first:])]
+
+    def part_seconds(self) -> list[float]:
+        """Return the seconds of each of `parts` in the last run."""
+        seconds = self.program.seconds()
+        if self._mixed is None:
+            return [sum(seconds)]
+        times, first = [], 0
+        for (end, _), island_seconds in zip(self._mixed.ends, self._mixed.seconds, strict=True):
+            times += [sum(seconds[first:end]), island_seconds]
+            first = end
+        return [*times, sum(seconds[first:])]
+
     def run(
         self, pool: _native.ThreadPool, images: Tensor, output: Tensor, placements: list[Placement]
     ) -> None:
@@ -183,7 +231,7 @@ def _emit(order: list[Node], groups: list[FusedGroup], emitter: Emitter) -> None
             steps = len(emitter.steps) - first_step
             _stream(emitter.program, first_step, steps, ends[node])
     output = order[-1]
-    if isinstance(output, Run):  # torch computes the network's output
+    if isinstance(output, RunIsland):  # torch computes the network's output
         return
     emitter.program.unpack(emitter.slice(output), len(emitter.outputs))
     emitter.record_step("unpack", [output.size, output.size])

@@ -146,6 +146,21 @@ def test_a_norm_is_recognized(style: str) -> None:
     assert steps == ["input", "conv", "channel_norm", *attention, "conv", "unpack"]
 
 
+def test_a_norm_of_a_sum_is_recognized() -> None:
+    norms = Norms("two differences")
+    norms.weight, norms.bias = (nn.Parameter(torch.randn(3)) for _ in range(2))
+
+    def network(x: Tensor, c: Tensor) -> Tensor:
+        y = F.silu(x) - c
+        return y + norms.norm(y).relu()
+
+    module, image = Network(network), torch.randn(1, 3, 8, 9)
+    fast = Compiled(module, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
+    assert "reduce_channels" not in fast.plan(Size(3, 8, 9)).steps
+
+
 def test_what_is_like_a_norm_is_none() -> None:
     def other(x: Tensor, c: Tensor) -> Tensor:
         mean = x.mean(1, keepdim=True)

@@ -154,11 +154,17 @@ def _normalization(node: Pointwise) -> ChannelNorm | None:
 
 
 def _expanded(node: Pointwise) -> Pointwise:
-    """Return `node` with the arithmetic of its inputs of the same size in it."""
+    """Return `node` with the differences from a mean over channels that it reads in it."""
     for source in node.inputs:
-        if isinstance(source, Pointwise) and source.size == node.size:
+        if isinstance(source, Pointwise) and source.size == node.size and _is_centred(source):
             node = node.with_expression_of(source)
     return node
+
+
+def _is_centred(node: Pointwise) -> bool:
+    """Whether it is `x - mean(x)`."""
+    is_difference = len(node.inputs) == 2 and same(node.expression, add(Read(0), Read(1), -1.0))
+    return is_difference and _is_reduction_of(node.inputs[1], node.inputs[0], MEAN)
 
 
 def _is_reduction_of(node: Node, x: Node, reduction: str) -> bool:

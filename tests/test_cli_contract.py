@@ -22,7 +22,6 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale", "--store"],
     "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        "--store",
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
         *("--target-cost", "--threads", "--recipe", "--inputs", "--targets"),
@@ -54,7 +53,6 @@ TRAINING_FLAGS = [
 """The training settings of `prune`."""
 
 SHARED_FLAGS = [
-    "--store",
     *("--data", "--inputs", "--json", "--out", "--preset", "--recipe", "--scale", "--seed"),
     *("--size", "--steps", "--targets", "--threads"),
 ]

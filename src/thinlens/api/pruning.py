@@ -69,8 +69,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     `progress` is called with the steps done. The result's `record` holds what the data was taken
     for and the share of the network that can be pruned. Raises `UsageError` where nothing can be.
 
-    >>> from thinlens import cost
-    >>> from thinlens.models import create
+    >>> from thinlens import cost, create
     >>> module = create("dncnn-17", depth=3, width=8)
     >>> pruned = prune(module, budget="1/2", method="one-shot", m=4, size=(32, 32))
     >>> cost(pruned, (32, 32)).budget
@@ -83,7 +82,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     budget_time = parse_milliseconds(budget)
     task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
     reads_targets = kind.reads_targets(steps, preset, options)
-    source = DataSource(data, data_holds, task, reads_targets, training=steps > 0)
+    training = kind.trains(steps, options)
+    source = DataSource(data, data_holds, task, reads_targets, training=training)
     batches = source.batches(module)
     example: tuple[int, ...] = (1, image_channels(module), *(size or DEFAULT_SIZE))
     if data is not None or (size is None and (kind.NEEDS_DATA or steps)):

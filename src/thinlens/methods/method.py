@@ -122,6 +122,11 @@ class Method(ABC):
         return steps > 0 and weight != 1
 
     @classmethod
+    def trains(cls, steps: int, options: Mapping[str, Any]) -> bool:
+        """Return whether a run takes training crops, in place of large ones to calibrate on."""
+        return steps > 0
+
+    @classmethod
     def network_options(cls, model: nn.Module) -> dict[str, Any]:
         """Return the options whose defaults depend on the network."""
         return {}

@@ -32,9 +32,12 @@ SAME_IN_PARTS = (SUM, MEAN, MEAN_SQUARE, MAXIMUM, MINIMUM)
 
 @dataclass(eq=False, kw_only=True)
 class ReduceChannels(Node):
-    """The reduction of the channels of each pixel."""
+    """Output channel c reduces the channels `c * first + j * step`, j < `count`, of each pixel."""
 
     reduction: str
+    count: int
+    first: int = 0
+    step: int = 1
     correction: int = 0
     """Values that a variance does not count."""
 
@@ -52,8 +55,10 @@ class ReduceChannels(Node):
             emitter.slice(self.inputs[0]),
             emitter.slice(self),
             self.reduction,
-            self.inputs[0].size.channels,
-            correction=self.correction,
+            self.count,
+            self.first,
+            self.step,
+            self.correction,
         )
         emitter.record(self)
 
@@ -99,8 +104,15 @@ def _of_squares(node: ReduceChannels | ReduceSpace, single_use: SingleUse) -> No
 
 def reduce_channels(x: Node, reduction: str, correction: int = 0) -> Node:
     """Return the reduction of all channels of `x`, `[1, H, W]`."""
-    size = Size(1, x.size.height, x.size.width)
-    return ReduceChannels([x], size, reduction=reduction, correction=correction)
+    count, size = x.size.channels, Size(1, x.size.height, x.size.width)
+    return ReduceChannels([x], size, reduction=reduction, count=count, correction=correction)
+
+
+def reduce_channel_groups(x: Node, reduction: str, groups: int) -> Node:
+    """Return the reduction of `groups` equal parts of the channels, `[C / groups, H, W]`."""
+    channels = x.size.channels // groups
+    size = Size(channels, x.size.height, x.size.width)
+    return ReduceChannels([x], size, reduction=reduction, count=groups, first=1, step=channels)
 
 
 def reduce_space(x: Node, reduction: str, correction: int = 0, group: int = 1) -> Node:

@@ -22,6 +22,7 @@ FLAGS = {
     "import": ["--json", "--model", "--out", "--scale", "--store"],
     "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
+        "--store",
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
         *("--target-cost", "--threads", "--recipe", "--inputs", "--targets"),
@@ -53,6 +54,7 @@ TRAINING_FLAGS = [
 """The training settings of `prune`."""
 
 SHARED_FLAGS = [
+    "--store",
     *("--data", "--inputs", "--json", "--out", "--preset", "--recipe", "--scale", "--seed"),
     *("--size", "--steps", "--targets", "--threads"),
 ]

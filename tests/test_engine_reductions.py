@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from native_engine import BF16, KERNELS, built
+from native_engine import BF16, CORE, KERNELS, built
 from test_engine_pointwise import Network
 from thinlens.engine import stream
 from thinlens.engine.compiled import Compiled
@@ -212,3 +213,21 @@ def test_a_norm_along_columns_is_none_over_channels() -> None:
     fast = Compiled(module.eval(), 1)
     with torch.inference_mode():
         torch.testing.assert_close(fast(image), module(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_parts_of_the_channels_are_reduced_by_the_kernel(name: str) -> None:
+    """Output channel c is the sum of channels c and c + 3."""
+    kernels = CORE.kernels(name)
+    image = torch.randn(1, 6, 5, 19)
+    shapes = [CORE.Shape(channels, 5, 19, row_vectors=5, halo=1) for channels in (6, 3)]
+    floats = [kernels.floats(shape) for shape in shapes]
+    program = CORE.Program(kernels, sum(floats))
+    x = CORE.Slice(program.tensor(0, shapes[0]), 0, 6)
+    y = CORE.Slice(program.tensor(floats[0], shapes[1]), 0, 3)
+    program.pack(x)
+    program.reduce_channels(x, y, "sum", count=2, first=1, step=3)
+    program.unpack(y)
+    output = np.full((1, 3, 5, 19), np.nan, np.float32)
+    program.run(CORE.ThreadPool(2), image.numpy(), output)
+    assert torch.equal(torch.from_numpy(output), image[:, :3] + image[:, 3:])

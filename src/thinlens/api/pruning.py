@@ -69,7 +69,8 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     `progress` is called with the steps done. The result's `record` holds what the data was taken
     for and the share of the network that can be pruned. Raises `UsageError` where nothing can be.
 
-    >>> from thinlens import cost, create
+    >>> from thinlens import cost
+    >>> from thinlens.models import create
     >>> module = create("dncnn-17", depth=3, width=8)
     >>> pruned = prune(module, budget="1/2", method="one-shot", m=4, size=(32, 32))
     >>> cost(pruned, (32, 32)).budget

@@ -11,10 +11,15 @@ from torch import nn
 from thinlens.checkpoints import spandrel_networks
 from thinlens.checkpoints.blueprint import check_json, is_foreign
 from thinlens.checkpoints.config_file import STORED_TYPE
-from thinlens.checkpoints.factories import call_factory, import_factory, is_factory_name
+from thinlens.checkpoints.factories import (
+    call_factory,
+    find_factory,
+    import_factory,
+    is_factory_name,
+)
 from thinlens.checkpoints.safe_build import PROBE_SIDE
 from thinlens.errors import UsageError
-from thinlens.models import image_channels, registry_name
+from thinlens.models import MODELS, image_channels, registry_name
 from thinlens.models.output import kept_output
 from thinlens.models.source import NetworkSource, set_source, source_of
 from thinlens.sparsity.recomputed import merge_recomputed
@@ -68,6 +73,21 @@ def named_network(
     if model not in (None, source.name):
         raise UsageError(f"this network is {source.name}, not {model}")
     return source.name
+
+
+def unpruned_network(model: str, module: nn.Module) -> nn.Module:
+    """Build what `module`, called `model` in a checkpoint, was before channels were pruned."""
+    if model in MODELS:
+        return MODELS[model].build(module.config)
+    source = source_of(module)
+    if source is None:
+        raise UsageError(f"{type(module).__name__} carries no source to build it by")
+    if source.name.startswith(spandrel_networks.PREFIX):
+        name = source.name.removeprefix(spandrel_networks.PREFIX)
+        whole = spandrel_networks.build_published(name, source.parameters)
+    else:
+        whole = call_factory(source.name, find_factory(source.name), source.parameters)
+    return _merged(whole) if source.merged else whole
 
 
 def _spandrel_source(module: nn.Module) -> NetworkSource | None:

@@ -50,8 +50,8 @@ class Info(Verb):
     part's operations, layers, milliseconds, and why torch runs it."""
 
     def run(self) -> Answer:
+        from thinlens.checkpoints.foreign import unpruned_network
         from thinlens.experiments.networks import runnable_shape
-        from thinlens.models import MODELS
         from thinlens.sparsity.cost import CONVENTIONS
         from thinlens.sparsity.summary import BUDGET_BASE, summarize
         from thinlens.tasks import make_task
@@ -70,7 +70,7 @@ class Info(Verb):
         base_metric = network.provenance.get("budget_base")
         if network.resized or base_metric in ("macs", "params"):
             base = "params" if base_metric == "params" else "macs"
-            whole = MODELS[network.model].build(network.module.config)
+            whole = unpruned_network(network.model, network.module)
             dense = summarize(whole, {}, shape, convention=self.convention).total
             kept = getattr(summary.total, base) / getattr(dense, base)
         content = {

@@ -48,6 +48,8 @@ class Prune(Verb):
     network."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the pruned checkpoint."""
+    store: Annotated[str | None, tyro.conf.arg(metavar="fp16", help_behavior_hint="")] = None
+    """Store values as fp16: half of the bytes; what that costs in decibels is printed."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """A named set of the method's options."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -75,6 +77,7 @@ class Prune(Verb):
     def run(self) -> Answer:
         from thinlens.api import prune, save
         from thinlens.cli.values import size
+        from thinlens.experiments.half_precision import half_precision_loss
         from thinlens.experiments.networks import HD_SIZE, runnable_shape
         from thinlens.tasks import make_task
         from thinlens.training.loop import Trainer
@@ -100,8 +103,15 @@ class Prune(Verb):
                 preset=self.preset,
                 **options,
             )
-        size_in_bytes = save(self.out, pruned, model=network.model, task=task)
-        return self._answer(kind, pruned, shape, budget, size_in_bytes)
+        size_in_bytes = save(self.out, pruned, model=network.model, task=task, store=self.store)
+        answer = self._answer(kind, pruned, shape, budget, size_in_bytes)
+        if self.store is None:
+            return answer
+        loss = half_precision_loss(pruned.module, task)
+        line = f"fp16: {loss:.1f} dB to the network in its own precision"
+        return replace(
+            answer, content={**answer.content, "fp16_psnr": loss}, text=(*answer.text, line)
+        )
 
     def _answer(
         self,

@@ -272,7 +272,13 @@ POINTWISE = frozenset(
 """Operations on single values."""
 
 
-def entering_axes(tensor: Tensor, operation: Operation, values: EngineValues) -> tuple[Axes, Size]:
+Grids = Mapping[int, tuple[int, int]]
+"""Rows and columns by their product, of the images among a network's tensors."""
+
+
+def entering_axes(
+    tensor: Tensor, operation: Operation, values: EngineValues, grids: Grids
+) -> tuple[Axes, Size]:
     """Return how the engine reads a tensor that torch computes, for the operation that reads it.
 
     In the order of the other tensors that it reads; for a linear layer or a norm along the last
@@ -286,7 +292,7 @@ def entering_axes(tensor: Tensor, operation: Operation, values: EngineValues) ->
         if value is not None and value.axes.shape == shape:
             return value.axes, value.node.size
     if operation.name in LINEAR or operation.name == "native_layer_norm":
-        rows, columns = _pixel_grid(shape[:-1])
+        rows, columns = _pixel_grid(shape[:-1], grids)
         size = Size(shape[-1], rows, columns)
         axes = image_axes(size).permuted((0, 2, 3, 1)).reshaped(shape)
     else:
@@ -297,11 +303,13 @@ def entering_axes(tensor: Tensor, operation: Operation, values: EngineValues) ->
     return axes, size
 
 
-def _pixel_grid(sides: Sequence[int]) -> tuple[int, int]:
+def _pixel_grid(sides: Sequence[int], grids: Grids) -> tuple[int, int]:
     """Return rows and columns of which the dimensions before the last one are a view."""
     pixels = 1
     for side in sides:
         pixels *= side
+    if len(sides) > 1 and sides[-1] == pixels in grids:  # the tokens of an image
+        return grids[pixels]
     if len(sides) > 1:
         return pixels // sides[-1], sides[-1]
     columns = next(side for side in range(min(pixels, 64), 0, -1) if pixels % side == 0)

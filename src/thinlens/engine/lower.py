@@ -96,6 +96,12 @@ class _Lowering:
         """The levels of the tensors that torch computes."""
         self._runs: dict[int, RunIsland] = {}
         """By level."""
+        self._grids = {
+            rows * columns: (rows, columns)
+            for operation in traced.operations
+            for batch, _, rows, columns in [x.shape for x in operation.results if x.dim() == 4]
+            if batch == 1 and operation.name == "convolution"
+        }
         self._reasons: Reasons = {}
         self._native: list[Operation] = []
         self._operations: dict[Node, Operation] = {}
@@ -189,7 +195,7 @@ class _Lowering:
 
     def _entered(self, tensor: Tensor, operation: Operation) -> EngineValue:
         """Return the value of a tensor of torch's in the engine."""
-        axes, size = entering_axes(tensor, operation, self._values)
+        axes, size = entering_axes(tensor, operation, self._values, self._grids)
         run = self._runs[self._torch_tensors[id(tensor)]]
         return EngineValue(Enter([run], size, tensor=tensor, axes=axes), axes)
 

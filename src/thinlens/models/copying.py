@@ -18,6 +18,7 @@ def copy_network(module: nn.Module) -> nn.Module:
     without their history, which `copy.deepcopy` refuses. Raises a `UsageError` that names the
     attribute which cannot be copied.
 
+    >>> import torch
     >>> class Recording(nn.Conv2d):
     ...     def forward(self, image):
     ...         self.last = super().forward(image)
@@ -44,6 +45,7 @@ def copy_network(module: nn.Module) -> nn.Module:
 def meta_copy(module: nn.Module) -> nn.Module:
     """Return a copy on the meta device: tensors with shapes but no values, plain attributes too.
 
+    >>> import torch
     >>> network = nn.Conv2d(1, 1, 1)
     >>> network.mean = torch.zeros(1, 1, 1, 1)
     >>> meta_copy(network).mean.device.type

@@ -64,7 +64,7 @@ def layers_of_weight(module: nn.Module, name: str) -> list[PrunableModule]:
 def stored_weight(layer: PrunableModule) -> object:
     """Return the parameter that holds the weight, also where a parametrization changes it."""
     if parametrize.is_parametrized(layer, "weight"):
-        computed = layer.parametrizations["weight"]  # type: ignore[union-attr, index]
+        computed = layer.parametrizations["weight"]  # type: ignore[index]
         return getattr(computed, "original", computed)  # weight_norm has two originals
     return layer.weight
 

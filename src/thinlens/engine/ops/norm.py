@@ -172,7 +172,6 @@ def _is_reduction_of(node: Node, x: Node, reduction: str) -> bool:
         isinstance(node, ReduceChannels)
         and node.reduction == reduction
         and node.correction == 0
-        and node.count == x.size.channels
         and node.inputs == [x]
     )
 

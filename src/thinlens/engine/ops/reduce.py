@@ -32,12 +32,9 @@ SAME_IN_PARTS = (SUM, MEAN, MEAN_SQUARE, MAXIMUM, MINIMUM)
 
 @dataclass(eq=False, kw_only=True)
 class ReduceChannels(Node):
-    """Output channel c reduces the channels `c * first + j * step`, j < `count`, of each pixel."""
+    """The reduction of the channels of each pixel."""
 
     reduction: str
-    count: int
-    first: int = 0
-    step: int = 1
     correction: int = 0
     """Values that a variance does not count."""
 
@@ -55,10 +52,8 @@ class ReduceChannels(Node):
             emitter.slice(self.inputs[0]),
             emitter.slice(self),
             self.reduction,
-            self.count,
-            self.first,
-            self.step,
-            self.correction,
+            self.inputs[0].size.channels,
+            correction=self.correction,
         )
         emitter.record(self)
 
@@ -104,15 +99,8 @@ def _of_squares(node: ReduceChannels | ReduceSpace, single_use: SingleUse) -> No
 
 def reduce_channels(x: Node, reduction: str, correction: int = 0) -> Node:
     """Return the reduction of all channels of `x`, `[1, H, W]`."""
-    count, size = x.size.channels, Size(1, x.size.height, x.size.width)
-    return ReduceChannels([x], size, reduction=reduction, count=count, correction=correction)
-
-
-def reduce_channel_groups(x: Node, reduction: str, groups: int) -> Node:
-    """Return the reduction of `groups` equal parts of the channels, `[C / groups, H, W]`."""
-    channels = x.size.channels // groups
-    size = Size(channels, x.size.height, x.size.width)
-    return ReduceChannels([x], size, reduction=reduction, count=groups, first=1, step=channels)
+    size = Size(1, x.size.height, x.size.width)
+    return ReduceChannels([x], size, reduction=reduction, correction=correction)
 
 
 def reduce_space(x: Node, reduction: str, correction: int = 0, group: int = 1) -> Node:

@@ -269,10 +269,8 @@ class Prune(Verb):
         crops, steps = {**recipe.crops, **values}, settings.steps
         options = getattr(self, OPTIONS, {})
         reads_targets = kind.reads_targets(steps, self.preset, options)
-        training = kind.trains(steps, options)
-        source = DataSource(
-            self.data, self._holds(), task, reads_targets, training=training, crops=crops
-        )
+        trains, holds = kind.trains(steps, options), self._holds()
+        source = DataSource(self.data, holds, task, reads_targets, training=trains, crops=crops)
         if self.data is not None:
             return source.batches(network.module)
         if not steps and not kind.NEEDS_DATA:

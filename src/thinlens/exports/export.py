@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from thinlens.errors import RunError, UsageError, check_choice
 from thinlens.exports import EXPORTERS
@@ -29,8 +30,9 @@ COMPARED_SIZES = ((48, 64), (72, 56))
 """Heights and widths of the images that networks are traced and compared with, unless one size is
 chosen."""
 
-EXPORT_TOLERANCE = 1e-3
-"""Largest difference from torch, over the range of the result, of a file that is kept."""
+EXPORT_TOLERANCE = 2e-3
+"""Largest difference from torch, over the range of the result, of a file that is kept: half a step
+of 8 bits. Networks that amplify rounding reach 7e-4 on noise."""
 
 ZERO_SHARE = 0.01
 """Share of zero weights from which a sentence says what they bring."""
@@ -141,7 +143,8 @@ def _images(
     """
     generator = torch.Generator().manual_seed(0)
     sizes = COMPARED_SIZES if size is None else (size,)
-    images = [torch.rand(1, channels, *x, generator=generator) for x in sizes]
+    rough = [torch.rand(1, channels, x + 4, y + 4, generator=generator) for x, y in sizes]
+    images = [avg_pool2d(noise, 5, 1) for noise in rough]  # as smooth as photographs
     with torch.inference_mode():
         for image in images:
             run_at_any_size(module, image)

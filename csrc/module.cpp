@@ -1,10 +1,12 @@
 // The extension module thinlens.engine._native: its types as Python sees them.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "axis_table.h"
 #include "dispatch.h"
 #include "errors.h"
 #include "machine_limits.h"
@@ -106,16 +108,21 @@ void bind_descriptions(nb::module_& m) {
       .def(nb::init<int, int>(), "rows"_a = kWhole.rows, "copies"_a = kWhole.copies)
       .def_ro("rows", &LineBuffer::rows)
       .def_ro("copies", &LineBuffer::copies);
-  nb::class_<ConvShape>(m, "ConvShape", "Sizes of a convolution, as torch names them.")
-      .def(nb::init<int, int, int, int, int, int, int>(), "in_channels"_a, "out_channels"_a,
-           "kernel_height"_a, "kernel_width"_a, "padding"_a = 0, "stride"_a = 1, "dilation"_a = 1)
+  nb::class_<ConvShape>(m, "ConvShape",
+                        "Sizes of a convolution, as torch names them: vertical, then horizontal. "
+                        "`padding` is above and left; the output's size says what is below and "
+                        "right.")
+      .def(nb::init<int, int, int, int, Axes, Axes, Axes, int>(), "in_channels"_a, "out_channels"_a,
+           "kernel_height"_a, "kernel_width"_a, "padding"_a = Axes{0, 0}, "stride"_a = Axes{1, 1},
+           "dilation"_a = Axes{1, 1}, "groups"_a = 1)
       .def_ro("in_channels", &ConvShape::in_channels)
       .def_ro("out_channels", &ConvShape::out_channels)
       .def_ro("kernel_height", &ConvShape::kernel_height)
       .def_ro("kernel_width", &ConvShape::kernel_width)
       .def_ro("padding", &ConvShape::padding)
       .def_ro("stride", &ConvShape::stride)
-      .def_ro("dilation", &ConvShape::dilation);
+      .def_ro("dilation", &ConvShape::dilation)
+      .def_ro("groups", &ConvShape::groups);
   nb::class_<AxisPlacement>(
       m, "AxisPlacement",
       "A tile along one axis of a resize of a larger image: its first output "
@@ -140,10 +147,31 @@ void bind_descriptions(nb::module_& m) {
       .def_ro("bytes", &MachineLimits::bytes, "Bytes read and written in memory.");
 }
 
+void bind_tables(nb::module_& m) {
+  nb::class_<Taps>(m, "Taps",
+                   "By output row or column, the rows or columns of the input that it sums up, and "
+                   "their weights: `taps` of each; index -1 is none.")
+      .def(
+          "__init__",
+          [](Taps* self, const Values<int32_t>& indices, const Values<float>& weights, int taps) {
+            new (self) Taps(copy(indices), copy(weights), taps);
+          },
+          "indices"_a, "weights"_a, "taps"_a);
+  nb::class_<Windows>(m, "Windows",
+                      "By output row or column, where its window of the input begins and ends.")
+      .def(
+          "__init__",
+          [](Windows* self, const Values<int32_t>& begins, const Values<int32_t>& ends) {
+            new (self) Windows(copy(begins), copy(ends));
+          },
+          "begins"_a, "ends"_a);
+}
+
 void bind_weights(nb::module_& m) {
-  nb::class_<SparseWeights>(m, "SparseWeights",
-                            "Weights in compressed sparse rows, one row per output channel. An "
-                            "index points into [kernel_height, kernel_width, in_channels].")
+  nb::class_<SparseWeights>(
+      m, "SparseWeights",
+      "Weights in compressed sparse rows, one row per output channel. An "
+      "index points into [kernel_height, kernel_width, in_channels / groups].")
       .def(
           "__init__",
           [](SparseWeights* self, const ConvShape& shape, const Values<int32_t>& starts,
@@ -203,6 +231,7 @@ void bind_program(nb::module_& m) {
 
 NB_MODULE(_native, m) {
   bind_descriptions(m);
+  bind_tables(m);
   bind_weights(m);
   bind_kernels(m);
   bind_program(m);

@@ -11,6 +11,7 @@
 #include "micro/pointwise.h"
 #include "micro/pool.h"
 #include "micro/reduce.h"
+#include "micro/resample.h"
 #include "micro/resize.h"
 
 #define THINLENS_OPS(OP)                 \
@@ -21,6 +22,7 @@
   OP(reduce_space, ReduceSpaceJob)       \
   OP(channel_norm, ChannelNormJob)       \
   OP(max_pool, PoolJob)                  \
+  OP(resample, ResampleJob)              \
   OP(resize, ResizeJob)                  \
   OP(pack, PackJob)                      \
   OP(unpack, UnpackJob)

@@ -12,6 +12,7 @@
 #include <optional>
 #include <variant>
 
+#include "axis_table.h"
 #include "errors.h"
 #include "pointwise_program.h"
 #include "sparse_weights.h"
@@ -77,31 +78,31 @@ void add_unpack(Program& program, Slice input, int image) {
   program.add(program.kernels().unpack, job, std::move(step), bind);
 }
 
-// Set what a convolution's job takes from the sizes of its tensors, which must fit.
+// Set what a convolution's job takes from the sizes of its tensors, which must fit: what it reads
+// beyond its input is in the halo. The output's size says how many rows and columns there are.
 Footprint fit_conv(ConvJob& job, const ConvShape& s) {
   const int shuffle = job.shuffle;
   if (shuffle < 1 || shuffle > 8 || s.out_channels % (shuffle * shuffle) ||
       job.out.channels != s.out_channels / (shuffle * shuffle) || job.in.channels != s.in_channels)
     refuse("a convolution's channels do not fit its tensors");
-  const int below = s.dilation * (s.kernel_height - 1) - s.padding;
-  const int right = s.dilation * (s.kernel_width - 1) - s.padding;
-  const int height = (job.in.height + s.padding - below - 1) / s.stride + 1;
-  const int width = (job.in.width + s.padding - right - 1) / s.stride + 1;
-  const int row_vectors = job.in.row_vectors / s.stride;
-  if (job.in.height + s.padding <= below || job.in.width + s.padding <= right)
-    refuse("a convolution's kernel is larger than its input");
-  if (job.in.row_vectors % s.stride || row_vectors < 1 || job.out.height != height * shuffle ||
-      job.out.width != width * shuffle || job.out.row_vectors != row_vectors * shuffle)
+  const auto [stride_y, stride_x] = s.stride;
+  const int below = s.dilation[0] * (s.kernel_height - 1) - s.padding[0];
+  const int right = s.dilation[1] * (s.kernel_width - 1) - s.padding[1];
+  const int rows = job.out.height / shuffle, row_vectors = job.in.row_vectors / stride_x;
+  if (job.in.row_vectors % stride_x || row_vectors < 1 || job.out.height % shuffle ||
+      job.out.row_vectors != row_vectors * shuffle)
     refuse("a convolution's sizes do not fit its tensors");
-  // Rows past the last that an output needs are never read; vectors are, in every row.
-  if (s.padding > job.in.halo || (height - 1) * s.stride + below >= job.in.height + job.in.halo ||
-      (row_vectors - 1) * s.stride + right >= job.in.row_vectors + job.in.halo)
+  const int64_t last_row = int64_t(rows - 1) * stride_y + below;
+  const int64_t last_vector = int64_t(row_vectors - 1) * stride_x + right;
+  if (std::max(s.padding[0], s.padding[1]) > job.in.halo ||
+      last_row >= job.in.height + job.in.halo || last_vector >= job.in.row_vectors + job.in.halo)
     refuse("a convolution reads past its input's halo of " + std::to_string(job.in.halo));
-  if (job.in.row * (s.kernel_height * s.dilation + 1) > INT32_MAX)
-    refuse("a row is too long for a convolution");
-  job.out_channels = s.out_channels, job.stride = s.stride, job.rows = height;
-  job.rows_above = s.padding, job.rows_below = std::max(below, 0);
-  return {job.in.slice, s.stride, s.padding, below};
+  const int64_t rows_away = std::max(std::abs(s.padding[0]), std::abs(below)) + 1;
+  if (job.in.row * rows_away > INT32_MAX) refuse("a row is too long for a convolution");
+  job.out_channels = s.out_channels, job.rows = rows;
+  job.stride_y = stride_y, job.stride_x = stride_x;
+  job.rows_above = std::max(s.padding[0], 0), job.rows_below = std::max(below, 0);
+  return {job.in.slice, stride_y, s.padding[0], below};
 }
 
 using Slopes = std::variant<float, std::vector<float>>;  // of all channels, or of each
@@ -139,20 +140,23 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
   struct Layouts {
     SparseLayout sparse;
     DenseLayout dense;
-    std::vector<float> bias, slopes;
+    std::vector<float> slopes;
+    std::shared_ptr<const SparseWeights> weights;
   };
   auto layouts = std::make_shared<Layouts>();
-  layouts->bias = weights->bias;
-  layouts->bias.resize(size_t(shape.out_channels + kernels.tile.dense_channels), 0.0f);
-  job.bias = layouts->bias.data();
   layouts->slopes = slopes_by_channel(slope, shape.out_channels);
   job.slopes = layouts->slopes.data();
   if (channel_group == 0) {
-    layouts->dense = weights->dense_layout(job.in, kernels);
+    layouts->dense = weights->dense_layout(job.in, kernels, shuffle);
+    job.bias = layouts->dense.bias.data();
     job.offsets = layouts->dense.offsets.data();
     job.weights = layouts->dense.weights.data();
-    job.taps = int(layouts->dense.offsets.size()) / kernels.fused_weights;
+    job.blocks = layouts->dense.blocks.data();
+    job.channels = layouts->dense.channels.data();
+    job.block_count = int(layouts->dense.blocks.size());
   } else {
+    layouts->weights = weights;
+    job.bias = weights->bias.data();
     layouts->sparse = weights->sparse_layout(job.in, kernels, channel_group);
     job.nonzeros = layouts->sparse.data();
     job.starts = layouts->sparse.starts.data();
@@ -282,18 +286,71 @@ void add_channel_norm(Program& program, Slice input, Slice output, std::vector<f
               bind);
 }
 
-void add_max_pool(Program& program, Slice input, Slice output, int size, int stride) {
-  const PoolJob job{program.activation(input), program.activation(output), size, stride};
-  if (size < 1 || stride < 1 || job.in.height < size || job.in.width < size ||
-      job.in.channels != job.out.channels ||
-      job.out.height != (job.in.height - size) / stride + 1 ||
-      job.out.width != (job.in.width - size) / stride + 1)
-    refuse("a pooling's sizes do not fit its tensors");
+void add_max_pool(Program& program, Slice input, Slice output, std::shared_ptr<const Windows> rows,
+                  std::shared_ptr<const Windows> columns, int stride) {
+  PoolJob job{};
+  job.in = program.activation(input), job.out = program.activation(output);
+  if (!rows || !columns || job.in.channels != job.out.channels)
+    refuse("a pooling keeps the channels, and has windows of rows and of columns");
+  rows->require_fit(job.out.height, job.in.height);
+  columns->require_fit(job.out.width, job.in.width);
   program.require_disjoint(job.in, job.out);
   program.require_scratch(int64_t(job.in.row_vectors + job.out.row_vectors) *
                           program.kernels().lanes);
+  job.row_begins = rows->begins.data(), job.row_ends = rows->ends.data();
+  job.column_begins = columns->begins.data(), job.column_ends = columns->ends.data();
+  const auto keep = [rows, columns](const PoolJob&, const RunArguments&) {};
   program.add(program.kernels().max_pool, job,
-              {job.out.height, kBlockRows, {{input, stride, 0, size - 1}}, output}, kBindNothing);
+              {job.out.height, kBlockRows, {footprint_of(input, *rows, stride)}, output}, keep);
+}
+
+void add_resample(Program& program, Slice input, Slice output, std::shared_ptr<const Taps> rows,
+                  std::shared_ptr<const Taps> columns, float fill, int stride) {
+  ResampleJob job{};
+  job.in = program.activation(input), job.out = program.activation(output);
+  if (!rows || !columns || job.in.channels != job.out.channels)
+    refuse("a resampling keeps the channels, and has taps of rows and of columns");
+  job.is_index_map = rows->is_index_map() && columns->is_index_map();
+  rows->require_fit(job.out.height, job.in.height, job.is_index_map);
+  columns->require_fit(job.out.width, job.in.width, job.is_index_map);
+  program.require_disjoint(job.in, job.out);
+  const int lanes = program.kernels().lanes;
+  program.require_scratch(int64_t(job.in.row_vectors) * lanes);
+  struct Tables {
+    std::shared_ptr<const Taps> rows;
+    std::vector<int32_t> columns, vectors;
+    std::vector<float> column_weights;
+  };
+  auto tables = std::make_shared<Tables>();
+  tables->rows = rows;
+  const size_t places = size_t(job.out.row_vectors) * size_t(lanes);
+  tables->columns.assign(places * size_t(columns->taps), 0);
+  tables->column_weights.assign(places * size_t(columns->taps), 0.0f);
+  for (int x = 0; x < job.out.width; ++x)
+    for (int t = 0; t < columns->taps; ++t) {
+      const int lane = x / job.out.row_vectors, vector = x % job.out.row_vectors;
+      const size_t place = size_t(t) * places + size_t(vector * lanes + lane);
+      const int from = columns->indices[size_t(x) * size_t(columns->taps) + size_t(t)];
+      tables->columns[place] =
+          from < 0 ? -1 : from % job.in.row_vectors * lanes + from / job.in.row_vectors;
+      tables->column_weights[place] =
+          columns->weights[size_t(x) * size_t(columns->taps) + size_t(t)];
+    }
+  for (int s = 0; s < job.out.row_vectors; ++s) {
+    const int32_t* first = tables->columns.data() + int64_t(s) * lanes;
+    bool is_vector = *first >= 0 && *first % lanes == 0;
+    // Places past the width are zeroed afterwards, whatever is written there.
+    for (int l = 1; l < lanes && l * job.out.row_vectors + s < job.out.width; ++l)
+      is_vector = is_vector && first[l] == *first + l;
+    tables->vectors.push_back(is_vector ? *first / lanes : -1);
+  }
+  job.vectors = tables->vectors.data();
+  job.rows = rows->indices.data(), job.row_weights = rows->weights.data();
+  job.row_taps = rows->taps, job.column_taps = columns->taps, job.fill = fill;
+  job.columns = tables->columns.data(), job.column_weights = tables->column_weights.data();
+  const auto keep = [tables](const ResampleJob&, const RunArguments&) {};
+  program.add(program.kernels().resample, job,
+              {job.out.height, kBlockRows, {footprint_of(input, *rows, stride)}, output}, keep);
 }
 
 void add_resize(Program& program, Slice input, Slice output) {
@@ -344,8 +401,14 @@ void bind_operations(nanobind::class_<Program>& program) {
       .def("channel_norm", add_channel_norm, arg("input"), arg("output"), arg("weight"),
            arg("bias"), arg("epsilon"),
            "Normalize each pixel's values over the channels, then scale and shift by channel.")
-      .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("size"), arg("stride"),
-           "Take the maximum over windows of size x size, without padding.")
+      .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("rows"), arg("columns"),
+           arg("stride") = 1,
+           "Take the maximum over windows of rows and columns; windows are about `stride` rows "
+           "apart.")
+      .def("resample", add_resample, arg("input"), arg("output"), arg("rows"), arg("columns"),
+           arg("fill") = 0.0f, arg("stride") = 1,
+           "Sum up rows and columns by their weights; taps are about `stride` rows apart. Where "
+           "both have one tap of weight 1, an index of -1 stands for `fill`.")
       .def("resize", add_resize, arg("input"), arg("output"),
            "Resize bilinearly with half-pixel centres to the output's size.");
 }

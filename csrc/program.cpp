@@ -79,9 +79,8 @@ void Program::release() {
 int64_t Program::floats(const Kernels& kernels, const Shape& s, LineBuffer b) {
   constexpr int max_size = 1 << 24, max_halo = 1 << 10, max_copies = 1 << 10;
   if (s.channels < 1 || s.height < 1 || s.row_vectors < 1 || s.halo < 0 || s.channels > max_size ||
-      s.height > max_size || s.row_vectors > max_size || s.halo > max_halo ||
-      s.halo > s.row_vectors || b.rows < 0 || b.rows > s.height + 2 * s.halo || b.copies < 1 ||
-      b.copies > max_copies)
+      s.height > max_size || s.row_vectors > max_size || s.halo > max_halo || b.rows < 0 ||
+      b.rows > s.height + 2 * s.halo || b.copies < 1 || b.copies > max_copies)
     refuse("a tensor's size is out of range");
   if (s.width < 1 || s.width > int64_t(s.row_vectors) * kernels.lanes)
     refuse("a tensor's width is 1 to " + std::to_string(int64_t(s.row_vectors) * kernels.lanes) +

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <numeric>
 
 #include "errors.h"
 
@@ -10,19 +12,27 @@ namespace thinlens {
 namespace {
 
 void check(const ConvShape& s) {
-  constexpr int max_channels = 1 << 16, max_kernel = 31;
+  constexpr int max_channels = 1 << 16, max_kernel = 127, max_step = 256, max_padding = 1 << 10;
   if (std::min(s.in_channels, s.out_channels) < 1 ||
       std::max(s.in_channels, s.out_channels) > max_channels)
     refuse("a convolution has 1 to 65536 channels, not " + std::to_string(s.in_channels) + " to " +
            std::to_string(s.out_channels));
   if (std::min(s.kernel_height, s.kernel_width) < 1 ||
       std::max(s.kernel_height, s.kernel_width) > max_kernel)
-    refuse("a convolution's kernel is 1 to 31 pixels high and wide, not " +
+    refuse("a convolution's kernel is 1 to 127 pixels high and wide, not " +
            std::to_string(s.kernel_height) + "x" + std::to_string(s.kernel_width));
-  if (s.stride < 1 || s.stride > 2) refuse("a stride is 1 or 2, not " + std::to_string(s.stride));
-  if (s.padding < 0 || s.padding > max_kernel || s.dilation < 1 || s.dilation > max_kernel)
-    refuse("padding is 0 to 31 and dilation 1 to 31, not " + std::to_string(s.padding) + " and " +
-           std::to_string(s.dilation));
+  for (int axis = 0; axis < 2; ++axis) {
+    if (std::min(s.stride[axis], s.dilation[axis]) < 1 ||
+        std::max(s.stride[axis], s.dilation[axis]) > max_step)
+      refuse("a stride and a dilation are 1 to 256, not " + std::to_string(s.stride[axis]) +
+             " and " + std::to_string(s.dilation[axis]));
+    if (std::abs(s.padding[axis]) > max_padding)
+      refuse("a padding is -1024 to 1024, not " + std::to_string(s.padding[axis]));
+  }
+  if (s.groups < 1 || s.in_channels % s.groups || s.out_channels % s.groups)
+    refuse(
+        "the groups of a convolution must divide its channels: " + std::to_string(s.in_channels) +
+        " to " + std::to_string(s.out_channels) + " in " + std::to_string(s.groups) + " groups");
 }
 
 // Pair the non-zeros of each output channel; an odd last one is paired with itself, times 0.
@@ -52,7 +62,7 @@ SparseWeights::SparseWeights(ConvShape shape_, std::vector<int32_t> starts_,
       values(std::move(values_)),
       bias(std::move(bias_)) {
   check(shape);
-  const int64_t taps = int64_t(shape.kernel_height) * shape.kernel_width * shape.in_channels;
+  const int64_t taps = int64_t(shape.kernel_height) * shape.kernel_width * shape.group_inputs();
   const size_t out_channels = size_t(shape.out_channels);
   if (taps > INT32_MAX || indices.size() > size_t(INT32_MAX))
     refuse("sparse weights are too large");
@@ -78,11 +88,17 @@ SparseWeights::SparseWeights(ConvShape shape_, std::vector<int32_t> starts_,
     }
 }
 
-int64_t SparseWeights::offset(const View& in, const Kernels& kernels, int index) const {
-  const int c = index % shape.in_channels, tap = index / shape.in_channels;
-  const int dy = tap / shape.kernel_width * shape.dilation - shape.padding;
-  const int dx = tap % shape.kernel_width * shape.dilation - shape.padding;
-  return dy * in.row + c * in.channel + int64_t(dx) * kernels.lanes * kernels.value_bytes;
+int SparseWeights::channel(int o, int index) const {
+  const int first = o / shape.group_outputs() * shape.group_inputs();
+  return first + index % shape.group_inputs();
+}
+
+int64_t SparseWeights::offset(const View& in, const Kernels& kernels, int o, int index) const {
+  const int tap = index / shape.group_inputs();
+  const int dy = tap / shape.kernel_width * shape.dilation[0] - shape.padding[0];
+  const int dx = tap % shape.kernel_width * shape.dilation[1] - shape.padding[1];
+  return dy * in.row + channel(o, index) * in.channel +
+         int64_t(dx) * kernels.lanes * kernels.value_bytes;
 }
 
 SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels, int group) const {
@@ -93,9 +109,9 @@ SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels
   for (int first = 0; first < shape.in_channels; first += group)
     for (int o = 0; o < shape.out_channels; ++o) {
       for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
-        const int c = indices[i] % shape.in_channels;
+        const int c = channel(o, indices[i]);
         if (c >= first && c < first + group)
-          nonzeros.push_back({int32_t(offset(in, kernels, indices[i])), values[i]});
+          nonzeros.push_back({int32_t(offset(in, kernels, o, indices[i])), values[i]});
       }
       const auto begin = nonzeros.begin() + layout.starts.back();
       std::sort(begin, nonzeros.end(),
@@ -108,24 +124,47 @@ SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels
   return layout;
 }
 
-DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels) const {
+DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels, int shuffle) const {
+  if (shape.groups != 1) refuse("the dense kernel convolves one group of channels");
   DenseLayout layout;
-  const int taps = shape.kernel_height * shape.kernel_width * shape.in_channels;
   const int block = kernels.tile.dense_channels, fused = kernels.fused_weights;
-  const int blocks = (shape.out_channels + block - 1) / block;
-  const int steps = (taps + fused - 1) / fused;  // an odd last tap is paired with itself, times 0
-  for (int t = 0; t < steps * fused; ++t)
-    layout.offsets.push_back(int32_t(offset(in, kernels, std::min(t, taps - 1))));
-  layout.weights.assign(size_t(blocks) * steps * block, 0);
-  for (int o = 0; o < shape.out_channels; ++o)
-    for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
-      const int step = indices[i] / fused, half = indices[i] % fused;
-      uint32_t& bits = layout.weights[(size_t(o / block) * steps + step) * block + o % block];
-      if (fused == 1)
-        std::memcpy(&bits, &values[i], sizeof bits);
-      else
-        bits |= uint32_t(to_bf16(values[i])) << (16 * half);
+  const int squares = shuffle * shuffle;
+  layout.channels.resize(size_t(shape.out_channels));
+  std::iota(layout.channels.begin(), layout.channels.end(), 0);
+  std::stable_sort(layout.channels.begin(), layout.channels.end(),
+                   [squares](int a, int b) { return a % squares < b % squares; });
+  while (layout.channels.size() % block) layout.channels.push_back(-1);
+  std::map<std::vector<int32_t>, int> first_offsets;  // blocks with the same taps share offsets
+  for (size_t first = 0; first < layout.channels.size(); first += block) {
+    const int32_t* channels = layout.channels.data() + first;
+    std::vector<int32_t> taps;
+    for (int b = 0; b < block && channels[b] >= 0; ++b)
+      taps.insert(taps.end(), indices.begin() + starts[channels[b]],
+                  indices.begin() + starts[channels[b] + 1]);
+    std::sort(taps.begin(), taps.end());
+    taps.erase(std::unique(taps.begin(), taps.end()), taps.end());
+    const int steps = (int(taps.size()) + fused - 1) / fused;
+    const auto [shared, is_new] = first_offsets.insert({taps, int(layout.offsets.size())});
+    if (is_new)  // an odd last tap is paired with itself, times 0
+      for (int t = 0; t < steps * fused; ++t)
+        layout.offsets.push_back(
+            int32_t(offset(in, kernels, 0, taps[std::min(size_t(t), taps.size() - 1)])));
+    layout.blocks.push_back({shared->second, steps});
+    const size_t weights = layout.weights.size();
+    layout.weights.resize(weights + size_t(steps) * block, 0);
+    for (int b = 0; b < block; ++b) {
+      const int o = channels[b];
+      layout.bias.push_back(o < 0 ? 0.0f : bias[o]);
+      for (int32_t i = o < 0 ? 0 : starts[o]; o >= 0 && i < starts[o + 1]; ++i) {
+        const int tap = int(std::lower_bound(taps.begin(), taps.end(), indices[i]) - taps.begin());
+        uint32_t& bits = layout.weights[weights + size_t(tap / fused) * block + b];
+        if (fused == 1)
+          std::memcpy(&bits, &values[i], sizeof bits);
+        else
+          bits |= uint32_t(to_bf16(values[i])) << (16 * (tap % fused));
+      }
     }
+  }
   return layout;
 }
 

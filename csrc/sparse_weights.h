@@ -1,6 +1,7 @@
 // The weights of a convolution in compressed sparse rows (CSR), one row per output channel.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -9,8 +10,16 @@
 
 namespace thinlens {
 
+typedef std::array<int, 2> Axes;  // vertical, horizontal
+
 struct ConvShape {
-  int in_channels, out_channels, kernel_height, kernel_width, padding, stride, dilation;
+  int in_channels, out_channels, kernel_height, kernel_width;
+  Axes padding;  // above and left; negative where the first rows or columns are not read
+  Axes stride, dilation;
+  int groups;
+
+  int group_inputs() const { return in_channels / groups; }
+  int group_outputs() const { return out_channels / groups; }
 };
 
 struct SparseLayout {  // in the order of the sparse micro-kernel; see ConvJob
@@ -25,11 +34,14 @@ struct SparseLayout {  // in the order of the sparse micro-kernel; see ConvJob
 };
 
 struct DenseLayout {  // in the order of the dense micro-kernel; see ConvJob
-  std::vector<int32_t> offsets;
+  std::vector<int32_t> offsets, channels;
+  std::vector<DenseBlock> blocks;
   std::vector<uint32_t> weights;  // bits of a float, or of two bfloat16
+  std::vector<float> bias;
 };
 
-// An index points into [kernel_height, kernel_width, in_channels]; those of an output channel rise.
+// An index points into [kernel_height, kernel_width, in_channels / groups]; those of an output
+// channel rise.
 // The constructor validates everything and throws std::invalid_argument.
 class SparseWeights {
  public:
@@ -44,12 +56,15 @@ class SparseWeights {
 
   // Non-zeros only, input channels cut into groups of `group`.
   SparseLayout sparse_layout(const View& in, const Kernels& kernels, int group) const;
-  // All weights, zeros included.
-  DenseLayout dense_layout(const View& in, const Kernels& kernels) const;
+  // Zeros included, but for taps that no channel of a block has: the channels that a pixel shuffle
+  // of that factor stores at one place of its squares are next to each other. For one group.
+  DenseLayout dense_layout(const View& in, const Kernels& kernels, int shuffle) const;
 
  private:
+  // The input channel that a weight of output channel `o` multiplies.
+  int channel(int o, int index) const;
   // Bytes from an output's position in `in` to the input that the weight at `index` multiplies.
-  int64_t offset(const View& in, const Kernels& kernels, int index) const;
+  int64_t offset(const View& in, const Kernels& kernels, int o, int index) const;
 };
 
 }  // namespace thinlens

@@ -38,13 +38,28 @@ class Draws:
         return CORE.Slice(self.near(tensor), self.near(0), self.near(self.channels))
 
     def kernel(self) -> ConvParams:
-        side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1)]))
+        side, stride = self.draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1), (3, 3)]))
         c_out = self.channels * self.draw(st.sampled_from([1, 1, 4]))
-        weight = np.zeros((c_out, self.channels, side, side), np.float32)
+        groups = self.draw(st.sampled_from([1, self.channels]))
+        weight = np.zeros((c_out, self.channels // groups, side, side), np.float32)
         living = self.draw(st.lists(st.integers(0, weight.size - 1), max_size=9))
         weight.reshape(-1)[living] = 1.0
-        padding = max(0, min(31, self.near(side // 2)))
-        return ConvParams(weight, np.ones(c_out, np.float32), padding, stride, 1)
+        padding = (self.near(side // 2), self.near(side // 2))
+        bias = np.ones(c_out, np.float32)
+        return ConvParams(weight, bias, padding, stride, 1, groups=groups)
+
+    def taps(self, side: int) -> Any:
+        """One or two taps for each of the outputs of a side."""
+        taps = self.draw(st.sampled_from([1, 1, 2]))
+        count = max(0, self.near(side)) * taps
+        indices = [self.near(self.draw(st.integers(-1, side - 1))) for _ in range(count)]
+        weights = np.full(count, self.draw(st.sampled_from([1.0, 0.5])), np.float32)
+        return CORE.Taps(np.array(indices, np.int32), weights, taps)
+
+    def windows(self, side: int) -> Any:
+        """A window for each of the outputs of a side."""
+        begins = np.array([self.near(i) for i in range(max(0, self.near(side)))], np.int32)
+        return CORE.Windows(begins, begins + np.int32(self.near(1)))
 
     def instruction(self) -> Any:
         """One that mostly reads what is there."""
@@ -100,7 +115,12 @@ def steps(program: Any, draws: Draws) -> dict[str, Callable[[], None]]:
         "channel_norm": lambda: program.channel_norm(
             part(), part(), [1.0] * near(draws.channels), [1.0] * near(draws.channels), 1e-6
         ),
-        "max_pool": lambda: program.max_pool(part(), part(), near(1), near(1)),
+        "max_pool": lambda: program.max_pool(
+            part(), part(), draws.windows(draws.height), draws.windows(draws.width), near(1)
+        ),
+        "resample": lambda: program.resample(
+            part(), part(), draws.taps(draws.height), draws.taps(draws.width), 0.5, near(1)
+        ),
         "resize": lambda: program.resize(part(), part()),
     }
 

@@ -18,11 +18,16 @@ struct Tile {          // outputs that a micro-kernel keeps in registers
   int dense_vectors;   // ... and vectors of one row
 };
 
+struct DenseBlock {
+  int first_offset, taps;
+};
+
 struct ConvJob {
   View in, out, residual;  // residual.data is null where nothing is added
-  const float* bias;       // out_channels, after padding to whole blocks of output channels
+  const float* bias;       // out_channels; dense: by position, see `channels`
   const float* slopes;     // by output channel, of the negative side: 1 no activation, 0 ReLU
-  int out_channels, stride, shuffle;
+  int out_channels, shuffle;
+  int stride_y, stride_x;
   int rows_above, rows_below;  // rows that an output reads above and below its own
   int rows;                    // of the output, before the pixel shuffle
   // Sparse: the non-zeros of (group of input channels, output channel), outermost group first.
@@ -30,11 +35,14 @@ struct ConvJob {
   const int32_t* starts;  // channel_groups * out_channels + 1
   int channel_groups;
   int channel_block;  // output channels whose partial sums are kept at a time
-  // Dense: one offset per tap, weights [block of output channels][tap][channel in the block]; in
-  // bfloat16 two taps are one, with two offsets and a pair of weights.
+  // Dense: blocks of output channels, each with one offset per tap that any of its channels has,
+  // and weights [block][tap][channel in the block]; in bfloat16 two taps are one, with two offsets
+  // and a pair of weights. `channels` are the output channels by position; -1 fills the last block.
   const int32_t* offsets;
   const void* weights;
-  int taps;
+  const DenseBlock* blocks;
+  const int32_t* channels;
+  int block_count;
 
   auto views() { return std::array{&in, &out, &residual}; }
 };
@@ -110,10 +118,16 @@ class Prefetcher {
 };
 
 // Add one group of input channels to output channels [first, last) of a tile.
+// Stride is the horizontal one; 0 where it is known only at run time.
+template <int Stride>
+inline int64_t stride_x(const ConvJob& job) {
+  return Stride ? Stride : job.stride_x;
+}
+
 template <int R, int V, int Stride>
 void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
                   float* sums, Prefetcher& prefetcher) {
-  const int64_t row = job.in.row * Stride;
+  const int64_t row = job.in.row * job.stride_y, column = stride_x<Stride>(job) * kVectorBytes;
   const int64_t steps = int64_t(job.channel_groups) * job.out_channels;
   const int32_t* start = job.starts + int64_t(group) * job.out_channels + first;
   for (int o = first; o < last; ++o, ++start, sums += R * V * kLanes) {
@@ -132,7 +146,7 @@ void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, in
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r, cursor.next_row(row))
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) cursor.multiply_add(acc[r][v], v * Stride * kVectorBytes);
+        for (int v = 0; v < V; ++v) cursor.multiply_add(acc[r][v], v * column);
     }
     if (group + 1 < job.channel_groups) {
 #pragma GCC unroll 8
@@ -151,13 +165,14 @@ void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, in
 
 // The input of the tile at row y and vector s.
 inline const char* tile_input(const ConvJob& job, int y, int s) {
-  return job.in.data + int64_t(y) * job.stride * job.in.row + s * job.stride * kVectorBytes;
+  return job.in.data + int64_t(y) * job.stride_y * job.in.row + s * job.stride_x * kVectorBytes;
 }
 
 template <int R, int V, int Stride>
 void sparse_tile(const ConvJob& job, int y, int s, const char* next, float* partial_sums) {
   const char* x = tile_input(job, y, s);
-  Prefetcher prefetcher(job, next, (R - 1) * Stride + 1 + job.rows_below, V * Stride);
+  Prefetcher prefetcher(job, next, (R - 1) * job.stride_y + 1 + job.rows_below,
+                        V * int(stride_x<Stride>(job)));
   for (int first = 0; first < job.out_channels; first += job.channel_block) {
     const int last =
         first + job.channel_block < job.out_channels ? first + job.channel_block : job.out_channels;
@@ -170,28 +185,31 @@ template <int V, int Stride>
 void dense_tile(const ConvJob& job, int y, int s) {
   constexpr int block = kTile.dense_channels;
   const char* x = tile_input(job, y, s);
+  const int64_t column = stride_x<Stride>(job) * kVectorBytes;
   int64_t w = 0;
-  for (int o = 0; o < job.out_channels; o += block) {
+  for (int i = 0; i < job.block_count; ++i) {
+    const int32_t* offsets = job.offsets + job.blocks[i].first_offset;
     Vector acc[block][V];
 #pragma GCC unroll 8
     for (int b = 0; b < block; ++b)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[b][v] = broadcast(job.bias[o + b]);
-    for (int t = 0; t < job.taps; ++t, w += block) {
+      for (int v = 0; v < V; ++v) acc[b][v] = broadcast(job.bias[i * block + b]);
+    for (int t = 0; t < job.blocks[i].taps; ++t, w += block) {
       Weight weight[block];
 #pragma GCC unroll 8
       for (int b = 0; b < block; ++b) weight[b] = load_weight(job.weights, w + b);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
-        const Input in = load_input(x, job.offsets + t * kFusedWeights, v * Stride * kVectorBytes);
+        const Input in = load_input(x, offsets + t * kFusedWeights, v * column);
 #pragma GCC unroll 8
         for (int b = 0; b < block; ++b) multiply_add(acc[b][v], weight[b], in);
       }
     }
 #pragma GCC unroll 8
     for (int b = 0; b < block; ++b) {
-      if (o + b >= job.out_channels) break;
-      const OutputTile tile(job, o + b, y, s);
+      const int channel = job.channels[i * block + b];
+      if (channel < 0) break;
+      const OutputTile tile(job, channel, y, s);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) tile.put(acc[b][v], 0, v);
     }
@@ -245,10 +263,12 @@ void finish_shuffled_rows(const ConvJob& job, int begin, int end) {
 
 // scratch: the partial sums of a tile of `channel_block` output channels.
 void run_sparse_conv(const ConvJob& job, int begin, int end, float* scratch) {
-  if (job.stride == 2)
+  if (job.stride_x == 1)
+    sparse_rows<1>(job, begin, end, scratch);
+  else if (job.stride_x == 2)
     sparse_rows<2>(job, begin, end, scratch);
   else
-    sparse_rows<1>(job, begin, end, scratch);
+    sparse_rows<0>(job, begin, end, scratch);
   finish_shuffled_rows(job, begin, end);
 }
 
@@ -256,10 +276,12 @@ void run_dense_conv(const ConvJob& job, int begin, int end, float*) {
   for (int y = begin; y < end; ++y)
     for_each_tile<kTile.dense_vectors>(job.out.row_vectors / job.shuffle,
                                        [&](int s, auto vectors, int) {
-                                         if (job.stride == 2)
+                                         if (job.stride_x == 1)
+                                           dense_tile<vectors.value, 1>(job, y, s);
+                                         else if (job.stride_x == 2)
                                            dense_tile<vectors.value, 2>(job, y, s);
                                          else
-                                           dense_tile<vectors.value, 1>(job, y, s);
+                                           dense_tile<vectors.value, 0>(job, y, s);
                                        });
   finish_shuffled_rows(job, begin, end);
 }

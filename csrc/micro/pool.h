@@ -1,13 +1,14 @@
-// Max pooling without padding.
+// Max pooling over windows of any size and place.
 #pragma once
 
 #include "tensor.h"
 
 namespace thinlens {
 
-struct PoolJob {  // maximum over windows of size x size
+struct PoolJob {
   View in, out;
-  int size, stride;
+  // By output row, and by output column, where its window begins, and before where it ends.
+  const int32_t *row_begins, *row_ends, *column_begins, *column_ends;
 
   auto views() { return std::array{&in, &out}; }
 };
@@ -30,18 +31,18 @@ void run_max_pool(const PoolJob& job, int begin, int end, float* scratch) {
     for (int c = 0; c < job.out.channels; ++c) {
       const int S = job.in.row_vectors;
       for (int s = 0; s < S; ++s) {
-        Vector best = load(row_of(job.in, y * job.stride, c) + s * kLanes);
-        for (int k = 1; k < job.size; ++k)
-          best = maximum(best, load(row_of(job.in, y * job.stride + k, c) + s * kLanes));
+        Vector best = load(row_of(job.in, job.row_begins[y], c) + s * kLanes);
+        for (int row = job.row_begins[y] + 1; row < job.row_ends[y]; ++row)
+          best = maximum(best, load(row_of(job.in, row, c) + s * kLanes));
         alignas(64) Element lanes[kLanes];
         store(lanes, best);
         for (int l = 0; l < kLanes; ++l)
           if (l * S + s < width) column_maxima[l * S + s] = to_float(lanes[l]);
       }
       for (int x = 0; x < job.out.width; ++x) {
-        float best = column_maxima[x * job.stride];
-        for (int k = 1; k < job.size; ++k) {
-          const float next = column_maxima[x * job.stride + k];
+        float best = column_maxima[job.column_begins[x]];
+        for (int column = job.column_begins[x] + 1; column < job.column_ends[x]; ++column) {
+          const float next = column_maxima[column];
           best = best >= next || best != best ? best : next;
         }
         plain[x] = best;

@@ -58,9 +58,11 @@ class LineBuffer:
     def copies(self) -> int: ...
 
 class ConvShape:
-    """Sizes of a convolution, as torch names them."""
+    """
+    Sizes of a convolution, as torch names them: vertical, then horizontal. `padding` is above and left; the output's size says what is below and right.
+    """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_height: int, kernel_width: int, padding: int = 0, stride: int = 1, dilation: int = 1) -> None: ...
+    def __init__(self, in_channels: int, out_channels: int, kernel_height: int, kernel_width: int, padding: Sequence[int] = [0, 0], stride: Sequence[int] = [1, 1], dilation: Sequence[int] = [1, 1], groups: int = 1) -> None: ...
 
     @property
     def in_channels(self) -> int: ...
@@ -75,13 +77,16 @@ class ConvShape:
     def kernel_width(self) -> int: ...
 
     @property
-    def padding(self) -> int: ...
+    def padding(self) -> list[int]: ...
 
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> list[int]: ...
 
     @property
-    def dilation(self) -> int: ...
+    def dilation(self) -> list[int]: ...
+
+    @property
+    def groups(self) -> int: ...
 
 class AxisPlacement:
     """
@@ -131,9 +136,23 @@ class MachineLimits:
     def bytes(self) -> float:
         """Bytes read and written in memory."""
 
+class Taps:
+    """
+    By output row or column, the rows or columns of the input that it sums up, and their weights: `taps` of each; index -1 is none.
+    """
+
+    def __init__(self, indices: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], weights: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], taps: int) -> None: ...
+
+class Windows:
+    """
+    By output row or column, where its window of the input begins and ends.
+    """
+
+    def __init__(self, begins: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], ends: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
 class SparseWeights:
     """
-    Weights in compressed sparse rows, one row per output channel. An index points into [kernel_height, kernel_width, in_channels].
+    Weights in compressed sparse rows, one row per output channel. An index points into [kernel_height, kernel_width, in_channels / groups].
     """
 
     def __init__(self, shape: ConvShape, starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], indices: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], values: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
@@ -228,8 +247,15 @@ class Program:
         Normalize each pixel's values over the channels, then scale and shift by channel.
         """
 
-    def max_pool(self, input: Slice, output: Slice, size: int, stride: int) -> None:
-        """Take the maximum over windows of size x size, without padding."""
+    def max_pool(self, input: Slice, output: Slice, rows: Windows, columns: Windows, stride: int = 1) -> None:
+        """
+        Take the maximum over windows of rows and columns; windows are about `stride` rows apart.
+        """
+
+    def resample(self, input: Slice, output: Slice, rows: Taps, columns: Taps, fill: float = 0.0, stride: int = 1) -> None:
+        """
+        Sum up rows and columns by their weights; taps are about `stride` rows apart. Where both have one tap of weight 1, an index of -1 stands for `fill`.
+        """
 
     def resize(self, input: Slice, output: Slice) -> None:
         """Resize bilinearly with half-pixel centres to the output's size."""

@@ -41,8 +41,6 @@ def fuse(output: Node) -> Node:
     for node in topological_order(replaced[output]):
         try:
             node.check()
-            if any(source.crops_output for source in node.inputs) and not node.crops_output:
-                raise UsageError("the engine crops only the output")
         except UsageError as error:
             origin = origins.get(node)
             raise UnfusableError(origin or node, str(error)) from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
     from thinlens.engine.layout import Placements
+    from thinlens.engine.ops.conv import Conv
 
 FloatArray = NDArray[np.float32]
 
@@ -83,6 +84,13 @@ class Node:
         """Return one node that replaces this one and an input, or this node unchanged."""
         return self
 
+    def folded_into(self, reader: Conv, *, is_only_reader: bool) -> Conv | None:
+        """Return a convolution of this node's input that equals `reader`, whose input this is.
+
+        None where there is none, or where it would not pay.
+        """
+        return None
+
     def check(self) -> None:
         """Raise `UsageError` if no step can run this node after fusion."""
 
@@ -104,13 +112,18 @@ class Node:
     def required_row_vectors(self, index: int, source: int, output: int, shortest: int) -> int:
         """Return the vectors per row that `inputs[index]` must have where it has `source`.
 
-        `output` are those of the output, `shortest` the fewest that a row may have.
+        `output` are those of the output, `shortest` the fewest that hold a row of it.
         """
         return source if self.free_rows else output
 
     def nested_inputs(self) -> list[tuple[Node, int]]:
         """List inputs that can be computed inside the output's buffer, with their first channel."""
         return []
+
+    @property
+    def view_start(self) -> int | None:
+        """The first channel of `inputs[0]` that it is, where it is a view of that; else None."""
+        return None
 
     def is_step(self) -> bool:
         """Whether it is one step of a program, where its nested inputs lie in its buffer."""

@@ -52,12 +52,14 @@ class Layout:
 
 def lay_out(output: Node, lanes: int) -> Layout:
     """Choose vectors per row front to back, then buffers back to front."""
-    nodes = topological_order(output)
-    # A row has at least as many vectors as its halo.
-    shortest = max([1, *(node.halo(index) for node in nodes for index in range(len(node.inputs)))])
-    layout = _with_relayouts(output, lanes, shortest)
+    layout = _with_relayouts(output, lanes)
     for node in reversed(layout.order):
-        _assign_buffer(layout, node)
+        if node.view_start is None:
+            _assign_buffer(layout, node)
+    for node in layout.order:
+        if node.view_start is not None:
+            buffer, start = layout.placement[node.inputs[0]]
+            layout.placement[node] = (buffer, start + node.view_start)
     last = layout.order[-1]
     layout.placement[last][0].fp32_storage = last.can_store_fp32
     for node in layout.order:
@@ -67,14 +69,14 @@ def lay_out(output: Node, lanes: int) -> Layout:
     return layout
 
 
-def _assign_row_vectors(layout: Layout, lanes: int, shortest: int) -> None:
+def _assign_row_vectors(layout: Layout, lanes: int) -> None:
     """Choose the vectors per row of every node; free rows of one width have the same."""
     multiple = _stride_product(layout.order)
     by_width: dict[int, int] = {}
     for node in layout.order:
         width = node.size.width
         if node.free_rows:
-            fewest = max(shortest * multiple, -(-width // lanes))
+            fewest = -(-width // lanes)
             row_vectors = by_width.get(width, -(-fewest // multiple) * multiple)
         else:
             row_vectors = node.row_vectors([layout.row_vectors[x] for x in node.inputs])
@@ -89,28 +91,30 @@ def _stride_product(order: list[Node]) -> int:
     """
     products: dict[Node, int] = {}
     for node in order:
-        before = 1 if node.free_rows else max(products[source] for source in node.inputs)
-        stride = max(1, node.footprint(0).stride) if node.inputs else 1
-        products[node] = before * stride
+        if node.free_rows:
+            products[node] = 1
+        else:
+            before = max(products[source] for source in node.inputs)
+            products[node] = before * max(1, node.footprint(0).stride)
     return max(products.values())
 
 
-def _with_relayouts(output: Node, lanes: int, shortest: int) -> Layout:
+def _with_relayouts(output: Node, lanes: int) -> Layout:
     """Insert a relayout where an input's vectors per row are not those that its reader needs.
 
     Terminates: nodes are visited in order and each insertion settles its edge.
     """
     while True:
         layout = Layout(topological_order(output))
-        _assign_row_vectors(layout, lanes, shortest)
-        if not _insert_relayout(layout, shortest):
+        _assign_row_vectors(layout, lanes)
+        if not _insert_relayout(layout, lanes):
             return layout
 
 
-def _insert_relayout(layout: Layout, shortest: int) -> bool:
+def _insert_relayout(layout: Layout, lanes: int) -> bool:
     """Insert the first relayout that is needed, and return whether one was."""
     for node in layout.order:
-        output = layout.row_vectors[node]
+        output, shortest = layout.row_vectors[node], -(-node.size.width // lanes)
         for index, source in enumerate(node.inputs):
             current = layout.row_vectors[source]
             required = node.required_row_vectors(index, current, output, shortest)
@@ -128,4 +132,5 @@ def _assign_buffer(layout: Layout, node: Node) -> None:
         layout.placement[node] = (buffer, 0)
     buffer, start = layout.placement[node]
     for source, first in node.nested_inputs():
-        layout.placement.setdefault(source, (buffer, start + first))
+        if source.view_start is None:  # else it lies where its own source does
+            layout.placement.setdefault(source, (buffer, start + first))

@@ -29,7 +29,9 @@ class Core(Protocol):
     Shape: type[_native.Shape]
     Slice: type[_native.Slice]
     SparseWeights: type[_native.SparseWeights]
+    Taps: type[_native.Taps]
     ThreadPool: type[_native.ThreadPool]
+    Windows: type[_native.Windows]
 
     def available_kernels(self, storage: str = "fp32") -> list[str]: ...
 

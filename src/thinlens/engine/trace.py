@@ -43,6 +43,9 @@ VIEWS_OF_PARAMETERS = frozenset(
 )
 """Operations on a parameter whose result belongs to the parameter's module, too."""
 
+KEPT_WHOLE = frozenset({"upsample_nearest2d", "_upsample_nearest_exact2d"})
+"""Compound operations that the engine computes better than their parts."""
+
 READ_VALUES = frozenset({"_local_scalar_dense", "equal", "nonzero", "masked_select"})
 """Operations whose result, or its shape, depends on values."""
 
@@ -136,6 +139,12 @@ def _functionalized(module: nn.Module, image: Tensor) -> Tensor:
         disable()
 
 
+def _name(function: Any) -> str:
+    """Return the name of an ATen operation without namespace and overload."""
+    name: str = function.name().removeprefix("aten::").split(".")[0]
+    return name
+
+
 def dependent_tensors(tree: Any) -> list[Tensor]:
     """List the tensors that depend on the image, in nested lists, tuples and dictionaries."""
     return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.device == META]
@@ -160,7 +169,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func._can_decompose():
+        if func._can_decompose() and _name(func) not in KEPT_WHOLE:
             with self:  # a compound operation, such as `pad`
                 return func.decompose(*args, **(kwargs or {}))
         name, arguments = bind_arguments(func, args, kwargs)

@@ -56,7 +56,7 @@ TUNING_ROUNDS = 5
 
 def candidates(params: ConvParams) -> list[int]:
     """List the choices for a convolution."""
-    channels = params.weight.shape[1]
+    channels = params.in_channels
     return [DENSE, channels, *([CHANNEL_GROUP] if channels > CHANNEL_GROUP else [])]
 
 
@@ -89,7 +89,7 @@ class Tuner:
         """Return the fastest choice for a convolution of `rows` output rows."""
         if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
             return heuristic(params, row_vectors, rows)
-        strip_vectors = _rounded(row_vectors, params.stride)
+        strip_vectors = _rounded(row_vectors, params.strides[1])
         key = f"{self._name} {_description(params)} {strip_vectors}"
         choices = candidates(params)
         with self._lock:
@@ -122,16 +122,14 @@ def strip_seconds(
     if core is None:
         return []
     isa = core.kernels(kernels)
-    stride, halo = params.stride, params.halo
-    row_vectors = max(row_vectors, stride, -(-halo // stride) * stride)
+    (stride_y, stride_x), halo = params.strides, params.halo
+    row_vectors = max(row_vectors, stride_x)
     c_out, c_in = params.weight.shape[:2]
-    height, width = STRIP_ROWS * stride + 2 * halo, row_vectors * isa.lanes - 2 * halo
-    out_height, out_width = (_output_side(side, params) for side in (height, width))
-    if min(out_height, out_width) < 1:
-        return []
+    height, width = STRIP_ROWS * stride_y, row_vectors * isa.lanes
+    out_height, out_width = STRIP_ROWS, row_vectors // stride_x * isa.lanes
     shapes = [
         core.Shape(c_in, height, width, row_vectors, halo),
-        core.Shape(c_out, out_height, out_width, row_vectors // stride),
+        core.Shape(c_out, out_height, out_width, row_vectors // stride_x),
     ]
     floats = [isa.floats(shape) for shape in shapes]
     program = core.Program(isa, sum(floats))
@@ -157,11 +155,6 @@ def strip_seconds(
     return [min(seconds) for seconds in zip(*steps[-TUNING_ROUNDS:], strict=True)]
 
 
-def _output_side(side: int, params: ConvParams) -> int:
-    """Return the output's size along a side, with the padding of the shorter side."""
-    return (side + params.padding - params.trailing - 1) // params.stride + 1
-
-
 def _rounded(row_vectors: int, stride: int) -> int:
     """Round to a power of two, and to whole strides."""
     power = 1 << round(math.log2(max(1, min(row_vectors, MAX_ROW_VECTORS))))
@@ -172,4 +165,4 @@ def _description(params: ConvParams) -> str:
     """Describe what a kernel's speed depends on: its shape and its density, in 1/64."""
     density = round(64 * np.count_nonzero(params.weight) / params.weight.size)
     sizes = "x".join(map(str, params.weight.shape))
-    return f"{sizes} p{params.padding} s{params.stride} d{params.dilation} {density}/64"
+    return f"{sizes} p{params.paddings} s{params.strides} d{params.dilations} {density}/64"

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from thinlens.engine.graph import FloatArray, Footprint, Node, Size
-from thinlens.engine.ops.lowering import Arguments, TraceContext, common_value
+from thinlens.engine.graph import FloatArray, Footprint, Node, SingleUse
+from thinlens.engine.ops.subpixel import AxisPair, pair
 
 if TYPE_CHECKING:
     from thinlens.engine import _native
     from thinlens.engine.emitter import Emitter
     from thinlens.engine.native import Core
-
-STRIDES = (1, 2)
-"""Those that the micro-kernels are compiled for."""
-
 
 Slope = float | tuple[float, ...]
 """A number for all output channels, or one for each (before a pixel shuffle)."""
@@ -26,16 +22,18 @@ Slope = float | tuple[float, ...]
 
 @dataclass(frozen=True, eq=False)
 class ConvParams:
-    """Weights, bias and geometry of a convolution."""
+    """Weights, bias and geometry of a convolution; numbers or pairs of rows and columns."""
 
     weight: FloatArray
-    """[c_out, c_in, kh, kw]"""
+    """[c_out, c_in / groups, kh, kw]"""
     bias: FloatArray
-    padding: int
-    stride: int
-    dilation: int
+    padding: int | AxisPair
+    """Above and left. What is below and right follows from the size of the output."""
+    stride: int | AxisPair
+    dilation: int | AxisPair
     layer: str = ""
     """The name of the module that the weights belong to."""
+    groups: int = 1
 
     def scaled(self, scale: FloatArray, shift: FloatArray) -> ConvParams:
         """Fold `scale * y + shift`, by output channel, into the weights and the bias."""
@@ -46,15 +44,36 @@ class ConvParams:
         )
 
     @property
-    def trailing(self) -> int:
-        """Columns right of (rows below) an output's own that the longer kernel side reads."""
-        longest: int = max(self.weight.shape[2:])
-        return (longest - 1) * self.dilation - self.padding
+    def in_channels(self) -> int:
+        """Channels of the input, of all groups."""
+        channels: int = self.weight.shape[1]
+        return channels * self.groups
+
+    @property
+    def paddings(self) -> AxisPair:
+        """Rows above, and columns to the left."""
+        return pair(self.padding)
+
+    @property
+    def strides(self) -> AxisPair:
+        """Rows, and columns, of the input from one output to the next."""
+        return pair(self.stride)
+
+    @property
+    def dilations(self) -> AxisPair:
+        """Rows, and columns, of the input from one weight to the next."""
+        return pair(self.dilation)
+
+    @property
+    def trailing(self) -> AxisPair:
+        """Rows below, and columns right of, an output's own that it reads."""
+        (height, width), (y, x) = self.weight.shape[2:], self.dilations
+        return (height - 1) * y - self.paddings[0], (width - 1) * x - self.paddings[1]
 
     @property
     def halo(self) -> int:
         """Rows and columns beyond the input's border that are read, at most."""
-        return max(self.padding, self.trailing, 0)
+        return max(*self.paddings, *self.trailing, 0)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -81,38 +100,51 @@ class Conv(Node):
         """The pixel shuffle's factor."""
         return self.shuffle
 
+    def fused(self, single_use: SingleUse) -> Node:
+        """Read the input's input, where a convolution can do what the input does too."""
+        x, *residual = self.inputs
+        if residual or self.shuffle > 1:
+            return self
+        folded = x.folded_into(self, is_only_reader=single_use(x))
+        return folded.fused(single_use) if folded else self
+
     def footprint(self, index: int) -> Footprint:
         """The kernel's height for the convolved input, one row for the residual."""
         if index:
             return Footprint()
         params = self.params
-        trailing = (params.weight.shape[2] - 1) * params.dilation - params.padding
-        return Footprint(params.stride, params.padding, trailing)
+        return Footprint(params.strides[0], params.paddings[0], params.trailing[0])
 
     def halo(self, index: int) -> int:
         """The padding and what the kernel reads beyond, of the convolved input."""
-        return 0 if index else self.params.halo
+        if index:
+            return 0
+        params, rows = self.params, self.size.height // self.shuffle
+        last = (rows - 1) * params.strides[0] + params.trailing[0]
+        below = last - (self.inputs[0].size.height - 1)
+        return max(*params.paddings, below, params.trailing[1] - params.strides[1] + 1, 0)
 
     def row_vectors(self, sources: Sequence[int]) -> int:
         """A stride divides a row's vectors, a pixel shuffle multiplies them."""
-        return sources[0] // self.params.stride * self.shuffle
+        return sources[0] // self.params.strides[1] * self.shuffle
 
     def required_row_vectors(self, index: int, source: int, output: int, shortest: int) -> int:
         """Whole strides for the convolved input; a residual's rows are those of the output."""
         if index:
             return output
-        stride = self.params.stride
-        return max(shortest, -(-source // stride)) * stride
+        stride = self.params.strides[1]
+        return max(-(-shortest // self.shuffle), -(-source // stride)) * stride
 
     def emit(self, emitter: Emitter) -> None:
         """Append the convolution, by the kernel that is selected for it."""
-        rows = self.size.height // self.shuffle
-        channel_group = emitter.select_kernel(
-            self.params, emitter.row_vectors(self.inputs[0]), rows
-        )
+        rows, params = self.size.height // self.shuffle, self.params
+        channel_group = params.in_channels  # of which one kernel convolves groups
+        if params.groups == 1:
+            row_vectors = emitter.row_vectors(self.inputs[0])
+            channel_group = emitter.select_kernel(params, row_vectors, rows)
         residual = emitter.slice(self.inputs[1]) if len(self.inputs) > 1 else None
         emitter.program.conv(
-            sparse_weights(emitter.core, self.params),
+            sparse_weights(emitter.core, params),
             emitter.slice(self.inputs[0]),
             emitter.slice(self),
             residual,
@@ -121,21 +153,8 @@ class Conv(Node):
             channel_group,
         )
         positions = self.size.height * self.size.width // self.shuffle**2
-        nonzeros = int(np.count_nonzero(self.params.weight))
-        emitter.record(self, layer=self.params.layer, multiply_adds=nonzeros * positions)
-
-
-def lower_convolution(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `convolution`: not transposed, not grouped, the same along both axes."""
-    padding, stride, dilation = (common_value(a[key]) for key in ("padding", "stride", "dilation"))
-    if a["transposed"] or a["groups"] != 1 or stride not in STRIDES:
-        return None
-    if padding is None or dilation is None:
-        return None
-    weight = context.weights(a["weight"], 0)
-    bias = context.weights(a["bias"], size.channels)
-    params = ConvParams(weight, bias, padding, stride, dilation, context.layer(a["weight"]))
-    return Conv([context.node(a["input"])], size, params=params)
+        nonzeros = int(np.count_nonzero(params.weight))
+        emitter.record(self, layer=params.layer, multiply_adds=nonzeros * positions)
 
 
 def sparse_weights(core: Core, params: ConvParams) -> _native.SparseWeights:
@@ -146,7 +165,14 @@ def sparse_weights(core: Core, params: ConvParams) -> _native.SparseWeights:
     starts = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     positions = np.nonzero(kept)[1].astype(np.int32)
     shape = core.ConvShape(
-        c_in, c_out, height, width, params.padding, params.stride, params.dilation
+        c_in * params.groups,
+        c_out,
+        height,
+        width,
+        params.paddings,
+        params.strides,
+        params.dilations,
+        params.groups,
     )
     bias = np.ascontiguousarray(params.bias, np.float32)
     return core.SparseWeights(shape, starts, positions, rows[kept], bias)

@@ -1,4 +1,4 @@
-"""Max pooling over square windows without padding."""
+"""Max pooling over windows of any size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from thinlens.engine.graph import Node, Size
-from thinlens.engine.ops.lowering import Arguments, TraceContext, common_value
+from thinlens.engine.ops.lowering import Arguments, TraceContext
+from thinlens.engine.ops.reduce import MAXIMUM, reduce_space
+from thinlens.engine.ops.subpixel import pair
+from thinlens.engine.ops.windows import AxisWindows, adaptive_windows, pool_windows
+from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
@@ -16,27 +20,46 @@ if TYPE_CHECKING:
 class MaxPool(Node):
     """The maximum of every window of `inputs[0]`."""
 
-    window: int
-    """Side of a window, in pixels."""
-    stride: int
-    """Pixels from one window to the next."""
+    rows: AxisWindows
+    columns: AxisWindows
+    stride: int = 1
+    """Rows from one window to the next, about."""
 
     name: ClassVar[str] = "pool"
     free_rows: ClassVar[bool] = True
 
     def emit(self, emitter: Emitter) -> None:
         """Append one step."""
+        rows, columns = (
+            emitter.core.Windows(windows.begins, windows.ends)
+            for windows in (self.rows, self.columns)
+        )
         source, out = emitter.slice(self.inputs[0]), emitter.slice(self)
-        emitter.program.max_pool(source, out, self.window, self.stride)
+        emitter.program.max_pool(source, out, rows, columns, self.stride)
         emitter.record(self)
 
 
-def lower_max_pool(context: TraceContext, a: Arguments, size: Size) -> Node | None:
+def lower_max_pool(context: TraceContext, a: Arguments, size: Size) -> Node:
     """Lower `max_pool2d_with_indices`, of which only the values are computed."""
-    window = common_value(a["kernel_size"])
-    stride = common_value(a["stride"] or a["kernel_size"])
-    if window is None or stride is None or any(a["padding"]) or a["ceil_mode"]:
-        return None
-    if set(a["dilation"]) != {1}:
-        return None
-    return MaxPool([context.node(a["self"])], size, window=window, stride=stride)
+    if set(pair(a["dilation"])) != {1}:
+        raise UsageError("the engine pools windows without gaps, not dilated ones")
+    x, window, padding = context.node(a["self"]), pair(a["kernel_size"]), pair(a["padding"])
+    stride = pair(a["stride"] or a["kernel_size"])
+    rows, columns = (
+        pool_windows(before, after, window[axis], stride[axis], padding[axis])
+        for axis, (before, after) in enumerate(
+            [(x.size.height, size.height), (x.size.width, size.width)]
+        )
+    )
+    return MaxPool([x], size, rows=rows, columns=columns, stride=stride[0])
+
+
+def lower_adaptive_max_pool(context: TraceContext, a: Arguments, size: Size) -> Node:
+    """Lower `adaptive_max_pool2d`, of which only the values are computed."""
+    x = context.node(a["self"])
+    if (size.height, size.width) == (1, 1):
+        return reduce_space(x, MAXIMUM)
+    rows = adaptive_windows(x.size.height, size.height)
+    columns = adaptive_windows(x.size.width, size.width)
+    stride = max(1, x.size.height // size.height)
+    return MaxPool([x], size, rows=rows, columns=columns, stride=stride)

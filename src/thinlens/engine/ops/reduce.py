@@ -191,17 +191,3 @@ def lower_min(context: TraceContext, a: Arguments, size: Size) -> Node | None:
     if "other" in a:
         return arithmetic.lower_minimum(context, a, size)
     return lower_amin(context, a, size)
-
-
-def lower_adaptive_avg_pool(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `adaptive_avg_pool2d` to one value per channel."""
-    if list(a["output_size"]) != [1, 1]:
-        return None
-    return reduce_space(context.node(a["self"]), MEAN)
-
-
-def lower_adaptive_max_pool(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `adaptive_max_pool2d` to one value per channel."""
-    if list(a["output_size"]) != [1, 1]:
-        return None
-    return reduce_space(context.node(a["self"]), MAXIMUM)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from thinlens.engine.graph import Node, Size
-from thinlens.engine.ops.lowering import Arguments, TraceContext
+from thinlens.engine.graph import Node
 from thinlens.models.tile_position import GlobalResize, TilePosition
 
 if TYPE_CHECKING:
@@ -54,11 +53,3 @@ class Relayout(Resize):
     def fixed_row_vectors(self) -> int:
         """Those that the reader of the relayout needs."""
         return self.target_row_vectors
-
-
-def lower_upsample_bilinear(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `upsample_bilinear2d` to a size, without aligned corners."""
-    factors = [a.get("scale_factors"), a.get("scales_h"), a.get("scales_w")]
-    if a["align_corners"] or any(factor is not None for factor in factors):
-        return None
-    return Resize([context.node(a.get("input", a.get("self")))], size)

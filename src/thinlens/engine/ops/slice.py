@@ -1,28 +1,31 @@
-"""Slice of the output at its right and bottom edge: a crop, made while the output is written."""
+"""Slices: views of channels, and copies of rows and columns that are cut out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.ops.channel_slice import sliced_channels
+from thinlens.engine.ops.concat import CHANNEL_AXES
+from thinlens.engine.ops.crop import crop
 from thinlens.engine.ops.lowering import Arguments, TraceContext
+from thinlens.engine.ops.resample import resample
+from thinlens.engine.ops.taps import index_map
 
-SPATIAL_AXES = (2, 3, -1, -2)
-
-
-@dataclass(eq=False)
-class Crop(Node):
-    """The first rows and columns of `inputs[0]`; only at the network's output."""
-
-    name: ClassVar[str] = "crop"
-    crops_output: ClassVar[bool] = True
+ROW_AXES = (2, -2)
 
 
-def lower_slice(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `slice` of rows or columns from the first one on."""
-    x = context.node(a["self"])
+def lower_slice(context: TraceContext, a: Arguments, size: Size) -> Node:
+    """Lower `slice` of channels, rows or columns."""
+    x, step = context.node(a["self"]), int(a["step"])
+    selected = slice(a["start"], a["end"], step)
     if x.size == size:
         return x
-    crops = a["dim"] in SPATIAL_AXES and not a["start"] and a["step"] == 1
-    return Crop([x], size) if crops else None
+    if a["dim"] in CHANNEL_AXES:
+        return sliced_channels(x, range(x.size.channels)[selected])
+    rows, columns = range(x.size.height), range(x.size.width)
+    if a["dim"] in ROW_AXES:
+        rows = rows[selected]
+    else:
+        columns = columns[selected]
+    if step == 1 and rows.start == columns.start == 0:
+        return crop(x, len(rows), len(columns))
+    return resample(x, index_map(rows), index_map(columns), stride=rows.step)

@@ -46,11 +46,7 @@ def gated_halves(x: Tensor) -> Tensor:
 
 def repeated_base(x: Tensor) -> Tensor:
     """PLKSR's output: a pixel shuffle of a sum with repeated channels."""
-    return F.pixel_shuffle(conv_32(x) + repeated(torch.relu(x)), 2)
-
-
-def repeated(x: Tensor) -> Tensor:
-    return x.index_select(1, torch.arange(CHANNELS).repeat_interleave(4))
+    return F.pixel_shuffle(conv_32(x) + torch.relu(x).repeat_interleave(4, dim=1), 2)
 
 
 def conv_32(x: Tensor) -> Tensor:
@@ -144,6 +140,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chunk": gated_halves,
     "split": lambda x: torch.cat(x.split([1, 4, 3], dim=1)[::-1], 1),
     "slice written": written_slice,
+    "channel shuffle": lambda x: x.view(1, 4, 2, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
     "flip of channels": lambda x: x.flip(1),
     "repeat": lambda x: x.repeat(1, 2, 1, 2),
     "picked channels": lambda x: x.index_select(1, torch.tensor([3, 0, 0, 7])),

@@ -17,6 +17,7 @@ from torch import Tensor
 from thinlens.engine.axes import CHANNELS, Axes, image_axes, to_image
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops import OPERATIONS
+from thinlens.engine.ops.channel_copy import picked_channels
 from thinlens.engine.ops.lowering import TraceContext
 from thinlens.engine.trace import META, Operation
 from thinlens.errors import UsageError
@@ -63,16 +64,26 @@ def lower_operation(
         return [_view(values[id(operation.sources[0])], operation)]
     if name in LINEAR:
         return [_linear(context, values, operation)]
-    sources = [values[id(tensor)] for tensor in operation.sources]
+    sources = [_with_own_channels(values[id(tensor)]) for tensor in operation.sources]
     if all(value.axes.is_image(value.node.size) for value in sources):
-        for tensor in operation.sources:
-            context.nodes[id(tensor)] = values[id(tensor)].node
+        for tensor, value in zip(operation.sources, sources, strict=True):
+            values[id(tensor)] = value
+            context.nodes[id(tensor)] = value.node
         result = operation.results[0]
         return [
             EngineValue(node, image_axes(node.size))
             for node in _lower(context, operation, a, _image_size(result))
         ]
     return _on_views(context, values, operation)
+
+
+def _with_own_channels(value: Value) -> Value:
+    """Return an image of which channels are repeated, or in another order, as a node's image."""
+    channels = value.axes.channel_source(value.node.size)
+    if channels is None or value.axes.is_image(value.node.size):
+        return value
+    node = picked_channels(value.node, channels)
+    return Value(node, image_axes(node.size))
 
 
 def _lower(

@@ -91,6 +91,9 @@ def repeated_channels(x: Node, times: int) -> Conv:
 
 def picked_channels(x: Node, channels: Sequence[int]) -> Conv:
     """Return a node with some channels of `x`, in any order and number."""
+    times = len(channels) // x.size.channels
+    if list(channels) == [channel for channel in range(x.size.channels) for _ in range(times)]:
+        return repeated_channels(x, times)
     weight = np.zeros((len(channels), x.size.channels, 1, 1), np.float32)
     weight[np.arange(len(channels)), channels] = 1
     params = ConvParams(weight, np.zeros(len(channels), np.float32), 0, 1, 1)

@@ -59,6 +59,27 @@ void Windows::require_fit(int outputs, int size) const {
       refuse("a window is not in the " + std::to_string(size) + " that its input has");
 }
 
+ColumnTable column_table(const Taps& columns, int row_vectors, const View& out, int lanes) {
+  const size_t count = size_t(out.row_vectors) * size_t(lanes), taps = size_t(columns.taps);
+  ColumnTable table{std::vector<int32_t>(count * taps, 0), {}, std::vector<float>(count * taps)};
+  for (int x = 0; x < out.width; ++x)
+    for (size_t t = 0; t < taps; ++t) {
+      const size_t place = t * count + size_t(x % out.row_vectors * lanes + x / out.row_vectors);
+      const int from = columns.indices[size_t(x) * taps + t];
+      table.places[place] = from < 0 ? -1 : from % row_vectors * lanes + from / row_vectors;
+      table.weights[place] = columns.weights[size_t(x) * taps + t];
+    }
+  for (int s = 0; s < out.row_vectors; ++s) {
+    const int32_t* first = table.places.data() + int64_t(s) * lanes;
+    bool is_vector = *first >= 0 && *first % lanes == 0;
+    // Places past the width are zeroed afterwards, whatever is written there.
+    for (int l = 1; l < lanes && l * out.row_vectors + s < out.width; ++l)
+      is_vector = is_vector && first[l] == *first + l;
+    table.vectors.push_back(is_vector ? *first / lanes : -1);
+  }
+  return table;
+}
+
 Footprint footprint_of(const Slice& slice, const Taps& rows, int stride) {
   Footprint footprint = empty_footprint(slice, stride);
   for (size_t i = 0; i < rows.indices.size(); ++i)

@@ -32,6 +32,15 @@ struct Windows {
   void require_fit(int outputs, int size) const;
 };
 
+// The taps of columns in the order of a row in memory; see ResampleJob.
+struct ColumnTable {
+  std::vector<int32_t> places, vectors;
+  std::vector<float> weights;
+};
+
+// Of a row with `row_vectors` vectors of the input, for a row of `out`.
+ColumnTable column_table(const Taps& columns, int row_vectors, const View& out, int lanes);
+
 // The rows that a step reads, in terms of `stride` rows of the input per row.
 Footprint footprint_of(const Slice&, const Taps& rows, int stride);
 Footprint footprint_of(const Slice&, const Windows& rows, int stride);

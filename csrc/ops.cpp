@@ -318,36 +318,14 @@ void add_resample(Program& program, Slice input, Slice output, std::shared_ptr<c
   program.require_scratch(int64_t(job.in.row_vectors) * lanes);
   struct Tables {
     std::shared_ptr<const Taps> rows;
-    std::vector<int32_t> columns, vectors;
-    std::vector<float> column_weights;
+    ColumnTable columns;
   };
-  auto tables = std::make_shared<Tables>();
-  tables->rows = rows;
-  const size_t places = size_t(job.out.row_vectors) * size_t(lanes);
-  tables->columns.assign(places * size_t(columns->taps), 0);
-  tables->column_weights.assign(places * size_t(columns->taps), 0.0f);
-  for (int x = 0; x < job.out.width; ++x)
-    for (int t = 0; t < columns->taps; ++t) {
-      const int lane = x / job.out.row_vectors, vector = x % job.out.row_vectors;
-      const size_t place = size_t(t) * places + size_t(vector * lanes + lane);
-      const int from = columns->indices[size_t(x) * size_t(columns->taps) + size_t(t)];
-      tables->columns[place] =
-          from < 0 ? -1 : from % job.in.row_vectors * lanes + from / job.in.row_vectors;
-      tables->column_weights[place] =
-          columns->weights[size_t(x) * size_t(columns->taps) + size_t(t)];
-    }
-  for (int s = 0; s < job.out.row_vectors; ++s) {
-    const int32_t* first = tables->columns.data() + int64_t(s) * lanes;
-    bool is_vector = *first >= 0 && *first % lanes == 0;
-    // Places past the width are zeroed afterwards, whatever is written there.
-    for (int l = 1; l < lanes && l * job.out.row_vectors + s < job.out.width; ++l)
-      is_vector = is_vector && first[l] == *first + l;
-    tables->vectors.push_back(is_vector ? *first / lanes : -1);
-  }
-  job.vectors = tables->vectors.data();
+  auto tables = std::make_shared<Tables>(
+      Tables{rows, column_table(*columns, job.in.row_vectors, job.out, lanes)});
+  job.vectors = tables->columns.vectors.data();
   job.rows = rows->indices.data(), job.row_weights = rows->weights.data();
   job.row_taps = rows->taps, job.column_taps = columns->taps, job.fill = fill;
-  job.columns = tables->columns.data(), job.column_weights = tables->column_weights.data();
+  job.columns = tables->columns.places.data(), job.column_weights = tables->columns.weights.data();
   const auto keep = [tables](const ResampleJob&, const RunArguments&) {};
   program.add(program.kernels().resample, job,
               {job.out.height, kBlockRows, {footprint_of(input, *rows, stride)}, output}, keep);

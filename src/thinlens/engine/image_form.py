@@ -77,13 +77,13 @@ def lower_operation(
     return _on_views(context, values, operation)
 
 
-def _with_own_channels(value: Value) -> Value:
+def _with_own_channels(value: EngineValue) -> EngineValue:
     """Return an image of which channels are repeated, or in another order, as a node's image."""
     channels = value.axes.channel_source(value.node.size)
     if channels is None or value.axes.is_image(value.node.size):
         return value
     node = picked_channels(value.node, channels)
-    return Value(node, image_axes(node.size))
+    return EngineValue(node, image_axes(node.size))
 
 
 def _lower(

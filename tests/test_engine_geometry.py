@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from native_engine import KERNELS, built
+from thinlens.engine import stream
 from thinlens.engine.compiled import Compiled
 
 pytestmark = built
@@ -170,3 +171,28 @@ def test_an_operation_gives_what_torch_gives_in_float64(name: str) -> None:
         image, wanted = images[turn % 2], expected[turn % 2]
         fast = Compiled(module, 1 + turn % 2, kernels)
         torch.testing.assert_close(fast(image), wanted, rtol=2e-5, atol=2e-5)
+
+
+STREAMED = [
+    "pad reflect",
+    "pad many zeros",
+    "crop",
+    "every other",
+    "average pool, padded",
+    "transposed 9x9",
+    "nearest x3",
+    "kernel 17",
+    "stride 4, groups",
+    "chunk",
+    "slice written",
+]
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_streaming_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, image = network(name), torch.randn(1, 2, 41, 30)
+    monkeypatch.setattr(stream, "CACHE_BYTES", 0)
+    whole = Compiled(module, 1)(image)
+    monkeypatch.undo()
+    monkeypatch.setattr(stream, "MIN_BLOCK_ROWS", 2)
+    assert torch.equal(Compiled(module, 3)(image), whole)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from thinlens.checkpoints.spandrel_package import architectures
+
 
 @dataclass(frozen=True)
 class Family:
@@ -29,6 +31,7 @@ class Family:
 
     def build(self, seed: int = 0) -> nn.Module:
         """Build the network in evaluation mode with random weights."""
+        architectures()  # imports spandrel, where torchvision is absent too
         module = importlib.import_module(f"{self.package}.architectures.{self.module}")
         torch.manual_seed(seed)
         network: nn.Module = getattr(module, self.kind)(**self.options)

@@ -1,0 +1,235 @@
+"""Published families of networks, dense and pruned to 1/4: what runs where, how exactly, how fast.
+
+    python benchmarks/families.py [--names SPAN SwinIR-S ...] [--out bench-out/families]
+
+Every network of `published_families.py` (random weights), and every weight file of --weights, goes
+the way of a user: imported from a file without its name, pruned at 1/4 (one-shot), saved, loaded,
+and run as `restore --engine auto` runs it. A network's figures go to OUT/NAME.json; the same
+command again measures only missing ones. Prints Markdown.
+
+Columns: the share of the network's multiply-adds (attention's products included) that N:M can
+prune; the multiply-adds of weights, dense and kept; the share of the convolutions' multiply-adds
+that the engine runs, and its segments; the largest difference from torch, as a fraction of the
+output's range; and torch's time over that of `auto`, dense and thin (two threads, interleaved,
+medians).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+from published_families import FAMILIES
+
+import thinlens
+from thinlens.api import runner
+from thinlens.benchmark.run import describe_machine
+from thinlens.checkpoints.format import Checkpoint
+from thinlens.cli.main import main
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Size
+from thinlens.engine.plan import Plan
+from thinlens.engine.timings import measure_interleaved
+from thinlens.engine.trace import Operation
+from thinlens.errors import UsageError
+from thinlens.files import write_json
+from thinlens.models import image_channels
+from thinlens.sparsity.summary import CostSummary
+
+SIDE = 64
+"""Pixels on a side of the input: all 26 run on it, transformers in seconds."""
+
+ROUNDS = 5
+"""Timed rounds of each network, after one of warm-up."""
+
+MOST_SECONDS = 40.0
+"""Seconds after which no further round begins."""
+
+HEAD = (
+    "| network | prunable | GMACs dense | GMACs thin | bytes | convolutions in the engine | "
+    "parts | error | torch / auto, dense | torch / auto, thin |\n" + "| --- " + 9 * "| ---: " + "|"
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Families:
+    """Measure missing networks and print the table."""
+
+    names: tuple[str, ...] = ()
+    """Words that the names of the networks contain; none: all."""
+    weights: Path | None = (
+        Path(os.environ["THINLENS_DATA"]) / "weights" if "THINLENS_DATA" in os.environ else None
+    )
+    """A folder of published weight files, which are measured too."""
+    out: Path = Path("bench-out/families")
+    threads: int = 2
+
+    def run(self) -> None:
+        """Measure each network that has no file, and print all."""
+        torch.set_num_threads(self.threads)
+        self.out.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for name, source in self._sources().items():
+            path = self.out / f"{name.replace(' ', '-').replace('/', '-')}.json"
+            if not path.exists():
+                start = time.monotonic()
+                row = {"name": name, **measured(source)}
+                row["seconds"] = round(time.monotonic() - start, 1)
+                write_json(path, row)
+            rows.append(json.loads(path.read_text()))
+            print(line(rows[-1]), flush=True)
+        print(f"\n{describe_machine()}\n\n{HEAD}")
+        print("\n".join(map(line, rows)))
+
+    def _sources(self) -> dict[str, Any]:
+        """Return families and weight files by name."""
+        sources: dict[str, Any] = {family.name: family for family in FAMILIES}
+        for file in sorted(self.weights.rglob("*.pth")) if self.weights else ():
+            sources[file.stem] = file
+        words = [word.lower() for word in self.names]
+        return {
+            name: source
+            for name, source in sources.items()
+            if not words or any(word in name.lower() for word in words)
+        }
+
+
+def measured(source: Any) -> dict[str, Any]:
+    """Return a network's figures, or the step and the sentence that stopped it."""
+    step = "build"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        try:
+            file = source
+            if not isinstance(source, Path):
+                file = folder / "network.pth"
+                torch.save(source.build().state_dict(), file)
+            step = "import"
+            dense = imported(file, folder / "dense")
+            size = (SIDE, SIDE)
+            step = "cost"
+            share = thinlens.cost(dense, size)
+            step = "prune"
+            thin = thinlens.prune(dense, budget="1/4", method="one-shot", size=size)
+            step = "save"
+            size_in_bytes = thinlens.save(folder / "thin", thin)
+            step = "load"
+            loaded = thinlens.load(folder / "thin")
+            step = "restore"
+            return {
+                "import": dense.model,
+                **costs(share, thinlens.cost(loaded, size)),
+                "bytes": size_in_bytes,
+                "dense": compared(dense),
+                "thin": compared(loaded),
+            }
+        except (UsageError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+            return {"stopped": step, "why": f"{type(error).__name__}: {error}"[:300]}
+
+
+def imported(file: Path, out: Path) -> Checkpoint:
+    """Import a file as the command line does, and load the checkpoint."""
+    status = main(["import", str(file), "--out", str(out)])
+    if status:
+        raise UsageError(f"import ended with status {status}")
+    checkpoint = thinlens.load(out)
+    if not isinstance(checkpoint, Checkpoint):
+        raise UsageError(f"{out} is no checkpoint")
+    return checkpoint
+
+
+def costs(dense: CostSummary, thin: CostSummary) -> Row:
+    """Return what can be pruned, and the multiply-adds of weights and products."""
+    weights = sum(layer.macs for layer in dense.layers)
+    return {
+        "prunable": dense.total.prunable_macs / weights,
+        "macs": dense.total.macs,
+        "thin_macs": thin.total.macs,
+    }
+
+
+@torch.inference_mode()
+def compared(network: Checkpoint) -> Row:
+    """Compare `auto` with torch, and say what the engine runs."""
+    module, threads = network.module.eval(), torch.get_num_threads()
+    channels = image_channels(module)
+    image = torch.rand(1, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    run = runner(network, "auto")
+    expected = module(image)
+    span = float(expected.max() - expected.min())
+    row = {"error": float((run(image) - expected).abs().max()) / span}
+    begin = time.monotonic()
+    seconds = measure_interleaved(
+        [partial(module, image), partial(run, image)],
+        ROUNDS,
+        after_round=lambda done: time.monotonic() - begin > MOST_SECONDS,
+    )
+    torch_seconds, auto_seconds = map(median, seconds)
+    row |= {"torch_ms": 1e3 * torch_seconds, "auto_ms": 1e3 * auto_seconds}
+    try:
+        engine = Compiled(module, threads)
+        plan = engine.plan(Size(channels, SIDE, SIDE))
+    except UsageError as error:
+        return {**row, "native": 0.0, "parts": 0, "why": str(error)}
+    native_error = float((engine(image) - expected).abs().max()) / span
+    return {
+        **row,
+        "auto": "torch" if run is module else "mixed" if plan.is_mixed else "engine",
+        "native_error": native_error,
+        "native": convolution_share(plan),
+        "parts": len(plan.parts()),
+        "why": plan.first_reason,
+    }
+
+
+def convolution_share(plan: Plan) -> float:
+    """Return the share of the convolutions' multiply-adds that the engine runs."""
+    native = sum(map(convolution_macs, plan.native))
+    return native / max(1, native + sum(map(convolution_macs, plan.reasons)))
+
+
+def convolution_macs(operation: Operation) -> int:
+    """Count the multiply-adds of an operation; 0 where it is no convolution."""
+    if operation.name != "convolution":
+        return 0
+    image, weight = operation.args[:2]
+    transposed = bool(operation.arguments["transposed"])
+    positions = (image if transposed else operation.results[0]).shape[2:]
+    return int(weight.numel() * prod(positions))
+
+
+def line(row: Row) -> str:
+    """Format a network's row."""
+    if "stopped" in row:
+        return f"| {row['name']} | stopped at {row['stopped']}: {row['why']} |" + 8 * " |"
+    dense, thin = row["dense"], row["thin"]
+    errors = [result.get(key, 0.0) for result in (dense, thin) for key in ("error", "native_error")]
+    cells = (
+        row["name"],
+        f"{row['prunable']:.1%}",
+        f"{row['macs'] / 1e9:.2f}",
+        f"{row['thin_macs'] / 1e9:.2f}",
+        f"{row['bytes']:,}",
+        f"{thin['native']:.0%}",
+        str(thin["parts"]),
+        f"{max(errors):.0e}",
+        f"{dense['torch_ms'] / dense['auto_ms']:.2f} ({dense.get('auto', 'torch')})",
+        f"{thin['torch_ms'] / thin['auto_ms']:.2f} ({thin.get('auto', 'torch')})",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    tyro.cli(Families).run()

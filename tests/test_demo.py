@@ -57,9 +57,12 @@ def test_the_demo_on_scikit_images_photographs(
     for earlier, later in itertools.pairwise(solved):
         assert later["bytes"] < earlier["bytes"]
         assert later["macs"] < earlier["macs"]
+    published = ran.json["published"]
+    assert [row["image"] for row in published] == ["drawing", "photograph"]
+    assert all(row["psnr"] > 33 for row in published)
     page = (out / "report.html").read_text()
     links = re.findall('src="([^"]*)"', page)
-    assert len(links) == 1 + 2 + 1  # side by side, N of two searches, their histories
+    assert len(links) == 1 + 2 + 1 + 2  # side by side, N of two searches, histories, published
     for link in links:
         with Image.open(out / link) as picture:
             assert picture.format == "PNG"

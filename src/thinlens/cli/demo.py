@@ -35,6 +35,7 @@ class Demo(Verb):
             "report": str(result.report),
             "restored": result.restored,
             "rows": [row.as_json() for row in result.rows],
+            "published": [row.as_json() for row in result.published],
         }
         sentence = f"{result.images} The report: {result.report}"
-        return Answer(content, (result.table.rich(), sentence))
+        return Answer(content, (result.table.rich(), result.published_table.rich(), sentence))

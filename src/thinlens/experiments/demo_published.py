@@ -59,7 +59,16 @@ class PublishedRow:
         return dict(vars(self))
 
 
-def run_published(out: Path) -> tuple[list[PublishedRow], Table, list[Picture]]:
+@dataclass(frozen=True)
+class PublishedResult:
+    """Both networks on both inputs."""
+
+    rows: list[PublishedRow]
+    table: Table
+    pictures: list[Picture]
+
+
+def run_published(out: Path) -> PublishedResult:
     """Restore both inputs by both networks; write the pictures below `out`."""
     networks = [runner(load_checkpoint(name), "auto") for name in (DENSE, THIN)]
     rows, pictures = [], []
@@ -70,7 +79,7 @@ def run_published(out: Path) -> tuple[list[PublishedRow], Table, list[Picture]]:
         path = out / "pictures" / f"published-{name}.png"
         _draw(path, image, (dense, thin), rows[-1])
         pictures.append(Picture(path, f"{name}, enlarged four times: a part of the result"))
-    return rows, _table(rows), pictures
+    return PublishedResult(rows, _table(rows), pictures)
 
 
 def drawing() -> Tensor:
@@ -142,7 +151,9 @@ def _draw(path: Path, image: Tensor, results: tuple[Tensor, Tensor], row: Publis
     )
     panels = [
         Panel(label, whole[:, top : top + SHOWN_SIDE, left : left + SHOWN_SIDE])
-        for label, whole in zip(labels, (bicubic_upsample(image, 4), dense, thin), strict=True)
+        for label, whole in zip(
+            labels, (bicubic_upsample(image[None], 4)[0], dense, thin), strict=True
+        )
     ]
     draw_side_by_side(path, panels)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinlens.experiments.demo_networks import SEARCH, TIMED_ROUNDS, TIMED_SIZE, DemoRow
+from thinlens.experiments.demo_published import DENSE, THIN, PublishedResult
 from thinlens.experiments.photographs import ImageSources
 from thinlens.experiments.restorations import draw_restorations
 from thinlens.files import atomic_write
@@ -22,7 +23,12 @@ MAX_COMPARED = 3
 
 
 def write_report(
-    out: Path, task: Task, rows: Sequence[DemoRow], sources: ImageSources, torch_ms: float | None
+    out: Path,
+    task: Task,
+    rows: Sequence[DemoRow],
+    sources: ImageSources,
+    torch_ms: float | None,
+    published: PublishedResult,
 ) -> Table:
     """Write report.html, table.md and the pictures into `out`; return the table."""
     table = _table(rows, sources)
@@ -48,6 +54,16 @@ def write_report(
         Section("Side by side", pictures=comparisons),
         Section("How many weights each layer keeps", _correlations(searches), pictures=layers),
         Section("How the searches went", pictures=[_histories(out, searches)]),
+        Section(
+            "A published network, shipped thin",
+            (
+                f"{THIN} keeps a quarter of the multiply-adds of {DENSE} (Real-ESRGAN). Seconds "
+                "are medians of turns, as `thinlens restore` runs both; PSNR is to the dense "
+                "network's result (RGB, 8 bit).",
+            ),
+            (published.table,),
+            published.pictures,
+        ),
     ]
     write_page(out / "report.html", "thinlens: a thin network that still sees", sections)
     return table

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thinlens.api import load_checkpoint
 from thinlens.experiments.demo_networks import DemoRow, measure_latency, prune_variants
+from thinlens.experiments.demo_published import PublishedRow, run_published
 from thinlens.experiments.demo_report import write_report
 from thinlens.experiments.photographs import benchmark_sources, skimage_sources
 from thinlens.progress import no_progress, progress_bar
@@ -32,6 +33,9 @@ class DemoResult:
     table: Table
     images: str
     """A sentence that names the calibration and test images."""
+    published: tuple[PublishedRow, ...]
+    """A published network, dense and pruned, on a drawing and a photograph."""
+    published_table: Table
 
 
 def demo(
@@ -59,6 +63,15 @@ def demo(
     rows, torch_ms = measure_latency(rows, task.channels)
     inputs = next(iter(sources.tests.values())) / "LR"
     restored = restore_folder(rows[-1].run, task, inputs, out / "restored")
-    table = write_report(out, task, rows, sources, torch_ms)
+    published = run_published(out)
+    table = write_report(out, task, rows, sources, torch_ms, published)
     count = restored.done + restored.skipped
-    return DemoResult(out / "report.html", count, tuple(rows), table, sources.described)
+    return DemoResult(
+        out / "report.html",
+        count,
+        tuple(rows),
+        table,
+        sources.described,
+        tuple(published.rows),
+        published.table,
+    )

@@ -81,18 +81,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     seed, steps = trainer.settings.seed, trainer.settings.steps
     module = with_channels(network_parts(network)[0], channels)
     budget_time = parse_milliseconds(budget)
-    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
-    reads_targets = kind.reads_targets(steps, preset, options)
-    training = kind.trains(steps, options)
-    source = DataSource(data, data_holds, task, reads_targets, training=training)
-    batches = source.batches(module)
     example: tuple[int, ...] = (1, image_channels(module), *(size or DEFAULT_SIZE))
-    if data is not None or (size is None and (kind.NEEDS_DATA or steps)):
-        shape = first_shape(batches, seed)
-        module = prepared(module, shape, output)
-        example = example if size else shape
-    else:
-        module = prepared(module, example, output)
     chosen = kind.configure(
         preset,
         budget=Budget.parse(budget if budget_time is None else 1),
@@ -101,8 +90,20 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         seed=seed,
         options={**kind.network_options(module), **options},
     )
+    chosen.check_steps(trainer.settings)
+    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
+    reads_targets = kind.reads_targets(steps, preset, options)
+    training = kind.trains(steps, options)
+    source = DataSource(data, data_holds, task, reads_targets, training=training)
+    batches = source.batches(module)
+    if data is not None or (size is None and (kind.NEEDS_DATA or steps)):
+        shape = first_shape(batches, seed)
+        module = prepared(module, shape, output)
+        chosen = chosen if size else replace(chosen, example=shape)
+    else:
+        module = prepared(module, example, output)
     chosen = replace(chosen, distill_weight=1.0) if inputs_only(batches) else chosen
-    merged = merge_recomputed(module, example)
+    merged = merge_recomputed(module, chosen.example)
     note = {**announce_data(batches), **chosen.announce_share(merged)}
     if merged is not module:
         note["merged"] = True

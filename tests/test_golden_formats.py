@@ -51,7 +51,7 @@ def test_an_old_bundle_restores_the_same_pixels(case: str, tmp_path: Path) -> No
     old, new = (
         json.loads((folder / "manifest.jsonl").read_text()) for folder in (BUNDLE / case, tmp_path)
     )
-    assert old.keys() == new.keys()
+    assert old.keys() <= new.keys()  # keys are added
     if case == "restored":
         assert set(new["routes"]["route"]) == {0, 2}
         assert new["routes"]["route"] == old["routes"]["route"]

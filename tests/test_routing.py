@@ -162,7 +162,7 @@ def test_a_large_image_is_one_image_whatever_its_tiles() -> None:
         expected = module.branch(whole[None], chosen)[0].clamp(0, 1)
         torch.testing.assert_close(restore_image(router, whole), expected, rtol=0, atol=1e-6)
     assert router.classes == [chosen]
-    assert router.manifest_fields() == {"tile": 8}
+    assert router.manifest_fields() == {"tile": 8, "margin": None}
     with pytest.raises(UsageError, match="an image of 3 channels: the classifier takes 1"):
         restore_image(router, torch.rand(3, 12, 14))
 

@@ -91,6 +91,8 @@ class NMMethod(Method):
 
         That is a warning where the share is small.
         """
+        if self.BUDGET_BASE != "prunable_macs":
+            return {}
         share = prunable_share(self.layers(model), find_products(model, self.example))
         log.log(logging.WARNING if share.small else logging.INFO, "%s", share)
         return {"prunable_share": share.fraction, "dense_macs": dict(share.dense)}

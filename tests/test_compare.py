@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from cli_cases import contents, images, run, sr_checkpoint
-from thinlens.api import described
+from thinlens.checkpoints.default_tasks import described
 from thinlens.errors import RunError, UsageError
 from thinlens.experiments import compare
 from thinlens.experiments.networks import uniform_patterns

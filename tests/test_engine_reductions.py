@@ -231,3 +231,12 @@ def test_parts_of_the_channels_are_reduced_by_the_kernel(name: str) -> None:
     output = np.full((1, 3, 5, 19), np.nan, np.float32)
     program.run(CORE.ThreadPool(2), image.numpy(), output)
     assert torch.equal(torch.from_numpy(output), image[:, :3] + image[:, 3:])
+
+
+@built
+def test_a_norm_over_the_batch_is_refused() -> None:
+    """Traced with one image it looks like an instance norm, which it is not for a batch."""
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 3, 3)).eval()
+    with pytest.raises(UsageError, match="layer '1' normalizes by the statistics of each batch"):
+        Compiled(network, 1)(torch.rand(2, 3, 8, 8))

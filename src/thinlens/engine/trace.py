@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -100,6 +101,7 @@ def trace(module: nn.Module, size: Size) -> Trace:
 
     Raises `UsageError` where the module does not return one tensor, or reads values of its input.
     """
+    _check_batch_norms(module)
     recorder = Recorder(module)
     module = _sharing_copy(module)
     image = torch.empty(1, size.channels, size.height, size.width, device=META)
@@ -116,6 +118,19 @@ def trace(module: nn.Module, size: Size) -> Trace:
     if output.device != META:
         raise UsageError("the network's output does not depend on its input")
     return recorder.trace(output)
+
+
+def _check_batch_norms(module: nn.Module) -> None:
+    """Refuse a batch norm whose results depend on the other images of a batch.
+
+    The engine runs images one by one; traced with one image, it looks like an instance norm.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and layer.running_mean is None:
+            raise UsageError(
+                f"layer {name!r} normalizes by the statistics of each batch (it tracks none), and "
+                "the engine runs images one by one"
+            )
 
 
 def _functionalized(module: nn.Module, image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from native_engine import BF16, CORE, KERNELS, built
-from test_engine_pointwise import Network
+from test_engine_pointwise import Network, values
 from thinlens.engine import stream
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
@@ -47,11 +47,6 @@ OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "_log_softmax": lambda x, c: torch.log_softmax(3 * x, 1),
 }
 """By ATen name, a use of it on three channels."""
-
-
-def values(*size: int) -> Tensor:
-    torch.manual_seed(sum(size))
-    return 3 * torch.randn(1, 3, *size)
 
 
 def test_every_operation_of_the_family_has_a_use() -> None:

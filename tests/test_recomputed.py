@@ -186,14 +186,18 @@ def test_another_network_of_the_class_merges_to_the_same_names(kind: str) -> Non
 
 @pytest.mark.parametrize("method", ["one-shot", "least-squares"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_zeros_of_a_pruned_network_stay(kind: str, method: str) -> None:
+def test_the_zeros_of_a_pruned_network_stay(
+    kind: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """field.md A2: old norms and SPAN were called pruned and ran dense."""
     dense = network(kind)
     before = copy.deepcopy(dense.state_dict())
     data = [(image(16, 16), image(16, 16))]
     options = {} if method == "one-shot" else {"pixels": 256, "preset": "uniform"}
+    caplog.set_level("INFO", "thinlens")
     pruned = prune(dense, budget="1/2", m=4, method=method, data=data, **options)
     assert pruned.record["merged"]
+    assert caplog.text.count("are plain parameters now") == 1
     (name,) = pruned.patterns
     pruned.module(image())
     weight = pruned.module.get_submodule(name).weight

@@ -358,9 +358,9 @@ class Far(nn.Module):
 @pytest.mark.parametrize(("margin", "tile"), [(0, 25), (5, 20), (12, 30)])
 def test_the_error_of_a_chosen_margin_is_the_one_at_the_seams(margin: int, tile: int) -> None:
     image, network = smooth(3, 64, 71), Far()
-    made = Tiler(network, 3, tile=tile, margin=margin)
-    error = (joined(made, image) - restore_image(network, image)).abs().max() * 255
-    measured = made.seam_error
+    tiled = Tiler(network, 3, tile=tile, margin=margin)
+    error = (joined(tiled, image) - restore_image(network, image)).abs().max() * 255
+    measured = tiled.seam_error
     assert measured is not None
     assert measured.margin == margin
     assert (measured.image < 1e-3) == (margin >= 12) == (float(error) < 1e-3)
@@ -372,10 +372,10 @@ def test_the_error_of_a_chosen_margin_is_the_one_at_the_seams(margin: int, tile:
 
 
 def test_a_chosen_margin_keeps_the_grid_of_a_strided_network() -> None:
-    made = Tiler(Strided(8), 1, tile=16, margin=3)
+    tiled = Tiler(Strided(8), 1, tile=16, margin=3)
     image = smooth(1, 48, 47)
-    joined(made, image)
-    assert made.receptive_field.grid == 8
+    joined(tiled, image)
+    assert tiled.receptive_field.grid == 8
     whole = Tiler(Strided(8), 1, tile=16, margin=8)
     torch.testing.assert_close(joined(whole, image), whole_of(Strided(8), image))
     assert whole.receptive_field.exact

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from thinlens.adaptive.laplacian import LaplacianTable
 from thinlens.adaptive.tile_errors import TileErrors
 from thinlens.models import create
-from thinlens.restoration.network import TILE_BATCH, device_of, evaluating
+from thinlens.models.running import evaluating
+from thinlens.restoration.network import TILE_BATCH, device_of
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import ForwardFunction, PlainObjective
 

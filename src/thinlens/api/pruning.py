@@ -16,7 +16,6 @@ from thinlens.models.output import OutputName
 from thinlens.progress import Progress
 from thinlens.sparsity.budget import Budget, parse_milliseconds
 from thinlens.sparsity.pattern import Pruned
-from thinlens.sparsity.recomputed import merge_recomputed
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 from thinlens.training.data import Data, first_shape, inputs_only
@@ -103,12 +102,9 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     else:
         module = prepared(module, example, output)
     chosen = replace(chosen, distill_weight=1.0) if inputs_only(batches) else chosen
-    merged = merge_recomputed(module, chosen.example)
-    note = {**announce_data(batches), **chosen.announce_share(merged)}
-    if merged is not module:
-        note["merged"] = True
-    pruned = prune_verified(chosen, merged, batches, trainer, budget_time, threads)
-    return replace(pruned, record={**pruned.record, **note})
+    data_entries = announce_data(batches)
+    pruned = prune_verified(chosen, module, batches, trainer, budget_time, threads)
+    return replace(pruned, record={**pruned.record, **data_entries})
 
 
 def _trainer(trainer: Trainer | None, progress: Progress | None) -> Trainer:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
 from thinlens.models import image_channels, model_entry, registry_name
+from thinlens.models.running import evaluating, weight_like
 from thinlens.models.source import source_of
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
@@ -89,32 +91,17 @@ def measured_task(module: nn.Module) -> Task:
 @torch.no_grad()
 def _scale(module: nn.Module, channels: int) -> int:
     """Run a network on small images; return how many times larger its image is."""
-    kind = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    training = {id(layer) for layer in module.modules() if layer.training}
-    module.eval()
-    try:
-        for side in PROBE_SIDES:
-            try:
-                result = module(kind.new_zeros(1, channels, side, side))
-            except Exception:  # a network may raise anything on a size that it does not take
-                continue
-            images = [x for x in _tensors(result) if x.dim() == 4 and x.shape[-1] % side == 0]
-            if images:
-                return max(1, images[-1].shape[-1] // side)
-    finally:
-        for layer in module.modules():
-            layer.training = id(layer) in training
+    for side in PROBE_SIDES:
+        try:
+            with evaluating(module):
+                result = module(weight_like(module).new_zeros(1, channels, side, side))
+        except Exception:  # a network may raise anything on a size that it does not take
+            continue
+        tensors = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        images = [x for x in tensors if x.dim() == 4 and x.shape[-1] % side == 0]
+        if images:
+            return max(1, images[-1].shape[-1] // side)
     raise UsageError(
         f"the scale of {type(module).__name__} is not known, as it does not run on an image of "
         f"{PROBE_SIDES[0]}x{PROBE_SIDES[0]}: wanted task=make_task(...)"
     )
-
-
-def _tensors(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, dict):
-        return [x for value in result.values() for x in _tensors(value)]
-    if isinstance(result, list | tuple):
-        return [x for value in result for x in _tensors(value)]
-    return []

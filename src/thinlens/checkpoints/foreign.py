@@ -125,9 +125,10 @@ def _factory_source(
             f"{difference}"
         )
     kept = kept_output(module)
-    if names == wanted and not resized:
+    if not resized:
+        state = built.state_dict()
         for name, tensor in module.state_dict().items():
-            shape = built.state_dict()[name].shape
+            shape = state[name].shape
             if shape != tensor.shape:
                 raise UsageError(
                     f"{model} builds {name} shaped {list(shape)}: this network has "

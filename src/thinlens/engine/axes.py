@@ -133,11 +133,6 @@ def image_axes(size: Size) -> Axes:
     return Axes(((), *(_whole(axis, side) for axis, side in enumerate(sides))))
 
 
-def token_axes(size: Size) -> Axes:
-    """Return the axes of a tensor `[H, W, C]`, of which tokens are views."""
-    return image_axes(size).permuted((2, 3, 1))
-
-
 def to_image(tensor: Tensor, axes: Axes, size: Size) -> Tensor:
     """Return the image `[1, C, H, W]` of which `tensor` is a view with the axes: a view, too."""
     factors = [factor for dim in axes.dimensions for factor in dim]

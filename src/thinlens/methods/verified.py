@@ -34,20 +34,20 @@ def prune_verified(
     """Prune `module` by `method`, within so many milliseconds if set, and verify the result.
 
     Weights that `module` computes in its forward pass are merged first (`merge_recomputed`); the
-    record then holds `"merged": True`. Raises `UsageError` with the name of a layer whose zeros a
-    forward pass changes.
+    record then holds `"merged": True`. It also holds the share of the network that can be pruned.
+    Raises `UsageError` with the name of a layer whose zeros a forward pass changes.
     """
     merged = merge_recomputed(module, method.example)
     if merged is not module:
         log.info("weights that every forward pass computed again are plain parameters now")
+    share = method.announce_share(merged)
     if milliseconds is not None:
         method = method.settle_budget(merged, milliseconds, threads)
     targets = DistilledTargets(data, merged, method.distill_weight)
     pruned = method.run(merged, targets, trainer)
     check_zeros_stay(pruned.module, pruned.patterns, method.example)
-    if merged is module:
-        return pruned
-    return replace(pruned, record={**pruned.record, "merged": True})
+    merging = {} if merged is module else {"merged": True}
+    return replace(pruned, record={**pruned.record, **share, **merging})
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.models.copying import meta_copy
+from thinlens.models.running import evaluating, weight_like
 
 USUAL_CHANNELS = (3, 1)
 """RGB and grey: a first convolution with so many inputs takes the image."""
@@ -59,17 +60,14 @@ def _runs(module: nn.Module, channels: int) -> bool:
 
 @torch.no_grad()
 def _runs_on(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    kind = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    training = [layer for layer in module.modules() if layer.training]
+    kind = weight_like(module)
     try:
         copied = meta_copy(module).eval()
         result = copied(torch.empty(shape, dtype=kind.dtype, device="meta"))
     except Exception:  # a network that reads values runs on its own device
         try:
-            result = module.eval()(kind.new_zeros(shape))
+            with evaluating(module):
+                result = module(kind.new_zeros(shape))
         except Exception:
             return False
-        finally:
-            for layer in training:
-                layer.training = True
     return isinstance(result, Tensor | list | tuple | dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from thinlens.errors import RunError
 from thinlens.images.rows import RowReader
+from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.sizes import run_at_any_size
@@ -52,20 +52,6 @@ class Restorer(Protocol):
 
 class TileTooLargeError(RunError):
     """A single tile does not fit into memory."""
-
-
-@contextmanager
-def evaluating(network: Network) -> Iterator[None]:
-    """Put a module into evaluation mode; restore the mode of every submodule afterwards."""
-    modules = list(network.modules()) if isinstance(network, nn.Module) else []
-    training = [module for module in modules if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def device_of(network: Network) -> torch.device:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.images.tiles import round_up
+from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition, tile_positions
-from thinlens.restoration.network import Network, device_of, dtype_of, evaluating
+from thinlens.restoration.network import Network, device_of, dtype_of
 from thinlens.restoration.seam_error import wider_margin
 from thinlens.restoration.sizes import run_at_any_size, size_rule
 

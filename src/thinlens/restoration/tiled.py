@@ -16,6 +16,7 @@ from thinlens.images.rows import InMemoryRowReader, RowReader
 from thinlens.images.stitching import TileStitcher
 from thinlens.images.tiles import Tile, Tiling
 from thinlens.models.legacy_fingerprint import fingerprints
+from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.memory import largest_tile
@@ -23,7 +24,6 @@ from thinlens.restoration.network import (
     Network,
     Restorer,
     TileTooLargeError,
-    evaluating,
     run_tiles,
 )
 from thinlens.restoration.receptive_field import (

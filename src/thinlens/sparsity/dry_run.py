@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network, meta_copy
+from thinlens.models.running import weight_like
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -58,7 +59,7 @@ def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
     >>> dry_run(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (1, 3, 16, 16)).outputs
     [torch.Size([1, 8, 14, 14])]
     """
-    kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    kind = weight_like(model)
     try:
         image = torch.empty(*example, dtype=kind.dtype, device="meta")
         return _forward(meta_copy(model), image)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thinlens.models import registry_name
 from thinlens.models.copying import copy_network, meta_copy
+from thinlens.models.running import weight_like
 from thinlens.sparsity.dry_run import bind_arguments, is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
@@ -56,7 +57,7 @@ def find_products(model: nn.Module, example: Sequence[int]) -> list[MatrixProduc
     """
     if registry_name(model) is not None:
         return []
-    kind = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    kind = weight_like(model)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

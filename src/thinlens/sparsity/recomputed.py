@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network
+from thinlens.models.running import weight_like
 from thinlens.models.source import set_source, source_of
 from thinlens.sparsity.constant_trace import ConstantTrace, common_prefix
 from thinlens.sparsity.dry_run import runnable
@@ -142,7 +143,7 @@ def small_image(network: nn.Module, example: Sequence[int]) -> Tensor:
     >>> small_image(nn.Conv2d(3, 3, 3), (1, 3, 180, 40)).shape
     torch.Size([1, 3, 64, 40])
     """
-    kind = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    kind = weight_like(network)
     generator = torch.Generator().manual_seed(0)
 
     def draw(shape: Sequence[int]) -> Tensor:
@@ -210,8 +211,7 @@ def _inputs(
 
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
     try:
-        copy_free = network(image)
-        del copy_free
+        network(image)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -63,9 +64,7 @@ def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData
     if data is None:
         return _NoData()
     if isinstance(data, str | Path):
-        if task is None:
-            raise UsageError(f"a folder ({data}) needs task= to make pairs of its images")
-        return training_crops(task, Path(data), **({} if training else CALIBRATION_CROPS))
+        return folder_targets(Path(data), task, training=training)
     if isinstance(data, Tensor):
         return _InMemory(list(data) if data.ndim == 4 else [data])
     if hasattr(data, "batch"):
@@ -82,6 +81,19 @@ def as_batches(data: Data, task: Task | None, *, training: bool) -> TrainingData
     if not isinstance(data, Iterable):
         raise UsageError(f"data is a {type(data).__name__}: {WANTED_DATA}, a folder or a loader")
     return _FromIterable(data)
+
+
+def folder_targets(
+    folder: Path,
+    task: Task | None,
+    *,
+    training: bool,
+    crops: Mapping[str, Any] = MappingProxyType({}),
+) -> TrainingData:
+    """Return crops of a folder's pairs, or of its clean images, which the task degrades."""
+    if task is None:
+        raise UsageError(f"a folder ({folder}) needs task= to make pairs of its images")
+    return training_crops(task, folder, **{**({} if training else CALIBRATION_CROPS), **crops})
 
 
 def inputs_only(data: TrainingData) -> bool:

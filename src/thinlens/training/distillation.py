@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.models.running import evaluating
 from thinlens.training.objective import TrainingData, input_batch
 
 
@@ -51,13 +52,8 @@ class DistilledTargets:
         return image, target.lerp(output.to(target), self._weight)
 
     def _output(self, image: Tensor) -> Tensor:
-        training = [layer for layer in self._teacher.modules() if layer.training]
-        try:
-            with torch.no_grad():
-                output: Tensor = self._teacher.eval()(image)
-        finally:
-            for layer in training:
-                layer.training = True
+        with torch.no_grad(), evaluating(self._teacher):
+            output: Tensor = self._teacher(image)
         return output
 
     def _as_weights(self, image: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ from torch import nn
 from thinlens.errors import UsageError, check_choice
 from thinlens.models import MODELS, image_channels, registry_name
 from thinlens.sparsity.dry_run import dry_run
-from thinlens.tasks.folders import training_crops
 from thinlens.tasks.input_crops import InputCrops, InputFiles, input_files
 from thinlens.tasks.task import Task
 from thinlens.training.data import (
-    CALIBRATION_CROPS,
     Data,
     as_batches,
     data_description,
+    folder_targets,
     inputs_only,
 )
 from thinlens.training.objective import TrainingData
@@ -89,15 +88,6 @@ def folder_holds(module: nn.Module, holds: str | None, *, reads_targets: bool) -
     name = registry_name(module)
     foreign = name is None or (name in MODELS and MODELS[name].photographs_are_inputs)
     return "inputs" if foreign and not reads_targets else "targets"
-
-
-def folder_targets(
-    folder: Path, task: Task | None, *, training: bool, crops: Mapping[str, Any]
-) -> TrainingData:
-    """Return crops of a folder's pairs, or of its clean images, which the task degrades."""
-    if task is None:
-        raise UsageError(f"a folder ({folder}) needs task= to make pairs of its images")
-    return training_crops(task, folder, **{**({} if training else CALIBRATION_CROPS), **crops})
 
 
 def folder_inputs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,3 @@ class TraceContext:
 Lowering = Callable[[TraceContext, Arguments, Size], Node | list[Node] | None]
 """Return the node of an ATen operation whose (first) output has a size, or one for each output;
 None: this use is not supported."""
-
-
-def common_value(values: Sequence[int]) -> int | None:
-    """Return the value that all sides have, or None where they differ."""
-    return values[0] if len(set(values)) == 1 else None

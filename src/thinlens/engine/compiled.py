@@ -116,6 +116,11 @@ class Compiled:
     def _settings(self) -> tuple[int, str, KernelSelector]:
         return self._context.threads, self._kernels, self._context.kernel_selector
 
+    @property
+    def description(self) -> str:
+        """The kernels and the number of threads."""
+        return f"{self._kernels} {self._context.threads} threads"
+
     def eval(self) -> Compiled:
         """Return itself: it runs in evaluation mode."""
         return self.train(mode=False)

@@ -19,6 +19,7 @@ from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition
 from thinlens.restoration.failures import out_of_memory
+from thinlens.restoration.field_cache import cached_field
 from thinlens.restoration.memory import largest_tile
 from thinlens.restoration.network import (
     Network,
@@ -76,20 +77,23 @@ class Tiler:
 
     @cached_property
     def receptive_field(self) -> ReceptiveField:
-        """The margin that tiles of this network need, or the chosen one; measured at the first
-        use."""
+        """The margin that tiles of this network need, or the chosen one; measured once for each
+        network (`field_cache`)."""
         chosen = self._chosen_margin
         try:
-            if chosen is not None:
-                return measure_chosen_margin(self._network, self._channels, chosen)
-            field = measure_receptive_field(self._network, self._channels)
+            field = cached_field(self._network, self._channels, chosen, self._measured_field)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             raise RunError("not even the thinnest strip of an image fits into memory") from error
-        if not field.exact:
+        if chosen is None and not field.exact:
             log.warning("%s", field.sentence())
         return field
+
+    def _measured_field(self) -> ReceptiveField:
+        if self._chosen_margin is not None:
+            return measure_chosen_margin(self._network, self._channels, self._chosen_margin)
+        return measure_receptive_field(self._network, self._channels)
 
     def identities(self) -> tuple[str, ...]:
         names, margin = fingerprints(self._network), self._chosen_margin

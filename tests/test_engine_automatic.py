@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from native_engine import built
+from thinlens.benchmark.cases import is_thin
 from thinlens.engine import automatic
-from thinlens.engine.automatic import ImageFunction, is_thin, select_engine
+from thinlens.engine.automatic import ImageFunction, select_engine
 from thinlens.engine.compiled import Compiled
 
 pytestmark = built
@@ -53,17 +54,33 @@ def test_the_faster_is_taken_and_measured_once() -> None:
     assert select_engine(other, 3, Stopwatch(2.0, 1.0)) is other  # remembered
 
 
-def test_what_is_not_thin_or_not_known_stays_in_torch() -> None:
-    dense, watch = network(1.0), Stopwatch(2.0, 1.0)
-    assert not is_thin(dense) and select_engine(dense, 3, watch) is dense
+def test_a_dense_network_is_timed_too() -> None:
+    dense = network(1.0)
+    assert not is_thin(dense) and is_thin(network(0.3))
+    assert isinstance(select_engine(dense, 3, Stopwatch(2.0, 1.0)), Compiled)
+
+
+def test_what_the_engine_does_not_know_stays_in_torch() -> None:
     odd = nn.Sequential(nn.PixelUnshuffle(2), nn.Flatten(), nn.Softmax(1)).eval()
-    assert select_engine(odd, 3, watch) is odd
+    assert select_engine(odd, 3, Stopwatch(2.0, 1.0)) is odd
 
 
 def test_both_are_really_timed() -> None:
     module = network(0.3)
     seconds = automatic.least_seconds(module, lambda x: x, torch.rand(1, 3, 9, 9))
     assert all(0 < s < 10 for s in seconds)
+
+
+def test_a_slow_network_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automatic, "ENOUGH_SECONDS", 0.0)
+    calls: list[int] = []
+
+    def run(image: Tensor) -> Tensor:
+        calls.append(1)
+        return image
+
+    automatic.least_seconds(run, run, torch.rand(1, 3, 9, 9))
+    assert len(calls) == 2 * (1 + 1)  # a warm-up and one round
 
 
 class PartlyKnown(nn.Module):

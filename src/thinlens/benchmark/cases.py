@@ -15,7 +15,6 @@ from thinlens.benchmark.backends import (
     UnavailableError,
 )
 from thinlens.benchmark.interleaved import BenchCase
-from thinlens.engine.automatic import is_thin
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest, native
 from thinlens.engine.tuner import KernelSelector, always_dense
@@ -23,6 +22,9 @@ from thinlens.errors import UsageError
 
 NATIVE_NAME = "thinlens"
 """Name of the native engine among the backends."""
+
+THIN_FROM = 0.1
+"""Fraction of zeros in a layer's weights that training alone does not produce."""
 
 BACKEND_GROUPS = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
 """Names that stand for several backends, or for none."""
@@ -110,6 +112,12 @@ def torch_output(module: nn.Module, image: Tensor) -> Tensor:
     with torch.inference_mode():
         output: Tensor = module(image)
     return output
+
+
+def is_thin(module: nn.Module) -> bool:
+    """Whether some layer has more zeros than training produces."""
+    weights = [p for p in module.parameters() if p.dim() in (2, 4)]
+    return any(int((p == 0).sum()) > THIN_FROM * p.numel() for p in weights)
 
 
 def _add_native(

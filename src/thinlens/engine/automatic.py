@@ -1,4 +1,4 @@
-"""Automatic engine: native for thin networks that it runs faster than torch, else torch.
+"""Automatic engine: native for networks, thin or dense, that it runs faster than torch, else torch.
 
 One line says which was selected and why: the engine, both in turns (mixed), or torch.
 
@@ -9,6 +9,7 @@ The times are cached on disk.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from zlib import crc32
@@ -37,21 +38,18 @@ TIMED_SIDE = 96
 AUTO_ROUNDS = 3
 """Timed rounds, after one of warm-up."""
 
+ENOUGH_SECONDS = 2.0
+"""Seconds after which no further round begins: large networks take seconds a run."""
+
 NATIVE_BELOW = 0.9
 """Fraction of torch's time below which the engine is selected: a plan per size takes some, too."""
-
-THIN_FROM = 0.1
-"""Fraction of zeros in a layer's weights that training alone does not produce."""
 
 
 def select_engine(
     module: nn.Module, channels: int, timer: PairTimer | None = None
 ) -> ImageFunction:
-    """Return the engine's callable for a thin `module` if it is faster, else the module itself."""
+    """Return the engine's callable for `module` if it is faster, else the module itself."""
     if native() is None:
-        return module
-    if not is_thin(module):
-        _say_once("torch runs the network: it is not thin")
         return module
     timings, threads = _timings(), torch.get_num_threads()
     key = f"{cpu_name()} {build()} {threads} threads {_fingerprint(module)}"
@@ -63,7 +61,7 @@ def select_engine(
             seconds = dict(enumerate((timer or least_seconds)(module, engine, image)))
             timings.add(key, seconds)
     except UsageError as error:  # an operation that only torch knows
-        _say_once(f"torch runs the thin network: {error}", logging.WARNING)
+        _say_once(f"torch runs the network: {error}", logging.WARNING)
         return module
     factor = seconds[0] / max(seconds[1], 1e-12)
     if seconds[1] >= NATIVE_BELOW * seconds[0]:
@@ -93,17 +91,17 @@ def _say_once(sentence: str, level: int = logging.INFO) -> None:
     log.log(level, "%s", sentence)
 
 
-def is_thin(module: nn.Module) -> bool:
-    """Whether some layer has more zeros than training produces."""
-    weights = [p for p in module.parameters() if p.dim() in (2, 4)]
-    return any(int((p == 0).sum()) > THIN_FROM * p.numel() for p in weights)
-
-
 def least_seconds(one: ImageFunction, other: ImageFunction, image: Tensor) -> list[float]:
     """Return the least seconds of both on `image`, interleaved."""
+    begin = time.monotonic()
+
+    def is_enough(_: int) -> bool:
+        return time.monotonic() - begin > ENOUGH_SECONDS
+
     with torch.inference_mode():
         runs = [partial(function, image) for function in (one, other)]
-        return [min(seconds) for seconds in measure_interleaved(runs, AUTO_ROUNDS)]
+        timed = measure_interleaved(runs, AUTO_ROUNDS, after_round=is_enough)
+    return [min(seconds) for seconds in timed]
 
 
 @cache

@@ -18,7 +18,8 @@ from torch import nn
 
 import thinlens
 from thinlens.checkpoints.pretrained import import_weights
-from thinlens.images.reading import image_paths, read_image
+from thinlens.images.folders import image_paths
+from thinlens.images.reading import read_image
 from thinlens.tasks import make_task
 from thinlens.tasks.crops import Crops, crops_from_clean
 from thinlens.tasks.task import Task

@@ -34,6 +34,8 @@ FLAGS = {
     "restore": [
         *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--margin"),
         *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
+        *("--alpha", "--first-frame", "--format", "--quality", "--resample", "--size"),
+        *("--strength", "--strip"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),
@@ -74,7 +76,7 @@ KEYS = {
         "prunable_share dense_macs layers"
     ),
     "evaluate": "images psnr ssim lpips protocol per_image macs params",
-    "restore": "done failed skipped seconds",
+    "restore": "done failed skipped seconds not_taken failures",
     "bench": "machine rows best_dense speedup missing",
     "export": (
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"

@@ -20,8 +20,9 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
+from thinlens.images.folders import image_paths
 from thinlens.images.pixels import luma, to_float, to_uint8
-from thinlens.images.reading import colour_profile, image_paths, image_size, read_image
+from thinlens.images.reading import colour_profile, image_size, read_image
 from thinlens.images.writing import write_png
 
 SUFFIX = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}

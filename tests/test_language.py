@@ -39,6 +39,7 @@ travel. Each has a standard term, in the comment beside it."""
 
 STANDARD = {
     "tree_leaves": "torch.utils._pytree: the tensors of nested arguments",
+    "tell": "a method of Python's files: the position in bytes",
     "leave_parametrized": "an argument of torch.nn.utils.parametrize.remove_parametrizations",
 }
 """Names of other libraries, and why they are needed."""

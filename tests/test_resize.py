@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from thinlens.images.folders import image_paths
 from thinlens.images.pixels import to_float
-from thinlens.images.reading import image_paths, read_image
+from thinlens.images.reading import read_image
 from thinlens.images.resize import bicubic_downsample, bicubic_upsample
 
 

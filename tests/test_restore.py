@@ -20,7 +20,8 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.writing import write_png
 from thinlens.restoration import memory
-from thinlens.restoration.folder import RestoreResult, restore_folder, result_names
+from thinlens.restoration.folder import RestoreResult, restore_folder
+from thinlens.restoration.sources import result_names
 from thinlens.restoration.tiled import restore_image
 from thinlens.signals import Interrupted
 from thinlens.tasks import make_task
@@ -214,7 +215,8 @@ def test_bad_images_are_listed_and_the_others_done(tmp_path: Path) -> None:
     reasons = {line["path"]: line["error"] for line in lines(out)}
     assert {path: reasons[path] for path in outcome.failures} == outcome.failures
     assert outcome.as_json() == {
-        "done": 2, "failed": 5, "skipped": 0, "seconds": outcome.as_json()["seconds"]
+        "done": 2, "failed": 5, "skipped": 0, "seconds": outcome.as_json()["seconds"],
+        "not_taken": [], "failures": outcome.failures
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == {"good.png", "z.png", "manifest.jsonl"}
 
@@ -312,4 +314,5 @@ def test_killed_and_started_again_every_image_is_done_once(tmp_path: Path) -> No
 
 def test_the_result_counts_failures() -> None:
     outcome = RestoreResult(1, 2, {"a": "b"}, 0.12345)
-    assert outcome.as_json() == {"done": 1, "failed": 1, "skipped": 2, "seconds": 0.123}
+    counts = {"done": 1, "failed": 1, "skipped": 2, "seconds": 0.123}
+    assert outcome.as_json() == {**counts, "not_taken": [], "failures": {"a": "b"}}

@@ -31,8 +31,9 @@ from thinlens.images.seams import seam_ratio
 from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS, create
-from thinlens.restoration.folder import RestoreOptions, restore_folder
+from thinlens.restoration.folder import restore_folder
 from thinlens.restoration.network import TILE_BATCH, run_tiles
+from thinlens.restoration.options import RestoreOptions
 from thinlens.restoration.receptive_field import measure_receptive_field
 from thinlens.restoration.tiled import restore_image
 from thinlens.tasks import make_task

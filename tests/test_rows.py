@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
-from thinlens.images import rows, writing
+from thinlens.images import rows
 from thinlens.images.reading import colour_profile, read_image
 from thinlens.images.rows import InMemoryRowReader, StreamingRowReader, open_rows
-from thinlens.images.writing import write_rows
+from thinlens.images.writing import write_png, write_rows
 
 PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
 
@@ -73,39 +73,31 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, streaming: None) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_written_by_rows_is_written_whole(
-    tmp_path: Path, channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_written_by_rows_is_written_whole(tmp_path: Path, channels: int) -> None:
     image, profile = picture(channels), PROFILE if channels == 3 else None
     shape = (channels, 40, 33)
-    write_rows(tmp_path / "whole.png", shape, bands(image), profile)
-    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
+    write_png(tmp_path / "whole.png", image, profile)
     write_rows(tmp_path / "rows.png", shape, bands(image), profile)
     for name in ("rows.png", "whole.png"):
         assert torch.equal(read_image(tmp_path / name, channels=None), image)
         assert colour_profile(tmp_path / name, channels) == profile
-    assert (tmp_path / "rows.png").read_bytes() != (tmp_path / "whole.png").read_bytes()
 
 
 @pytest.mark.parametrize("error", [RunError("broken tile"), KeyboardInterrupt()])
 def test_an_exception_of_the_rows_is_passed_on_and_nothing_is_written(
-    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, error: BaseException
 ) -> None:
     def broken() -> Iterator[Tensor]:
         yield picture()[:, :7]
         raise error
 
-    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
     with pytest.raises(type(error)):
         write_rows(tmp_path / "a.png", (3, 40, 33), broken())
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_are_written_in_the_memory_of_a_band(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_written_in_the_memory_of_a_band(tmp_path: Path) -> None:
     """Peak bytes that Python and NumPy hold, against the height: the slope is zero."""
-    monkeypatch.setattr(writing, "MAX_IN_MEMORY_PIXELS", 0)
     band, peaks = torch.zeros(3, 16, 512, dtype=torch.uint8), []
     for count in (4, 64):
         tracemalloc.start()

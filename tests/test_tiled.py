@@ -27,7 +27,8 @@ from thinlens.images.stitching import TileStitcher
 from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create
 from thinlens.restoration import tiled
-from thinlens.restoration.folder import RestoreOptions, restore_folder
+from thinlens.restoration.folder import restore_folder
+from thinlens.restoration.options import RestoreOptions
 from thinlens.restoration.receptive_field import ReceptiveField, measure_receptive_field
 from thinlens.restoration.tiled import Tiler, restore_image
 from thinlens.tasks import make_task

@@ -14,7 +14,10 @@ from typing import Any, BinaryIO
 
 from thinlens.errors import RunError
 
-_LEFTOVER = re.compile(r"^\..+\.thinlens-[a-z0-9_]{8}$")
+_LEFTOVER = re.compile(r"^\..*\.thinlens-[a-z0-9_]{8}$")
+
+_SHORT_NAME = 32
+"""Bytes of a name that every file system takes."""
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK
-        descriptor, name = mkstemp(dir=path.parent, prefix=f".{path.name}.thinlens-")
+        descriptor, name = mkstemp(dir=path.parent, prefix=_temporary_prefix(path.name))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     beside = Path(name)
@@ -47,6 +50,22 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             reason = getattr(error, "strerror", None) or "the disk is full or the write failed"
             raise RunError(f"cannot write {path}: {reason}") from error
         raise
+
+
+def _temporary_prefix(name: str) -> str:
+    """Return the beginning of a temporary name, to which `mkstemp` adds eight characters.
+
+    It is not longer than `name`, or short: names have limits, which the final one may just meet.
+
+    >>> _temporary_prefix("a.png")
+    '.a.png.thinlens-'
+    >>> len(_temporary_prefix("x" * 255)) + 8
+    255
+    """
+    ending = ".thinlens-"
+    most = max(len(os.fsencode(name)), _SHORT_NAME) - len(ending) - 8 - 1
+    start = os.fsencode(name)[:most].decode(errors="ignore")
+    return f".{start}{ending}"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -40,9 +40,10 @@ from thinlens.models.output import OutputName
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
-from thinlens.restoration.folder import RestoreOptions, RestoreResult, restore_folder
+from thinlens.restoration.folder import RestoreResult, restore_folder
 from thinlens.restoration.network import Network as Runner
 from thinlens.restoration.network import Restorer
+from thinlens.restoration.options import RestoreOptions
 from thinlens.sparsity.masking import attach, strip
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.summary import CostSummary, summarize
@@ -253,7 +254,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
 @quote_call
 def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     network: AnyNetwork | Bundle | Restorer,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     task: Task | None = None,
@@ -262,11 +263,12 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     progress: Progress | None = None,
     **options: Any,
 ) -> RestoreResult:
-    """Restore an image, or all images below a folder, to `out`/<relative path>.png.
+    """Restore an image, several, or all images below folders, to `out`/<relative path>.png.
 
     The same call again restores only what has no result. An image that cannot be read is listed
-    and the others go on. `engine` is as for `evaluate`, `options` are fields of `RestoreOptions`:
-    `tile`, `blend`, `margin`, `max_pixels` and `picture`. `routing` are the options of a bundle.
+    and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
+    an image file, the one source is restored to it. `engine` is as for `evaluate`, `options` are
+    fields of `RestoreOptions`, such as `format`, `size` and `tile`; `routing` those of a bundle.
 
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
@@ -282,8 +284,10 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
         running = runner(network, engine)
     else:
         running = network
+    sources = [source] if isinstance(source, str | Path) else source
+    paths, folder = [Path(path) for path in sources], Path(out)
     return restore_folder(
-        running, _task(network, task), Path(source), Path(out), options=settings, progress=progress
+        running, _task(network, task), paths, folder, options=settings, progress=progress
     )
 
 

@@ -16,19 +16,61 @@ if TYPE_CHECKING:
     from thinlens.adaptive.bundle import Bundle
 
 
+PHOTOGRAPH_OPTIONS = (
+    *("format", "quality", "size", "resample", "strength", "alpha", "strip", "first_frame"),
+)
+"""The flags that are fields of `RestoreOptions` under the same name."""
+
+SHOWN_NAMES = 5
+"""Names of files that were not taken in the text; `--json` has all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Restore(Verb):
-    """Restore an image or a folder of images; the same command again restores the others.
+    """Restore images and folders of images; the same command again restores the others.
 
     Example: thinlens restore photos --model rfdn-x4 --out large
+
+    Depth (8, 16 bits, floats), grey, transparency, EXIF, XMP, IPTC, resolution and colour profile
+    are kept.
     """
 
-    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
-    """An image, or a folder of images."""
+    source: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="SOURCE...", help_behavior_hint=""),
+    ]
+    """Images, folders of images, and patterns such as 'photos/*.jpg'."""
     model: Annotated[str, tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name; a bundle (thinlens adapt) selects a network for every tile."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Gets <relative path>.png and manifest.jsonl."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR|FILE.png")]
+    """A folder: gets <relative path>.png and manifest.jsonl; paths are relative to a single source
+    folder, or to what several sources have in common. For one image also a file name, whose ending
+    is the format."""
+    format: Annotated[
+        str, tyro.conf.arg(metavar="png|jpeg|webp|tiff|jxl|avif|same", help_behavior_hint="")
+    ] = "png"
+    """Of the results; same: as the input's name says (default: png)."""
+    quality: Annotated[int | None, tyro.conf.arg(metavar="1..100", help_behavior_hint="")] = None
+    """Of jpeg, webp, jxl (default: 95) and avif (90); at 100 webp and jxl are lossless."""
+    size: Annotated[
+        str | None, tyro.conf.arg(metavar="3840x2160|2x|1.5x|50%", help_behavior_hint="")
+    ] = None
+    """Of the results: a box that they fit into, or a multiple of the input's size; the network runs
+    again while it is larger, then the result is resampled (default: the network's scale)."""
+    resample: Annotated[str, tyro.conf.arg(metavar="bicubic|lanczos", help_behavior_hint="")] = (
+        "bicubic"
+    )
+    """How results reach --size; lanczos works in linear light (default: bicubic)."""
+    strength: Annotated[float, tyro.conf.arg(metavar="0..1", help_behavior_hint="")] = 1.0
+    """Weight of the network's result against the enlarged input (default: 1)."""
+    alpha: Annotated[
+        str, tyro.conf.arg(metavar="network|bicubic|flatten", help_behavior_hint="")
+    ] = "network"
+    """What enlarges transparency; flatten lays images on white (default: network)."""
+    strip: bool = False
+    """Drop EXIF, XMP, IPTC, resolution and profile; colours become sRGB."""
+    first_frame: bool = False
+    """Restore the first image of animations and of files with several pages."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -75,6 +117,7 @@ class Restore(Verb):
             options["margin"] = self.margin
         if self.max_pixels is not None:
             options["max_pixels"] = self.max_pixels
+        options |= {name: getattr(self, name) for name in PHOTOGRAPH_OPTIONS}
         with progress_bar("restoring") as report:
             result = restore(
                 network, self.source, self.out, engine=self.engine, progress=report, **options
@@ -85,7 +128,12 @@ class Restore(Verb):
             f"in {result.seconds:.1f} s"
         )
         seams = (result.seam_error.sentence(),) if result.seam_error else ()
-        return Answer(result.as_json(), (sentence, *seams), failures=tuple(failures))
+        others = (_not_taken(result.not_taken),) if result.not_taken else ()
+        removed = tuple(
+            f"{name}: removed, its input has another result now" for name in result.removed
+        )
+        text = (sentence, *others, *removed, *seams)
+        return Answer(result.as_json(), text, failures=tuple(failures))
 
     def _refuse_routing(self) -> None:
         refuse_for_networks(
@@ -115,3 +163,11 @@ class Restore(Verb):
                 draw_route_map(result, target, router.last, bundle.tiling)
 
         return router, {"task": bundle.task, "picture": picture if self.map else None}
+
+
+def _not_taken(names: tuple[str, ...]) -> str:
+    """Return the sentence on the files that are no images."""
+    shown = ", ".join(names[:SHOWN_NAMES])
+    rest = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    verb = "file was" if len(names) == 1 else "files were"
+    return f"{len(names)} {verb} not taken: {shown}{rest}"

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from thinlens.errors import UsageError
-from thinlens.images.reading import image_paths, read_image
+from thinlens.images.folders import image_paths
+from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
 from thinlens.models import image_channels
 from thinlens.tasks.crops import Crops, crops_from_clean

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.reading import MAX_PIXELS, is_streamable, read_image
+from thinlens.images.opening import MAX_PIXELS
+from thinlens.images.reading import is_streamable, read_image
 
 MIN_STREAMED_PIXELS = 4_000_000
 """Pixels from which an image is streamed if pyvips is installed."""
@@ -59,7 +60,7 @@ class StreamingRowReader:
     """The rows of a file, uint8, decoded on demand and released after use."""
 
     def __init__(self, path: Path, channels: int | None) -> None:
-        self._path, self._channels, self._vips = path, channels, _vips()
+        self._path, self._channels, self._vips = path, channels, vips()
         try:
             image = self._vips.Image.new_from_file(str(path), access="sequential", fail=True)
             if channels == 3 and image.bands == 1:
@@ -104,11 +105,13 @@ def open_rows(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIX
     return InMemoryRowReader(read_image(path, channels=channels, max_pixels=max_pixels))
 
 
-def _vips() -> Any:
+def vips() -> Any:
+    """Return the library pyvips; `UsageError` where it is not installed."""
     try:
         import pyvips
     except (ImportError, OSError) as error:
-        raise UsageError("reading by rows needs pyvips: pip install 'thinlens[large]'") from error
+        raise UsageError("reading this image needs pyvips: pip install pyvips[binary]") from error
+    pyvips.cache_set_max(0)  # otherwise a file that has changed is not read again
     return pyvips
 
 

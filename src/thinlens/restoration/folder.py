@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,33 +13,23 @@ from typing import Any
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
-from thinlens.images.pixels import to_uint8
-from thinlens.images.reading import MAX_PIXELS, colour_profile, image_paths
-from thinlens.images.rows import open_rows
-from thinlens.images.writing import write_rows
+from thinlens.images.decoding import DecodeOptions, open_photograph
+from thinlens.images.formats import format_of
+from thinlens.images.writing import write_content
 from thinlens.progress import Progress
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest, file_hash
 from thinlens.restoration.network import Network, Restorer
+from thinlens.restoration.options import SAME_FORMAT, RestoreOptions
+from thinlens.restoration.photographs import PhotographRestorer
 from thinlens.restoration.seam_error import SeamError
+from thinlens.restoration.sources import (
+    check_no_input_is_a_result,
+    collect_inputs,
+    result_names,
+)
 from thinlens.restoration.tiled import Tiler, as_restorer
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """Tile size, blending and input limits of `restore_folder`."""
-
-    tile: int | None = None
-    """Longest side in pixels of the tiles that images are cut into; None: as memory allows."""
-    blend: int = 0
-    """Input pixels on either side of the borders of tiles over which they are blended."""
-    margin: int | None = None
-    """Input pixels around tiles; None: those with which tiles equal the whole image."""
-    max_pixels: int = MAX_PIXELS
-    """Inputs with more pixels are refused before they are decoded."""
-    picture: Callable[[Path, Path], None] | None = None
-    """Draws an extra picture of each image: called with the result and the picture's path."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,10 @@ class RestoreResult:
     seconds: float
     seam_error: SeamError | None = None
     """Of a chosen margin: measured on the first image that was cut."""
+    not_taken: tuple[str, ...] = ()
+    """Files in the source folders that have no image's suffix, and folders listed before."""
+    removed: tuple[str, ...] = ()
+    """Results that earlier runs had under names which inputs no longer have."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `restore --json` prints; `seams` where a margin was chosen and used."""
@@ -62,6 +56,9 @@ class RestoreResult:
             "failed": len(self.failures),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
+            "not_taken": list(self.not_taken),
+            "failures": dict(self.failures),
+            **({"removed": list(self.removed)} if self.removed else {}),
             **({"seams": self.seam_error.as_json()} if self.seam_error else {}),
         }
 
@@ -69,36 +66,46 @@ class RestoreResult:
 def restore_folder(
     network: Network | Restorer,
     task: Task,
-    source: Path,
+    source: Path | Sequence[Path],
     out: Path,
     *,
     options: RestoreOptions | None = None,
     progress: Progress | None = None,
 ) -> RestoreResult:
-    """Restore the images below `source`, or the one that it is, to `out`/<relative path>.png.
+    """Restore images, or those below folders, to `out`/<relative path>.png.
 
     `out`/manifest.jsonl holds a line for each (`ManifestRecord`); the same call again restores only
-    the images that it does not hold. An image that cannot be read or restored is listed in it and
-    the others go on. Results appear whole or not at all. Of `options`, tile
-    size, blending and margin apply to plain networks; a `Restorer` ignores them. Raises
-    `Interrupted` after Ctrl-C or SIGTERM once the current tile is done, `RunError` where nothing
-    can be written, `UsageError` where there is nothing to do.
+    the images that it does not hold, or whose results are no longer what was written. An image
+    that cannot be read or restored is listed in it and the others go on. Results appear whole or
+    not at all. If `out` names an image file (`is_file_name`), the one source is restored to it,
+    without a manifest. Of `options`, tile size, blending and margin apply to plain networks; a
+    `Restorer` ignores them. Raises `Interrupted` after Ctrl-C or SIGTERM once the current tile is
+    done, `RunError` where nothing can be written, `UsageError` where there is nothing to do.
     """
     start = time.monotonic()
-    root, paths = _inputs(source, out)
-    outputs = result_names([path.relative_to(root).as_posix() for path in paths])
+    sources = [source] if isinstance(source, Path) else list(source)
     options = options or RestoreOptions()
-    pictures = _pictures(outputs.values(), out) if options.picture else {}
     restorer = as_restorer(
         network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
     )
+    if is_file_name(out):
+        return _restore_file(restorer, task, sources, out, options)
+    inputs = collect_inputs(sources, out)
+    outputs = result_names(list(inputs.paths), options.suffix_for)
+    check_no_input_is_a_result(inputs, out, outputs)
+    pictures = _pictures(outputs.values(), out) if options.picture else {}
     manifest, identities = ResultManifest(out), restorer.identities()
-    job = _Job(restorer, task, options.max_pixels)
+    removed = manifest.remove_stale(outputs)
+    job = Job(PhotographRestorer(restorer, task.channels, options))
     skipped, failures = 0, {}
     with deferred_signals() as stop:
-        for count, (path, (name, output)) in enumerate(zip(paths, outputs.items(), strict=True)):
-            image_start = time.monotonic()
-            record = ManifestRecord(name, *_size_and_hash(path), identities[0], output, seconds=0.0)
+        for count, (name, path) in enumerate(inputs.paths.items()):
+            image_start, output = time.monotonic(), outputs[name]
+            record = ManifestRecord(
+                *(name, *_size_and_hash(path), identities[0], output),
+                seconds=0.0,
+                options=options.result_fields(),
+            )
             if manifest.is_done(record, identities):
                 skipped += 1
             else:
@@ -108,38 +115,61 @@ def restore_folder(
                     failures[name] = error
                     record = replace(record, error=error)
                 else:
+                    size, digest = _size_and_hash(out / output)
+                    record = replace(record, output_size=size, output_sha256=digest)
                     record = replace(record, **restorer.manifest_fields())
                     if options.picture:
                         options.picture(out / output, pictures[output])
                 manifest.add(record)
             if progress:
-                progress(count + 1, len(paths), {})
+                progress(count + 1, len(inputs.paths), {})
             stop.check()
-    done = len(paths) - skipped - len(failures)
-    seam_error = restorer.seam_error if isinstance(restorer, Tiler) else None
-    return RestoreResult(done, skipped, failures, time.monotonic() - start, seam_error)
+    done = len(inputs.paths) - skipped - len(failures)
+    return RestoreResult(
+        *(done, skipped, failures, time.monotonic() - start, _seam_error(restorer)),
+        inputs.not_taken,
+        tuple(removed),
+    )
 
 
-def result_names(names: Sequence[str]) -> dict[str, str]:
-    """Map each input's relative path to its result's: the suffix becomes .png.
+def is_file_name(out: Path) -> bool:
+    """Return whether `--out` names an image file and not a folder.
 
-    Where that would give two inputs one result (a.jpg and a.png, also on disks that do not
-    distinguish A from a), .png is added to their whole names instead.
-
-    >>> result_names(["a.jpg", "b.jpg", "b.png"])
-    {'a.jpg': 'a.png', 'b.jpg': 'b.jpg.png', 'b.png': 'b.png.png'}
+    >>> is_file_name(Path("large.jpg")), is_file_name(Path("large"))
+    (True, False)
     """
-    outputs = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
-    while True:
-        counts = Counter(output.casefold() for output in outputs.values())
-        clashing = [
-            name
-            for name, output in outputs.items()
-            if counts[output.casefold()] > 1 and output != f"{name}.png"
-        ]
-        if not clashing:
-            return outputs
-        outputs.update({name: f"{name}.png" for name in clashing})
+    return format_of(out) is not None and not out.is_dir()
+
+
+def _restore_file(
+    restorer: Restorer, task: Task, sources: Sequence[Path], out: Path, options: RestoreOptions
+) -> RestoreResult:
+    """Restore one image to the file `out`, in the format of its name."""
+    start = time.monotonic()
+    own = format_of(out)
+    if len(sources) != 1 or sources[0].is_dir():
+        raise UsageError(f"{out} is the name of one image: wanted a folder for several results")
+    if own is None or own.encoder is None:
+        raise UsageError(f"{out}: {own.name if own else 'this format'} is not written")
+    if options.format not in ("png", SAME_FORMAT, own.name):
+        raise UsageError(f"{out} is no file name of --format {options.format}")
+    if not sources[0].exists():
+        raise UsageError(f"{sources[0]} does not exist: wanted an image or a folder of images")
+    if out.resolve() == sources[0].resolve():
+        raise UsageError(f"{out} is the input: wanted another --out")
+    if options.picture:
+        raise UsageError("--map draws beside results in a folder: wanted a folder as --out")
+    named = replace(options, format=own.name)
+    job = Job(PhotographRestorer(restorer, task.channels, named))
+    with deferred_signals() as stop:
+        error = job.restore(sources[0], out, stop.check)
+    failures = {sources[0].name: error} if error else {}
+    seconds = time.monotonic() - start
+    return RestoreResult(1 - len(failures), 0, failures, seconds, _seam_error(restorer))
+
+
+def _seam_error(restorer: Restorer) -> SeamError | None:
+    return restorer.seam_error if isinstance(restorer, Tiler) else None
 
 
 def _pictures(outputs: Iterable[str], out: Path) -> dict[str, Path]:
@@ -152,49 +182,30 @@ def _pictures(outputs: Iterable[str], out: Path) -> dict[str, Path]:
     return {output: out / picture for output, picture in pictures.items()}
 
 
-def _inputs(source: Path, out: Path) -> tuple[Path, list[Path]]:
-    """Return the root of relative paths and the images below `source`."""
-    root = source if source.is_dir() else source.parent
-    if out.resolve() == root.resolve():
-        raise UsageError(f"{out} is the folder of the inputs: wanted another --out")
-    if source.is_dir():
-        results = out.resolve()
-        paths = [p for p in image_paths(source) if not p.resolve().is_relative_to(results)]
-        if not paths:
-            raise UsageError(f"{source} holds no images beside those in {out}")
-        return root, paths
-    if not source.exists():
-        raise UsageError(f"{source} does not exist: wanted an image or a folder of images")
-    return root, [source]
-
-
 @dataclass(frozen=True)
-class _Job:
-    """What is common to all images of a folder."""
+class Job:
+    """The restoration of one image file after another."""
 
-    restorer: Restorer
-    task: Task
-    max_pixels: int
+    restorer: PhotographRestorer
 
     def restore(self, path: Path, target: Path, check: Callable[[], None]) -> str | None:
         """Restore one image; return the reason if it cannot be restored, else None."""
+        options = self.restorer.options
+        decoding = DecodeOptions(options.max_pixels, options.first_frame, srgb=options.strip)
+        image_format = options.format_for(path.name)
         try:
             with _image_errors():
-                # A grey network restores the channels of colour images one by one; an RGB network
-                # gets grey images as RGB.
-                channels = 3 if self.task.channels == 3 else None
-                image = open_rows(path, channels=channels, max_pixels=self.max_pixels)
-                profile = colour_profile(path, image.shape[0])
-                bands = self.restorer.bands(image, to_uint8, check)
-                first = next(bands)
-                _check_channels(first)
-            _, height, width = image.shape
-            scale = first.shape[-1] // width
-            write_rows(
-                target, (len(first), height * scale, width * scale), _all(first, bands), profile
-            )
-        except _NoResultError as error:
+                photograph = open_photograph(path, decoding)
+                content = self.restorer.content(photograph, image_format, check)
+            write_content(target, image_format, replace(content, bands=_guarded(content.bands)))
+        except (_NoResultError, UsageError) as error:
             return str(error)
+        except RunError as error:
+            # A name that is too long concerns this image alone; a full disk concerns all.
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+                return str(error)
+            raise
         return None
 
 
@@ -212,14 +223,7 @@ def _image_errors() -> Iterator[None]:
         raise _NoResultError(f"{type(error).__name__}: {error}") from error
 
 
-def _check_channels(result: Tensor) -> None:
-    """Raise unless a result `[C, H, W]` can be written."""
-    if len(result) not in (1, 3):
-        raise UsageError(f"the network returns {len(result)} channels: wanted 1 or 3")
-
-
-def _all(first: Tensor, bands: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
+def _guarded(bands: Iterable[Tensor]) -> Iterator[Tensor]:
     with _image_errors():
         yield from bands
 

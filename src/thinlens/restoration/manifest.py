@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ class ManifestRecord:
     """The pixels around the tiles, if they were chosen; None: measured, or not cut."""
     routes: dict[str, Any] | None = None
     """The candidate of every tile, the estimated errors and the cost, of a bundle."""
+    options: str = ""
+    """What differs from the defaults and changes the result, as JSON."""
+    output_size: int | None = None
+    """Bytes of the result; None in manifests of earlier versions."""
+    output_sha256: str | None = None
+    """Of the result."""
 
 
 class ResultManifest:
@@ -50,7 +56,7 @@ class ResultManifest:
 
     def is_done(self, current: ManifestRecord, identities: Collection[str]) -> bool:
         """Return whether this input was restored by a network of these identities, and its result
-        still exists."""
+        is still what was written."""
         earlier = self._records.get(current.path)
         return (
             earlier is not None
@@ -58,13 +64,47 @@ class ResultManifest:
             and earlier.sha256 is not None
             and earlier.network in identities
             and (earlier.sha256, earlier.output) == (current.sha256, current.output)
-            and (self._folder / earlier.output).is_file()
+            and earlier.options == current.options
+            and self._is_intact(earlier)
         )
 
     def add(self, record: ManifestRecord) -> None:
         """Append a line; `RunError` where it cannot be written."""
         self._records[record.path] = record
         self._log.append(asdict(record))
+
+    def remove_stale(self, outputs: Mapping[str, str], kept: Iterable[str] = ()) -> list[str]:
+        """Remove results that inputs had under other names than in `outputs`; return those.
+
+        A file that is not as it was written is kept, and so is what is now another input's result
+        or among `kept`.
+        """
+        current = {*outputs.values(), *kept}
+        stale = [
+            record
+            for name, output in outputs.items()
+            if (record := self._records.get(name)) is not None
+            and record.output != output
+            and record.output not in current
+            and record.output_sha256 is not None
+            and self._is_intact(record)
+        ]
+        for record in stale:
+            (self._folder / record.output).unlink()
+        return [record.output for record in stale]
+
+    def _is_intact(self, record: ManifestRecord) -> bool:
+        """Return whether a result has the size and the hash that it was written with."""
+        path = self._folder / record.output
+        try:
+            size = path.stat().st_size
+            if not path.is_file() or size == 0:
+                return False
+            if record.output_sha256 is None:
+                return True
+            return size == record.output_size and file_hash(path) == record.output_sha256
+        except OSError:
+            return False
 
 
 def file_hash(path: Path) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
+from thinlens.images.folders import image_paths
 from thinlens.images.pixels import to_float
-from thinlens.images.reading import image_paths, image_size, read_image
+from thinlens.images.reading import image_size, read_image
 from thinlens.tasks.crops import Crops, crops_from_clean
 from thinlens.tasks.layouts import pair_folders
 from thinlens.tasks.pairs import PairFiles, PairFolders, name_of

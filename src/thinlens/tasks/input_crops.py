@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.reading import image_paths, image_size, read_image
+from thinlens.images.folders import image_paths
+from thinlens.images.reading import image_size, read_image
 from thinlens.tasks.crops import apply_symmetry
 from thinlens.tasks.layouts import pair_folders
 from thinlens.tasks.task import Task

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinlens.images.reading import image_paths
+from thinlens.images.folders import image_paths
 from thinlens.tasks.task import Task
 
 NameRule = Callable[[str, Task], str]

@@ -1,0 +1,93 @@
+"""Files below a folder: the images, and what is none; symbolic links are followed, once each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thinlens.errors import UsageError
+from thinlens.images.formats import SUFFIXES
+
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+"""Files that an operating system puts into folders; like hidden ones they are not mentioned."""
+
+
+@dataclass
+class FolderListing:
+    """What is below a folder, sorted by relative path; hidden files are in neither list."""
+
+    images: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    """Files without an image's suffix, and links to folders that were listed before."""
+
+
+def list_folder(folder: Path) -> FolderListing:
+    """List the files below a folder. Raises `UsageError` where it is none.
+
+    A folder that several links reach is listed once, under its own path if that is below `folder`,
+    so that links in a circle end.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder: wanted one that holds images")
+    listing, seen = FolderListing(), set[tuple[int, int]]()
+    links = [folder]
+    while links:
+        # Links wait until all folders are listed under their own paths.
+        start = links.pop(0)
+        if not _first_visit(start, seen):
+            listing.others.append(start)
+            continue
+        links += _list_tree(start, listing, seen)
+
+    def key(path: Path) -> str:
+        return path.relative_to(folder).as_posix()
+
+    listing.images.sort(key=key)
+    listing.others.sort(key=key)
+    return listing
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """List files with an image suffix below `folder`, sorted by relative path, without hidden ones.
+
+    A folder that is missing or has none is a `UsageError`.
+    """
+    listing = list_folder(folder)
+    if not listing.images:
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise UsageError(f"{folder} holds no images: wanted files that end in {suffixes}")
+    return listing.images
+
+
+def _list_tree(start: Path, listing: FolderListing, seen: set[tuple[int, int]]) -> list[Path]:
+    """List a folder and those in it; return the links to folders."""
+    links, folders = [], [start]
+    while folders:
+        current = folders.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UsageError(f"cannot list {current}: {error.strerror}") from error
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                listing.images.append(path)
+            elif not entry.is_dir():
+                listing.others.append(path)
+            if entry.is_dir() and entry.is_symlink():
+                links.append(path)
+            elif entry.is_dir() and _first_visit(path, seen):
+                folders.append(path)
+    return links
+
+
+def _first_visit(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Return whether a folder is not among those seen, and add it."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    new = identity not in seen
+    seen.add(identity)
+    return new

@@ -1,0 +1,125 @@
+"""The inputs of a command: images from files, folders and patterns, and names for their results."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from thinlens.errors import UsageError
+from thinlens.images.folders import list_folder
+from thinlens.images.formats import SUFFIXES
+from thinlens.restoration.manifest import MANIFEST
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images of a command by their names, and the files that are none."""
+
+    paths: Mapping[str, Path]
+    """By the path relative to the common root, the image."""
+    not_taken: tuple[str, ...] = ()
+    """Relative paths of the files in the folders that have no image's suffix."""
+
+
+def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
+    """Return the images that `sources` stand for: files, folders, and patterns such as `in/*.jpg`.
+
+    Names are relative to the folder if it is the only source, else to what all have in common.
+    Results of an earlier run, below an `out` that is inside a source, are no inputs. Raises
+    `UsageError` where there is nothing to do.
+    """
+    sources = [path for source in sources for path in _expanded(source)]
+    if not sources:
+        raise UsageError("no source: wanted an image or a folder of images")
+    root = _root(sources)
+    if out.resolve() == root.resolve() or any(out.resolve() == s.resolve() for s in sources):
+        raise UsageError(f"{out} is the folder of the inputs: wanted another --out")
+    images: dict[str, Path] = {}
+    others: dict[str, None] = {}
+    for source in sources:
+        if not source.is_dir():
+            images[_relative(source, root)] = source
+            continue
+        listing = list_folder(source)
+        # Where `out` is above the source, what is below `out` are not only results.
+        results = None if source.resolve().is_relative_to(out.resolve()) else out.resolve()
+        images |= {_relative(p, root): p for p in listing.images if not _below(p, results)}
+        others |= {_relative(p, root): None for p in listing.others if not _below(p, results)}
+    if not images:
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise UsageError(
+            f"{', '.join(map(str, sources))} holds no images beside those in {out}: wanted files "
+            f"that end in {suffixes}"
+        )
+    return Inputs(images, tuple(name for name in others if PurePosixPath(name).name != MANIFEST))
+
+
+def png_suffix(name: str) -> str:
+    """Return the ending of a PNG."""
+    return ".png"
+
+
+def result_names(names: Sequence[str], suffix: Callable[[str], str] = png_suffix) -> dict[str, str]:
+    """Map each input's relative path to its result's, whose ending is `suffix` of the name.
+
+    Where that would give two inputs one result (a.jpg and a.png, also on disks that do not
+    distinguish A from a), the ending is added to their whole names instead.
+
+    >>> result_names(["a.jpg", "b.jpg", "b.png"])
+    {'a.jpg': 'a.png', 'b.jpg': 'b.jpg.png', 'b.png': 'b.png.png'}
+    """
+    longer = {name: name + suffix(name) for name in names}
+    outputs = {name: str(PurePosixPath(name).with_suffix(suffix(name))) for name in names}
+    while True:
+        counts = Counter(output.casefold() for output in outputs.values())
+        clashing = [
+            name
+            for name, output in outputs.items()
+            if counts[output.casefold()] > 1 and output != longer[name]
+        ]
+        if not clashing:
+            return outputs
+        outputs.update({name: longer[name] for name in clashing})
+
+
+def check_no_input_is_a_result(inputs: Inputs, out: Path, outputs: Mapping[str, str]) -> None:
+    """Raise `UsageError` if a result would overwrite an input."""
+    originals = {path.resolve() for path in inputs.paths.values()}
+    for output in outputs.values():
+        if (out / output).resolve() in originals:
+            raise UsageError(f"{out / output} is an input: wanted another --out")
+
+
+def _expanded(source: Path) -> list[Path]:
+    """Return what a source stands for: itself, or the files that a pattern matches."""
+    if os.path.lexists(source):
+        return [source]
+    pattern = str(source)
+    # Path.glob takes no absolute patterns
+    matches = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else []  # noqa: PTH207
+    if not matches:
+        raise UsageError(f"{source} does not exist: wanted an image or a folder of images")
+    return [Path(match) for match in sorted(matches)]
+
+
+def _root(sources: Sequence[Path]) -> Path:
+    """Return the folder that names are relative to."""
+    if len(sources) == 1 and sources[0].is_dir():
+        return sources[0]
+    try:
+        common = os.path.commonpath([source.parent.absolute() for source in sources])
+    except ValueError as error:
+        raise UsageError("the sources are on several drives: wanted one") from error
+    return Path(common)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder)

@@ -51,7 +51,7 @@ def test_a_step_of_a_journey_exists(file: str, name: str) -> None:
 
 
 def test_the_journeys_were_read() -> None:
-    assert len(STEPS) == 25
+    assert len(STEPS) == 26
 
 
 @pytest.mark.parametrize("term", TERMS)

@@ -18,7 +18,7 @@ from thinlens.images.metadata import copy_tags
 
 ROWS_PER_STRIP = 64
 
-MAX_BYTES = 2**32 - 2**20
+MAX_TIFF_BYTES = 2**32 - 2**20
 """Offsets of TIFF 6.0 have 32 bits; what remains holds the directory."""
 
 _DEFLATE = 8
@@ -85,7 +85,7 @@ def _strip(file: BinaryIO, rows: Samples, offsets: list[int], counts: list[int])
     packed = compressor.compress(little_endian.tobytes()) + compressor.flush()
     offsets.append(file.tell())
     counts.append(len(packed))
-    if offsets[-1] + len(packed) > MAX_BYTES:
+    if offsets[-1] + len(packed) > MAX_TIFF_BYTES:
         raise UsageError("the result does not fit into the 4 GiB of a TIFF: wanted --format png")
     file.write(packed)
 

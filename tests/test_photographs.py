@@ -208,7 +208,7 @@ def test_strip_drops_everything_and_keeps_the_colours(tmp_path: Path) -> None:
 def test_every_format_holds_what_it_can(target: str, channels: int, tmp_path: Path) -> None:
     mode = ["L", "LA", "RGB", "RGBA"][channels - 1]
     TABLE[f"{mode} png"][1](tmp_path / "in.png")
-    restore(tmp_path / "in.png", tmp_path / "out", format=target, quality=100)
+    restore(tmp_path / "in.png", tmp_path / "out", format=target)
     result = picture(tmp_path / "out" / f"in{FORMATS[target]}")
     assert result.size == (18, 12)
     keeps_alpha = channels in (2, 4) and target != "jpeg"

@@ -60,6 +60,8 @@ class RestoreOptions:
         check_choice("--resample", self.resample, get_args(Resampling))
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality {self.quality}: wanted 1 to 100")
+        if self.quality is not None and self.format in ("png", "tiff"):
+            raise UsageError(f"--quality {self.quality}: {self.format} is not lossy")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"--strength {self.strength}: wanted 0 to 1")
         if self.result_size is not None:

@@ -29,6 +29,7 @@ from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
 from thinlens.cli.prune import Prune, prune_command
 from thinlens.cli.restore import Restore
+from thinlens.cli.streams import open_closed_streams
 from thinlens.cli.train import Train
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
@@ -61,6 +62,7 @@ SUMMARY = "Prune image-restoration networks, and run them fast on CPUs."
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1, 2, 130 or 143."""
+    open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)

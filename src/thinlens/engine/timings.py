@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 from thinlens.errors import RunError
 from thinlens.files import write_json
@@ -82,8 +83,12 @@ def cache_folder() -> Path:
     """Return the folder of everything that thinlens can compute again."""
     variable = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a path that is not absolute is ignored.
-    root = Path(variable) if Path(variable).is_absolute() else Path.home() / ".cache"
-    return root / "thinlens"
+    if Path(variable).is_absolute():
+        return Path(variable) / "thinlens"
+    try:
+        return Path.home() / ".cache" / "thinlens"
+    except RuntimeError:  # a container's user without an entry in passwd, and no HOME
+        return Path(gettempdir()) / f"thinlens-{os.getuid()}"
 
 
 @cache

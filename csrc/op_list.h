@@ -13,10 +13,12 @@
 #include "micro/reduce.h"
 #include "micro/resample.h"
 #include "micro/resize.h"
+#include "micro/winograd.h"
 
 #define THINLENS_OPS(OP)                 \
   OP(sparse_conv, ConvJob)               \
   OP(dense_conv, ConvJob)                \
+  OP(winograd_conv, ConvJob)             \
   OP(pointwise, PointwiseJob)            \
   OP(reduce_channels, ReduceChannelsJob) \
   OP(reduce_space, ReduceSpaceJob)       \

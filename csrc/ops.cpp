@@ -9,18 +9,15 @@
 #include <nanobind/stl/vector.h>
 
 #include <iterator>
-#include <optional>
-#include <variant>
 
 #include "axis_table.h"
+#include "conv_op.h"
 #include "errors.h"
 #include "pointwise_program.h"
-#include "sparse_weights.h"
 
 namespace thinlens {
 namespace {
 
-constexpr int kChannelBlock = 64;  // output channels whose partial sums are kept in scratch
 constexpr int kMaxChannel = 1 << 24;
 constexpr int kPackRows = 16;  // plain rows of scratch: micro/pack.h's kPackChannels
 constexpr int kBlockRows = 8;  // rows at a time, of operations other than convolutions
@@ -29,20 +26,6 @@ using ChannelConstants =
     nanobind::ndarray<const float, nanobind::ndim<2>, nanobind::c_contig, nanobind::device::cpu>;
 
 const auto kBindNothing = [](const auto&, const RunArguments&) {};
-
-[[noreturn]] void refuse_sizes(const View& a, const View& b) {
-  refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
-         std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
-         std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
-         std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
-         std::to_string(b.row_vectors));
-}
-
-void require_same_size(const View& a, const View& b) {
-  if (a.height != b.height || a.width != b.width || a.row_vectors != b.row_vectors ||
-      a.channels != b.channels)
-    refuse_sizes(a, b);
-}
 
 void add_pack(Program& program, Slice output, int first_channel, int image) {
   PackJob job{};
@@ -76,98 +59,6 @@ void add_unpack(Program& program, Slice input, int image) {
   Step step{job.in.height, kBlockRows, {{input}}, kNoSlice};
   step.output_image = image;
   program.add(program.kernels().unpack, job, std::move(step), bind);
-}
-
-// Set what a convolution's job takes from the sizes of its tensors, which must fit: what it reads
-// beyond its input is in the halo. The output's size says how many rows and columns there are.
-Footprint fit_conv(ConvJob& job, const ConvShape& s) {
-  const int shuffle = job.shuffle;
-  if (shuffle < 1 || shuffle > 8 || s.out_channels % (shuffle * shuffle) ||
-      job.out.channels != s.out_channels / (shuffle * shuffle) || job.in.channels != s.in_channels)
-    refuse("a convolution's channels do not fit its tensors");
-  const auto [stride_y, stride_x] = s.stride;
-  const int below = s.dilation[0] * (s.kernel_height - 1) - s.padding[0];
-  const int right = s.dilation[1] * (s.kernel_width - 1) - s.padding[1];
-  const int rows = job.out.height / shuffle, row_vectors = job.in.row_vectors / stride_x;
-  if (job.in.row_vectors % stride_x || row_vectors < 1 || job.out.height % shuffle ||
-      job.out.row_vectors != row_vectors * shuffle)
-    refuse("a convolution's sizes do not fit its tensors");
-  const int64_t last_row = int64_t(rows - 1) * stride_y + below;
-  const int64_t last_vector = int64_t(row_vectors - 1) * stride_x + right;
-  if (std::max(s.padding[0], s.padding[1]) > job.in.halo ||
-      last_row >= job.in.height + job.in.halo || last_vector >= job.in.row_vectors + job.in.halo)
-    refuse("a convolution reads past its input's halo of " + std::to_string(job.in.halo));
-  const int64_t rows_away = std::max(std::abs(s.padding[0]), std::abs(below)) + 1;
-  if (job.in.row * rows_away > INT32_MAX) refuse("a row is too long for a convolution");
-  job.out_channels = s.out_channels, job.rows = rows;
-  job.stride_y = stride_y, job.stride_x = stride_x;
-  job.rows_above = std::max(s.padding[0], 0), job.rows_below = std::max(below, 0);
-  return {job.in.slice, stride_y, s.padding[0], below};
-}
-
-using Slopes = std::variant<float, std::vector<float>>;  // of all channels, or of each
-
-std::vector<float> slopes_by_channel(const Slopes& slopes, int channels) {
-  if (const float* one = std::get_if<float>(&slopes))
-    return std::vector<float>(size_t(channels), *one);
-  const auto& all = std::get<std::vector<float>>(slopes);
-  if (all.size() != size_t(channels))
-    refuse("a step needs one slope for each of " + std::to_string(channels) + " channels, not " +
-           std::to_string(all.size()));
-  return all;
-}
-
-void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Slice input,
-              Slice output, std::optional<Slice> residual, const Slopes& slope, int shuffle,
-              int channel_group) {
-  if (!weights) refuse("a convolution needs weights");
-  const ConvShape& shape = weights->shape;
-  const Kernels& kernels = program.kernels();
-  ConvJob job{};
-  job.in = program.activation(input), job.out = program.view(output);
-  job.shuffle = shuffle;
-  std::vector<Footprint> reads{fit_conv(job, shape)};
-  program.require_disjoint(job.in, job.out);
-  if (residual) {
-    job.residual = program.activation(*residual);
-    require_same_size(job.residual, job.out);
-    program.require_disjoint(job.residual, job.out);
-    if (shuffle != 1) refuse("nothing can be added before a pixel shuffle");
-    reads.push_back({*residual});
-  }
-  if (channel_group < 0)
-    refuse("a channel group has at least 1 channel, not " + std::to_string(channel_group));
-  struct Layouts {
-    SparseLayout sparse;
-    DenseLayout dense;
-    std::vector<float> slopes;
-    std::shared_ptr<const SparseWeights> weights;
-  };
-  auto layouts = std::make_shared<Layouts>();
-  layouts->slopes = slopes_by_channel(slope, shape.out_channels);
-  job.slopes = layouts->slopes.data();
-  if (channel_group == 0) {
-    layouts->dense = weights->dense_layout(job.in, kernels, shuffle);
-    job.bias = layouts->dense.bias.data();
-    job.offsets = layouts->dense.offsets.data();
-    job.weights = layouts->dense.weights.data();
-    job.blocks = layouts->dense.blocks.data();
-    job.channels = layouts->dense.channels.data();
-    job.block_count = int(layouts->dense.blocks.size());
-  } else {
-    layouts->weights = weights;
-    job.bias = weights->bias.data();
-    layouts->sparse = weights->sparse_layout(job.in, kernels, channel_group);
-    job.nonzeros = layouts->sparse.data();
-    job.starts = layouts->sparse.starts.data();
-    job.channel_groups = (shape.in_channels + channel_group - 1) / channel_group;
-    job.channel_block = job.channel_groups == 1 ? shape.out_channels : kChannelBlock;
-    const Tile& tile = kernels.tile;
-    program.require_scratch(int64_t(job.channel_block) * tile.rows * tile.vectors * kernels.lanes);
-  }
-  const auto keep = [layouts](const ConvJob&, const RunArguments&) {};  // for the job's pointers
-  program.add(channel_group == 0 ? kernels.dense_conv : kernels.sparse_conv, job,
-              {job.rows, kernels.tile.rows, std::move(reads), output, shuffle}, keep);
 }
 
 // Which sizes of an input are 1 where the output's are not: its values are broadcast.
@@ -362,7 +253,7 @@ void bind_operations(nanobind::class_<Program>& program) {
            "Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by "
            "channel: 1 none, 0 ReLU), then shuffle pixels by a factor.\n\n"
            "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
-           "dense kernel.")
+           "dense kernel, -1 Winograd's (3x3, stride 1).")
       .def("pointwise", add_pointwise, arg("inputs"), arg("output"), arg("instructions"),
            arg("constants"),
            "Run instructions on every value; the last one's results are the output.\n\n"

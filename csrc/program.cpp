@@ -63,6 +63,20 @@ void check(const AxisPlacement& a) {
 
 }  // namespace
 
+void refuse_sizes(const View& a, const View& b) {
+  refuse("two tensors of a step differ in size: " + std::to_string(a.channels) + "x" +
+         std::to_string(a.height) + "x" + std::to_string(a.width) + " in " +
+         std::to_string(a.row_vectors) + " vectors per row, " + std::to_string(b.channels) + "x" +
+         std::to_string(b.height) + "x" + std::to_string(b.width) + " in " +
+         std::to_string(b.row_vectors));
+}
+
+void require_same_size(const View& a, const View& b) {
+  if (a.height != b.height || a.width != b.width || a.row_vectors != b.row_vectors ||
+      a.channels != b.channels)
+    refuse_sizes(a, b);
+}
+
 Program::Program(const Kernels& kernels, int64_t arena_floats)
     : kernels_(kernels), floats_(arena_floats) {
   if (arena_floats < 1 || arena_floats > (int64_t(1) << 40))

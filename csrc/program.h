@@ -152,4 +152,9 @@ class Program {
   std::mutex run_mutex_;
 };
 
+// Throw std::invalid_argument with the sizes of two tensors of a step; the second: where they
+// differ.
+[[noreturn]] void refuse_sizes(const View&, const View&);
+void require_same_size(const View&, const View&);
+
 }  // namespace thinlens

@@ -16,8 +16,8 @@ from test_engine import NETWORKS, Odd, tiny
 from thinlens.engine import stream
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.kernel_choice import DENSE
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
-from thinlens.engine.tuner import DENSE
 from thinlens.models import MODELS
 
 pytestmark = built

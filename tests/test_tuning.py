@@ -16,10 +16,11 @@ from torch import nn
 from native_engine import BF16, KERNELS, built
 from thinlens.engine import timings as timings_module
 from thinlens.engine.compiled import Compiled
+from thinlens.engine.kernel_choice import DENSE, WINOGRAD
 from thinlens.engine.native import fastest
 from thinlens.engine.ops.conv import ConvParams
 from thinlens.engine.timings import TimingCache
-from thinlens.engine.tuner import DENSE, Tuner, candidates, heuristic, strip_seconds
+from thinlens.engine.tuner import Tuner, candidates, heuristic, strip_seconds
 
 ROWS = 200
 
@@ -42,7 +43,7 @@ class Stopwatch:
         return list(self.seconds[: len(choices)])
 
 
-@given(st.lists(st.floats(1e-6, 1.0), min_size=3, max_size=3, unique=True))
+@given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=4, unique=True))
 def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timings_module, "write_json", lambda path, content: None)
@@ -54,7 +55,7 @@ def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
 
 
 def test_another_process_reads_what_the_first_measured(tmp_path: Path) -> None:
-    first, second = Stopwatch([3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0])
+    first, second = Stopwatch([4.0, 3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0, 4.0])
     path = tmp_path / "thinlens" / "kernels.json"
     one = Tuner("cpu", first, TimingCache(path))(conv(), 40, ROWS)
     two = Tuner("cpu", second, TimingCache(path))(conv(), 40, ROWS)
@@ -128,7 +129,9 @@ def test_notes_lie_in_the_users_cache_folder(
 def test_small_convolutions_are_not_measured() -> None:
     watch = Stopwatch([1.0])
     choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")))
-    assert choose(conv(0.9), 5, 1) == heuristic(conv(0.9), 5, 1) == DENSE
+    assert choose(conv(0.9), 5, 1) == heuristic(conv(0.9), 5, 1) == WINOGRAD
+    assert heuristic(conv(0.9, stride=2), 5, 1) == DENSE
+    assert heuristic(conv(0.9, channels=3), 5, 1) == DENSE
     assert watch.calls == 0
 
 
@@ -138,7 +141,7 @@ def test_every_candidate_is_really_timed(stride: int) -> None:
     for isa in [*KERNELS, *BF16]:
         one = conv(channels=20, stride=stride)
         seconds = strip_seconds(isa, one, 8, candidates(one))
-        assert len(seconds) == 3 and all(0 < s < 10 for s in seconds)
+        assert len(seconds) == (4 if stride == 1 else 3) and all(0 < s < 10 for s in seconds)
 
 
 @built
@@ -150,13 +153,13 @@ def test_a_plan_takes_the_choice_and_its_result_does_not_change() -> None:
         module.weight[torch.rand_like(module.weight) < 0.5] = 0
     image = torch.rand(1, 32, 9, 11)
     outputs, calls = [], []
-    for choice in (DENSE, 16, 32):
+    for choice in (DENSE, WINOGRAD, 16, 32):
 
         def choose(params: ConvParams, row_vectors: int, rows: int, choice: int = choice) -> int:
             calls.append((params.layer, rows))
             return choice
 
         outputs.append(Compiled(module, 1, fastest(), choose)(image))
-    assert calls == [("", 9)] * 3
+    assert calls == [("", 9)] * 4
     for output in outputs:
         torch.testing.assert_close(output, module(image).detach(), rtol=1e-5, atol=1e-5)

@@ -12,14 +12,25 @@
 
 namespace thinlens {
 
-struct Tile {          // outputs that a micro-kernel keeps in registers
-  int rows, vectors;   // sparse: of one output channel
-  int dense_channels;  // dense: so many output channels ...
-  int dense_vectors;   // ... and vectors of one row
+struct Tile {                // outputs that a micro-kernel keeps in registers
+  int rows, vectors;         // sparse: of one output channel
+  int dense_channels;        // dense: so many output channels ...
+  int dense_vectors;         // ... and vectors of one row
+  int product_channels = 4;  // Winograd: so many output channels ...
+  int product_vectors = 3;   // ... and vectors of products
 };
 
 struct DenseBlock {
   int first_offset, taps;
+};
+
+// A block of `tiles` tiles in scratch: the transformed inputs, [position][channel][tile][lane],
+// then the products alike; sizes are in floats.
+struct WinogradScratch {
+  int tiles;
+  int channels;                              // output channels whose products are in scratch
+  int64_t input_position, product_position;  // from a position to the next
+  int64_t products;                          // where they begin
 };
 
 struct ConvJob {
@@ -30,6 +41,7 @@ struct ConvJob {
   int stride_y, stride_x;
   int rows_above, rows_below;  // rows that an output reads above and below its own
   int rows;                    // of the output, before the pixel shuffle
+  int padding_y, padding_x;
   // Sparse: the non-zeros of (group of input channels, output channel), outermost group first.
   const void* nonzeros;   // NonZero or, in bfloat16, NonZeroPair
   const int32_t* starts;  // channel_groups * out_channels + 1
@@ -43,6 +55,8 @@ struct ConvJob {
   const DenseBlock* blocks;
   const int32_t* channels;
   int block_count;
+  // Winograd: `weights` are transformed ones (winograd_weights.h).
+  WinogradScratch winograd;
 
   auto views() { return std::array{&in, &out, &residual}; }
 };

@@ -26,6 +26,7 @@ struct Vector {
 };
 
 inline Vector operator+(Vector a, Vector b) { return {a.low + b.low, a.high + b.high}; }
+inline Vector operator-(Vector a, Vector b) { return {a.low - b.low, a.high - b.high}; }
 inline Vector operator*(Vector a, Vector b) { return {a.low * b.low, a.high * b.high}; }
 inline Vector operator+(Vector a, float b) { return {a.low + b, a.high + b}; }
 inline Vector operator*(Vector a, float b) { return {a.low * b, a.high * b}; }

@@ -222,7 +222,7 @@ class Program:
         """
         Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by channel: 1 none, 0 ReLU), then shuffle pixels by a factor.
 
-        The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel.
+        The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel, -1 Winograd's (3x3, stride 1).
         """
 
     def pointwise(self, inputs: Sequence[Slice], output: Slice, instructions: Sequence[PointwiseInstruction], constants: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:

@@ -50,7 +50,7 @@ def compile(
     """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
 
     It holds a copy of the current weights and plans a size on its first use. Results agree with
-    torch to about 1e-6 of their size; with `precision="bf16"`, which stores weights and all
+    torch to a few 1e-6 of their size; with `precision="bf16"`, which stores weights and all
     activations but the output in bfloat16 and needs a CPU with AVX512_BF16, to about 1e-2.
     torch.compile and torch.export take it as one operation, without a gradient, which can run as
     long as the callable exists. Without the C++ core torch runs the module, after one warning.

@@ -9,9 +9,7 @@ from thinlens.engine.graph import Node, Size
 from thinlens.engine.island import Enter, Island, IslandRead
 from thinlens.engine.layout import Buffer, Layout
 from thinlens.engine.native import Core
-from thinlens.engine.ops.conv import ConvParams
 from thinlens.engine.ops.resize import Resize
-from thinlens.engine.tuner import KernelSelector
 
 if TYPE_CHECKING:
     from thinlens.engine._native import Program, Slice
@@ -26,7 +24,6 @@ class Emitter:
         program: Program,
         layout: Layout,
         tensors: Mapping[Buffer, int],
-        kernel_selector: KernelSelector,
         value_bytes: int,
     ) -> None:
         self.core, self.program = core, program
@@ -46,7 +43,7 @@ class Emitter:
         self.parts: list[tuple[int, Island]] = []
         """Islands, each with the number of steps that run before it."""
         self._layout, self._tensors = layout, tensors
-        self._kernel_selector, self._value_bytes = kernel_selector, value_bytes
+        self._value_bytes = value_bytes
 
     def slice(self, node: Node) -> Slice:
         """Return the channels of a native tensor that hold a node's output."""
@@ -60,10 +57,6 @@ class Emitter:
     def readers(self, node: Node) -> list[Node]:
         """List the nodes that read a node's output."""
         return [reader for reader in self._layout.order if node in reader.inputs]
-
-    def select_kernel(self, params: ConvParams, row_vectors: int, rows: int) -> int:
-        """Return the input channels that the sparse kernel traverses together; 0: dense kernel."""
-        return self._kernel_selector(params, row_vectors, rows)
 
     def add_input(self, node: Enter) -> int:
         """Return the number of an input that an island computes."""

@@ -76,6 +76,11 @@ class Node:
         return 1
 
     @property
+    def row_step(self) -> int:
+        """Computed rows that it advances by; only the last step may be shorter."""
+        return 1
+
+    @property
     def fixed_row_vectors(self) -> int:
         """Vectors per row that the output must have; 0: those of the layout rule."""
         return 0

@@ -15,6 +15,7 @@ from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.lower import WORK, lower
 from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
+from thinlens.engine.ops.conv import Conv
 from thinlens.engine.stream import FusedGroup, fused_groups
 from thinlens.engine.trace import trace
 from thinlens.engine.tuner import KernelSelector
@@ -89,6 +90,9 @@ class Plan:
         while output.crops_output:  # by writing the output image
             output = output.inputs[0]
         layout = lay_out(output, self._kernels.lanes)
+        for node in layout.order:
+            if isinstance(node, Conv):
+                node.select_kernel(context.kernel_selector, layout.row_vectors[node.inputs[0]])
         groups = fused_groups(layout, lambda buffer: 4 * self._floats(buffer, 1), context.threads)
         line_buffers = {
             buffer: (rows, len(group.strips))
@@ -118,7 +122,6 @@ class Plan:
             self.program,
             layout,
             tensors,
-            context.kernel_selector,
             self._kernels.value_bytes,
         )
         _emit(layout.order, groups, emitter)

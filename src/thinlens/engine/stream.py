@@ -143,7 +143,7 @@ def _strip(
 ) -> list[Progression]:
     """List the nodes' rows before and after each block of the last node's rows [begin, end).
 
-    Nodes compute no more than those after them need.
+    Nodes compute no more than those after them need, in whole steps of theirs.
     """
     blocks = min(MAX_BLOCKS, max(1, (end - begin) // MIN_BLOCK_ROWS))
     progressions = [_needed_rows(nodes, readers, begin, first=True)]
@@ -163,18 +163,23 @@ def _needed_rows(
     needed = [0] * len(nodes)
     for i in reversed(range(len(nodes))):
         node, rows = nodes[i], _computed_rows(nodes[i])
+        step = node.row_step
         if not readers[i] or (row == last and not first):
-            needed[i] = -(-rows * row // last)
+            needed[i] = min(rows, _rounded_up(-(-rows * row // last), step))
         elif first:
             start = min(needed[j] * stride - above for j, (stride, above, _) in readers[i])
-            needed[i] = max(0, start // node.upscale)
+            needed[i] = max(0, start // node.upscale // step * step)
         else:
             end = max(
                 (needed[j] - 1) * stride + below + 1 if needed[j] else 0
                 for j, (stride, _, below) in readers[i]
             )
-            needed[i] = min(rows, -(-end // node.upscale))
+            needed[i] = min(rows, _rounded_up(-(-end // node.upscale), step))
     return needed
+
+
+def _rounded_up(row: int, step: int) -> int:
+    return -(-row // step) * step
 
 
 def _is_internal(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:

@@ -150,7 +150,7 @@ def _entry(value: object) -> Seconds:
         return {}
     entry: Seconds = {}
     for choice, seconds in value.items():
-        plain = re.fullmatch(r"[0-9]{1,6}", choice) and type(seconds) is float
+        plain = re.fullmatch(r"-?[0-9]{1,6}", choice) and type(seconds) is float
         if not plain or not 0 <= seconds < math.inf:
             return {}
         entry[int(choice)] = seconds

@@ -1,4 +1,4 @@
-"""Kernel selection: the dense kernel, or the sparse one by groups of input channels.
+"""Kernel selection: a dense kernel, or the sparse one by groups of input channels.
 
 Auto-tuning: every candidate runs on a strip of an image on one thread, by that thread's CPU time;
 the minimum over some rounds counts, because other programs can only add time. Times are cached on
@@ -14,18 +14,15 @@ from threading import Lock
 
 import numpy as np
 
+from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
 from thinlens.engine.native import build, native
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
 from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
 
-DENSE = 0
-"""The dense kernel. Every other choice is a number of input channels, which the sparse kernel
-traverses together."""
-
-KernelSelector = Callable[[ConvParams, int, int], int]
+KernelSelector = Callable[[ConvParams, int, int], KernelChoice]
 """Return a choice for a convolution, its input's vectors per row and its output rows."""
 
-KernelTimer = Callable[[ConvParams, int, Sequence[int]], list[float]]
+KernelTimer = Callable[[ConvParams, int, Sequence[KernelChoice]], list[float]]
 """Return the seconds of each choice for a convolution and its input's vectors per row; an empty
 list where it cannot be measured."""
 
@@ -34,6 +31,12 @@ CHANNEL_GROUP = 16
 
 DENSE_FROM = 0.45
 """Fraction of non-zero weights from which `heuristic` selects the dense kernel."""
+
+WINOGRAD_FROM = 0.3
+"""The same for Winograd's kernel, where it can run."""
+
+MIN_WINOGRAD_CHANNELS = 16
+"""Input and output channels below which transforms take longer than the products that they save."""
 
 GROUPED_FROM = 64
 """Non-zeros per output channel from which `heuristic` traverses input channels in groups."""
@@ -54,26 +57,31 @@ TUNING_ROUNDS = 5
 """Timed rounds, after one of warm-up."""
 
 
-def candidates(params: ConvParams) -> list[int]:
+def candidates(params: ConvParams) -> list[KernelChoice]:
     """List the choices for a convolution."""
     channels = params.in_channels
-    return [DENSE, channels, *([CHANNEL_GROUP] if channels > CHANNEL_GROUP else [])]
+    grouped = [CHANNEL_GROUP] if channels > CHANNEL_GROUP else []
+    return [DENSE, channels, *grouped, *([WINOGRAD] if params.fits_winograd else [])]
 
 
-def heuristic(params: ConvParams, row_vectors: int, rows: int) -> int:
-    """Select by the density alone, for convolutions that are too small to be worth a measurement.
+def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
+    """Select by density and channels, for convolutions that are too small to be worth a
+    measurement.
 
     A `KernelSelector`, as `always_dense` is.
     """
     c_out, channels = params.weight.shape[:2]
     nonzeros = np.count_nonzero(params.weight)
+    wide = min(c_out, channels) >= MIN_WINOGRAD_CHANNELS and params.fits_winograd
+    if wide and nonzeros > WINOGRAD_FROM * params.weight.size:
+        return WINOGRAD
     if nonzeros > DENSE_FROM * params.weight.size:
         return DENSE
     grouped = channels > CHANNEL_GROUP and nonzeros > GROUPED_FROM * c_out
     return CHANNEL_GROUP if grouped else channels
 
 
-def always_dense(params: ConvParams, row_vectors: int, rows: int) -> int:
+def always_dense(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
     """Select the dense kernel, which multiplies by zeros too."""
     return DENSE
 
@@ -85,7 +93,7 @@ class Tuner:
         self._name, self._timer, self._timings = name, timer, timings
         self._lock = Lock()
 
-    def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> int:
+    def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice for a convolution of `rows` output rows."""
         if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
             return heuristic(params, row_vectors, rows)
@@ -108,14 +116,14 @@ def tuner(kernels: str) -> Tuner:
     """Return the tuner of a set of kernels, with the times that earlier processes measured."""
     name = f"{cpu_name()} {kernels} {build()}"
 
-    def timer(params: ConvParams, row_vectors: int, choices: Sequence[int]) -> list[float]:
+    def timer(params: ConvParams, row_vectors: int, choices: Sequence[KernelChoice]) -> list[float]:
         return strip_seconds(kernels, params, row_vectors, choices)
 
     return Tuner(name, timer, TimingCache(cache_folder() / "kernels-1.json"))
 
 
 def strip_seconds(
-    kernels: str, params: ConvParams, row_vectors: int, choices: Sequence[int]
+    kernels: str, params: ConvParams, row_vectors: int, choices: Sequence[KernelChoice]
 ) -> list[float]:
     """Return the seconds of every choice on a strip of an image with `row_vectors` per row."""
     core = native()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from thinlens.engine.graph import FloatArray, Footprint, Node, SingleUse
+from thinlens.engine.kernel_choice import WINOGRAD, WINOGRAD_ROWS, KernelChoice
 from thinlens.engine.ops.subpixel import AxisPair, pair
 
 if TYPE_CHECKING:
     from thinlens.engine import _native
     from thinlens.engine.emitter import Emitter
     from thinlens.engine.native import Core
+    from thinlens.engine.tuner import KernelSelector
 
 Slope = float | tuple[float, ...]
 """A number for all output channels, or one for each (before a pixel shuffle)."""
@@ -75,6 +77,12 @@ class ConvParams:
         """Rows and columns beyond the input's border that are read, at most."""
         return max(*self.paddings, *self.trailing, 0)
 
+    @property
+    def fits_winograd(self) -> bool:
+        """Whether Winograd's kernel can run it."""
+        steps = {*self.strides, *self.dilations, self.groups}
+        return self.weight.shape[2:] == (3, 3) and steps == {1}
+
 
 @dataclass(eq=False, kw_only=True)
 class Conv(Node):
@@ -85,6 +93,8 @@ class Conv(Node):
     """Slope of the activation's negative side: 1 is no activation, 0 is ReLU."""
     shuffle: int = 1
     """Factor of the pixel shuffle of the output."""
+    kernel: KernelChoice = field(init=False)
+    """The kernel that runs it; selected by the plan."""
 
     name: ClassVar[str] = "conv"
     streams: ClassVar[bool] = True
@@ -94,6 +104,19 @@ class Conv(Node):
     def is_linear(self) -> bool:
         """Whether it is a convolution alone, so that a term can be added to it."""
         return self.slope == 1.0 and self.shuffle == 1 and len(self.inputs) == 1
+
+    def select_kernel(self, selector: KernelSelector, row_vectors: int) -> None:
+        """Set the kernel for an input of `row_vectors` vectors per row."""
+        params = self.params
+        if params.groups > 1:  # which only the sparse kernel convolves
+            self.kernel = params.in_channels
+        else:
+            self.kernel = selector(params, row_vectors, self.size.height // self.shuffle)
+
+    @property
+    def row_step(self) -> int:
+        """The rows of a tile of Winograd's kernel."""
+        return WINOGRAD_ROWS if self.kernel == WINOGRAD else 1
 
     @property
     def upscale(self) -> int:
@@ -137,11 +160,7 @@ class Conv(Node):
 
     def emit(self, emitter: Emitter) -> None:
         """Append the convolution, by the kernel that is selected for it."""
-        rows, params = self.size.height // self.shuffle, self.params
-        channel_group = params.in_channels  # of which one kernel convolves groups
-        if params.groups == 1:
-            row_vectors = emitter.row_vectors(self.inputs[0])
-            channel_group = emitter.select_kernel(params, row_vectors, rows)
+        params = self.params
         residual = emitter.slice(self.inputs[1]) if len(self.inputs) > 1 else None
         emitter.program.conv(
             sparse_weights(emitter.core, params),
@@ -150,7 +169,7 @@ class Conv(Node):
             residual,
             self.slope,
             self.shuffle,
-            channel_group,
+            self.kernel,
         )
         positions = self.size.height * self.size.width // self.shuffle**2
         nonzeros = int(np.count_nonzero(params.weight))

@@ -187,6 +187,33 @@ def test_a_network_with_several_outputs_is_restored_with_its_last(tmp_path: Path
     assert isinstance(network(inputs()), list)
 
 
+class WritesInput(Tiny):
+    """Scales its image where it stands, as RCAN does."""
+
+    def forward(self, image: Tensor) -> Any:
+        image *= 3
+        return super().forward(image)
+
+
+def test_a_network_that_writes_into_its_image_sees_it_unchanged(tmp_path: Path) -> None:
+    network = WritesInput().eval()
+    image = inputs()[:1]
+    before = image.clone()
+    thin = thinlens.prune(network, data=inputs(), **QUICK).module
+    with torch.inference_mode():
+        expected = thin(image)
+        assert torch.equal(image, before) and torch.equal(thin(image), expected)
+        for run in (api.runner(network, "torch"), thinlens.compile(network)):
+            first = run(image)
+            assert torch.equal(image, before)
+            torch.testing.assert_close(first, network(image.clone()), rtol=1e-5, atol=1e-5)
+    plain = Tiny().eval()  # the same network, written without the trap
+    with torch.no_grad():
+        plain.body[0].weight.mul_(3)
+    same = thinlens.prune(plain, data=inputs(), **QUICK).module
+    torch.testing.assert_close(thin(image), same(image), rtol=1e-4, atol=1e-4)
+
+
 def test_an_output_that_is_missing_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="returns the tensors 0, 1"):
         thinlens.prune(Pyramid(list), data=inputs(), output=5, **QUICK)

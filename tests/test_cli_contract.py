@@ -75,15 +75,15 @@ KEYS = {
         "method budget budget_base achieved macs params bytes seconds merged data data_holds "
         "prunable_share dense_macs layers"
     ),
-    "evaluate": "images psnr ssim lpips protocol per_image macs params",
-    "restore": "done failed skipped seconds not_taken failures",
+    "evaluate": "images psnr ssim lpips protocol engine per_image macs params",
+    "restore": "done failed skipped seconds engine not_taken failures",
     "bench": "machine rows best_dense speedup missing",
     "export": (
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"
     ),
     "compare": "recipe out done failed left_out rows",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
-    "evaluate BUNDLE": "images psnr ssim lpips protocol per_image macs params routing",
+    "evaluate BUNDLE": "images psnr ssim lpips protocol engine per_image macs params routing",
     "evaluate --sweep": ("images protocol engine use price tile static timed curves above_chord"),
 }
 

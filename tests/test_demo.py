@@ -34,10 +34,11 @@ def test_the_demo_on_scikit_images_photographs(
 ) -> None:
     pytest.importorskip("skimage")
     pytest.importorskip("matplotlib")
-    sr = sr_checkpoint(tmp_path / "sr", scale=4, width=32, attention_width=16)
+    sr = sr_checkpoint(tmp_path / "sr", scale=4, width=16, attention_width=8)
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
     short = Settings(steps=12, learning_rate=1e-3, warmup=2)
     monkeypatch.setattr("thinlens.experiments.demo_networks.SEARCH", short)
+    monkeypatch.setattr("thinlens.experiments.demo_published.PUBLISHED_ROUNDS", 1)
     monkeypatch.setattr(photographs, "TEST_FILES", ("chelsea.png",))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     out = tmp_path / "out"

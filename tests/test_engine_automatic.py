@@ -14,6 +14,7 @@ from thinlens.benchmark.cases import is_thin
 from thinlens.engine import automatic
 from thinlens.engine.automatic import ImageFunction, select_engine
 from thinlens.engine.compiled import Compiled
+from thinlens.engine.selected_engine import SelectedEngine
 
 pytestmark = built
 
@@ -92,6 +93,21 @@ class PartlyKnown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sort(self.body(x), 3)[0]
+
+
+def test_a_command_says_what_ran() -> None:
+    image = torch.rand(1, 3, 9, 9)
+    for engine, module, kind in (
+        ("torch", network(0.3), "torch"),
+        ("native", network(0.3), "native"),
+        ("native", PartlyKnown().eval(), "mixed"),
+    ):
+        make = SelectedEngine(engine)
+        assert make.used == ""
+        make(module)(image)
+        assert make.used == kind
+    make(network(0.3))(image)
+    assert make.used == "mixed, native"
 
 
 def test_one_line_says_what_runs_and_why(caplog: pytest.LogCaptureFixture) -> None:

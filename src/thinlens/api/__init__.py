@@ -31,7 +31,8 @@ from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.format import save as save_folder
 from thinlens.checkpoints.pretrained import read_source
 from thinlens.checkpoints.shipped import list_shipped
-from thinlens.dynamic.model import EvaluationOptions, compiled_runner, engine_factory, model_of
+from thinlens.dynamic.model import EvaluationOptions, compiled_runner, model_of
+from thinlens.engine.selected_engine import SelectedEngine
 from thinlens.errors import UsageError, quote_call
 from thinlens.methods import METHODS
 from thinlens.methods.preparation import with_channels
@@ -240,15 +241,17 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     >>> evaluate(network, "images", task=make_task("denoise")).images
     1
     """
-    evaluated, make = _task(network, task), engine_factory(engine)
+    evaluated, make = _task(network, task), SelectedEngine(engine)
     if isinstance(network, Bundle):
         restorer = network.restorer(make, routing, engine=engine)
         scores = evaluate_folder(restorer, evaluated, Path(folder), seed=seed, progress=progress)
-        return replace(scores, routing=restorer.cost_report(evaluated.scale))
+        routed = restorer.cost_report(evaluated.scale)
+        return replace(scores, routing=routed, engine=make.used)
     trained_for = make_task(**network.task) if isinstance(network, Checkpoint) else None
     options = EvaluationOptions(seed, tuple(sigmas), router, trained_for)
     model = model_of(one_output(network_parts(network)[0]))
-    return model.evaluate(evaluated, Path(folder), make, options, progress)
+    scores = model.evaluate(evaluated, Path(folder), make, options, progress)
+    return replace(scores, engine=make.used)
 
 
 @quote_call
@@ -277,18 +280,19 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     _check_options("restore", RestoreOptions, options)
     settings = RestoreOptions(**options)
     running: Runner | Restorer
+    make = SelectedEngine(engine)
     if isinstance(network, Bundle):
-        make, blend = engine_factory(engine), settings.blend
-        running = network.restorer(make, routing, blend=blend, engine=engine)
+        running = network.restorer(make, routing, blend=settings.blend, engine=engine)
     elif isinstance(network, AnyNetwork):
-        running = runner(network, engine)
+        running = _runner(network, make)
     else:
         running = network
     sources = [source] if isinstance(source, str | Path) else source
     paths, folder = [Path(path) for path in sources], Path(out)
-    return restore_folder(
+    result = restore_folder(
         running, _task(network, task), paths, folder, options=settings, progress=progress
     )
+    return replace(result, engine=make.used)
 
 
 @quote_call
@@ -318,7 +322,7 @@ def adapt(
         load_candidates(checkpoints),
         Path(folder),
         AdaptOptions(**options),
-        run=engine_factory(engine),
+        run=SelectedEngine(engine),
         state=Path(state) if state else None,
         progress=progress,
     )
@@ -363,8 +367,11 @@ def list_methods(pattern: str = "*") -> list[str]:
 
 def runner(network: AnyNetwork, engine: str) -> Runner:
     """Return the callable that runs a network: its module, or what the native engine compiled."""
-    make, module = engine_factory(engine), one_output(network_parts(network)[0])
-    return module if engine == "torch" else model_of(module).runner(make)
+    return _runner(network, SelectedEngine(engine))
+
+
+def _runner(network: AnyNetwork, make: SelectedEngine) -> Runner:
+    return model_of(one_output(network_parts(network)[0])).runner(make)
 
 
 def _task(network: AnyNetwork | Bundle | Restorer, task: Task | None) -> Task:

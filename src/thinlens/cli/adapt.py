@@ -51,7 +51,7 @@ class Adapt(Verb):
     def run(self) -> Answer:
         from thinlens.api import adapt, save
         from thinlens.cli.values import size
-        from thinlens.dynamic.model import engine_factory
+        from thinlens.engine.selected_engine import SelectedEngine
 
         started = time.monotonic()
         with progress_bar("training the estimator") as report:
@@ -70,7 +70,7 @@ class Adapt(Verb):
             )
         size_in_bytes = save(self.out, bundle)
         seconds = round(time.monotonic() - started, 3)
-        context = bundle.context(engine_factory(self.engine))
+        context = bundle.context(SelectedEngine(self.engine))
         scale = bundle.task.scale
         content = {
             "out": str(self.out),

@@ -46,7 +46,7 @@ class Evaluate(Verb):
     seed: int = 0
     """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
+    """What runs the network: torch, the native CPU engine, or auto, the faster one."""
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
     """Selection of the branch of a routed network: its classifier, the true noise level, at random
     with the classifier's shares, or one branch for all."""

@@ -72,7 +72,7 @@ class Restore(Verb):
     first_frame: bool = False
     """Restore the first image of animations and of files with several pages."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
-    """What runs the network: torch, the native CPU engine, or auto, the faster for thin ones."""
+    """What runs the network: torch, the native CPU engine, or auto, the faster one."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""
@@ -148,14 +148,14 @@ class Restore(Verb):
     def _router(self, bundle: Bundle) -> tuple[Any, dict[str, Any]]:
         from thinlens.adaptive.options import RoutingOptions
         from thinlens.adaptive.route_map import draw_route_map
-        from thinlens.dynamic.model import engine_factory
+        from thinlens.engine.selected_engine import SelectedEngine
 
         if self.tile is not None:
             raise UsageError(f"--tile {self.tile}: the tiles of {self.model} are its own")
         if self.margin is not None:
             raise UsageError(f"--margin {self.margin}: the margin of {self.model} is its own")
         options = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
-        make = engine_factory(self.engine)
+        make = SelectedEngine(self.engine)
         router = bundle.restorer(make, options, blend=self.blend, engine=self.engine)
 
         def picture(result: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.router import TileRouter
 from thinlens.adaptive.sweep import Sweep, SweepPoint, sweep
 from thinlens.cli.verb import Answer
-from thinlens.dynamic.model import engine_factory
+from thinlens.engine.selected_engine import SelectedEngine
 from thinlens.errors import UsageError
 from thinlens.files import write_json
 from thinlens.progress import progress_bar
@@ -45,7 +45,7 @@ def run_sweep(
 
     `timed_by` names the engine whose milliseconds are the cost of a tile; None: multiply-adds.
     """
-    make, task = engine_factory(options.engine), bundle.task
+    make, task = SelectedEngine(options.engine), bundle.task
     context = bundle.context(make, timed_by=timed_by)
     estimators = {}
     for use in USES:

@@ -23,11 +23,8 @@ from thinlens.dynamic.router import (
     shuffled,
 )
 from thinlens.dynamic.samples import BranchImages, restore_by_branches
-from thinlens.engine.automatic import select_engine
 from thinlens.engine.compiled import compile as compile_module
-from thinlens.engine.native import native
-from thinlens.errors import UsageError, check_choice
-from thinlens.models import image_channels
+from thinlens.errors import UsageError
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.restoration.network import EngineFactory, Network
@@ -35,8 +32,6 @@ from thinlens.sparsity.pattern import Pattern, SharedRanks
 from thinlens.tasks.denoising import Denoising, at_sigma
 from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
-
-ENGINES = ("auto", "torch", "native")
 
 ROUTERS = ("learned", "oracle", "random")
 """Selection of branches: by the classifier, by the true noise level, at random; or a number."""
@@ -254,25 +249,6 @@ def model_of(module: nn.Module) -> Model:
 def noise_levels(task: Task) -> tuple[float, ...]:
     """Return the noise levels of a denoising task, standard deviations of 255; others have none."""
     return (task.sigmas or (task.sigma,)) if isinstance(task, Denoising) else ()
-
-
-def engine_factory(engine: str) -> EngineFactory:
-    """Return what runs a plain network: torch, the native engine, or the faster one (auto).
-
-    Raises `UsageError` for an unknown engine, or for native where it was not built.
-    """
-    check_choice("engine", engine, ENGINES)
-
-    def make(module: nn.Module) -> Network:
-        if engine == "torch":
-            return module
-        if engine == "auto":
-            return select_engine(module, image_channels(module))
-        if native() is None:
-            raise UsageError("engine native: it was not built on this machine; wanted torch")
-        return compile_module(module)
-
-    return make
 
 
 def compiled_runner(module: nn.Module, **options: Any) -> Network:

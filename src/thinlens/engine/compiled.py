@@ -117,6 +117,11 @@ class Compiled:
         return self._context.threads, self._kernels, self._context.kernel_selector
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether torch runs a part of the network, at some size that was planned."""
+        return any(plan.is_mixed for plan in self._plans.values())
+
+    @property
     def description(self) -> str:
         """The kernels and the number of threads."""
         return f"{self._kernels} {self._context.threads} threads"

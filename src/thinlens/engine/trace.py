@@ -104,7 +104,8 @@ def trace(module: nn.Module, size: Size) -> Trace:
     _check_batch_norms(module)
     recorder = Recorder(module)
     module = _sharing_copy(module)
-    image = torch.empty(1, size.channels, size.height, size.width, device=META)
+    with torch.inference_mode(False):  # a network may write into its image
+        image = torch.empty(1, size.channels, size.height, size.width, device=META)
     # Inference mode would show the recorder compound operations.
     with (
         torch.inference_mode(False),

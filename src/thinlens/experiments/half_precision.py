@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thinlens.experiments.photographs import skimage_calibration
 from thinlens.models import image_channels
+from thinlens.models.output import keep_output
 from thinlens.tasks.task import Task
 
 NOISE_SIDE = 96
@@ -37,9 +38,10 @@ def half_precision_loss(module: nn.Module, task: Task) -> float:
     for values in (*rounded.parameters(), *rounded.buffers()):
         if values.is_floating_point():
             values.data = values.half().to(values.dtype)
+    networks = (keep_output(module), keep_output(rounded))
     error, count = 0.0, 0
     for image in _images(task, image_channels(module)):
-        expected, actual = (_image(network(image)) for network in (module, rounded))
+        expected, actual = (network(image) for network in networks)
         error += float((expected.double() - actual.double()).square().sum())
         count += expected.numel()
     return math.inf if error == 0 else -10 * math.log10(error / count)
@@ -55,10 +57,3 @@ def _images(task: Task, channels: int) -> list[Tensor]:
     return [
         torch.rand(1, channels, NOISE_SIDE, NOISE_SIDE, generator=generator) for _ in range(IMAGES)
     ]
-
-
-def _image(result: object) -> Tensor:
-    while not isinstance(result, Tensor):
-        items = list(result.values()) if isinstance(result, dict) else list(result)  # type: ignore[call-overload]
-        result = items[-1]
-    return result

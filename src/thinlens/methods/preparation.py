@@ -38,14 +38,15 @@ def with_channels(module: nn.Module, channels: int | None) -> nn.Module:
 def prepared(module: nn.Module, example: Sequence[int], output: OutputName | None) -> nn.Module:
     """Return a network with the weights of `module` that every method can run and copy.
 
-    Of several output tensors it returns one: the last, or the one called `output`. Raises
+    Of several output tensors it returns one: the last, or the one called `output`. It never changes
+    its input. Raises
     `UsageError` for a network that does not run on an input shaped `example`, that returns no
     image, or that cannot be copied. `module` is not changed.
     """
     if registry_name(module) is not None and output is None:
         return module
     run = dry_run(module, example)
-    if output is not None or not run.single:
+    if output is not None or not run.single or run.writes_input:
         module = keep_output(module, output)
         run = dry_run(module, example)
     shape = tuple(run.outputs[-1]) if run.outputs else ()

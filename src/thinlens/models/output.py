@@ -1,4 +1,4 @@
-"""Networks that return several tensors: keep the one that is the image."""
+"""One image in, one image out: networks that return several tensors, or write into their input."""
 
 from __future__ import annotations
 
@@ -62,8 +62,22 @@ class OutputSelection:
         return select_output(result, self.output)
 
 
+@dataclass(frozen=True)
+class InputCopy:
+    """A forward hook that gives a network copies of its inputs, into which it may write.
+
+    Some published networks do (RCAN: `x *= 255`): a second run on the same image would see another
+    one.
+    """
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(x.clone() if isinstance(x, Tensor) else x for x in inputs)
+
+
 def keep_output(module: nn.Module, output: OutputName | None = None) -> nn.Module:
     """Return a network with the weights of `module` that returns one of its output tensors.
+
+    It never changes its input.
 
     Lists, tuples and dictionaries lose all but the last tensor, or the one called `output`, an
     index or a key; a network that returns one tensor computes what it did. The result shares
@@ -90,6 +104,12 @@ def keep_output(module: nn.Module, output: OutputName | None = None) -> nn.Modul
         return module  # it keeps one output already
     kept._forward_hooks = OrderedDict(hooks)
     kept.register_forward_hook(OutputSelection(output))
+    kept._forward_pre_hooks = OrderedDict(
+        (key, hook)
+        for key, hook in module._forward_pre_hooks.items()
+        if not isinstance(hook, InputCopy)
+    )
+    kept.register_forward_pre_hook(InputCopy())
     source = source_of(module)
     if source is not None and output is not None:
         set_source(kept, replace(source, output=output))

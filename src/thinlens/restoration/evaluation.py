@@ -65,6 +65,8 @@ class Evaluation:
     """The protocol of images that have several targets."""
     routing: Mapping[str, Any] = field(default_factory=dict)
     """The shares of the branches of a routed network, and their cost."""
+    engine: str = ""
+    """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
 
     @property
     def images(self) -> int:
@@ -101,6 +103,7 @@ class Evaluation:
             "ssim": self.ssim,
             "lpips": self.lpips,
             "protocol": {**asdict(self.protocol), **remarks},
+            **({"engine": self.engine} if self.engine else {}),
             "per_image": [score.as_json() for score in self.per_image],
             **({"per_sigma": self.per_sigma()} if self.per_sigma() else {}),
             **({"routing": dict(self.routing)} if self.routing else {}),

@@ -48,6 +48,8 @@ class RestoreResult:
     """Files in the source folders that have no image's suffix, and folders listed before."""
     removed: tuple[str, ...] = ()
     """Results that earlier runs had under names which inputs no longer have."""
+    engine: str = ""
+    """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `restore --json` prints; `seams` where a margin was chosen and used."""
@@ -56,6 +58,7 @@ class RestoreResult:
             "failed": len(self.failures),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
+            **({"engine": self.engine} if self.engine else {}),
             "not_taken": list(self.not_taken),
             "failures": dict(self.failures),
             **({"removed": list(self.removed)} if self.removed else {}),

@@ -47,6 +47,8 @@ class DryRun:
     """The shapes of the tensors that the network returned."""
     single: bool = True
     """Whether it returned one tensor, and not a list, a tuple or a dictionary."""
+    writes_input: bool = False
+    """Whether it changed the image that it ran on."""
 
 
 def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
@@ -84,6 +86,7 @@ def _cannot_run(model: nn.Module, example: Sequence[int], error: Exception) -> U
     return UsageError(f"the network cannot run on an input of shape {tuple(example)}: {error}")
 
 
+@torch.inference_mode(mode=False)  # its tensors count their writes
 @torch.no_grad()
 def _forward(model: nn.Module, image: Tensor) -> DryRun:
     calls: list[Call] = []
@@ -99,9 +102,11 @@ def _forward(model: nn.Module, image: Tensor) -> DryRun:
     for name, module in model.eval().named_modules():
         if is_leaf(name, module):
             watch(name, module)
+    image = image.clone()
     result = model(image)
     shapes = [x.shape for x in tree_leaves(result) if isinstance(x, Tensor)]
-    return DryRun(calls, shapes, isinstance(result, Tensor))
+    writes_input = image._version > 0
+    return DryRun(calls, shapes, isinstance(result, Tensor), writes_input)
 
 
 @contextmanager

@@ -81,6 +81,17 @@ def test_an_export_is_compared_and_says_what_zeros_bring(tmp_path: Path, use) ->
     assert "bring no speed there" in result.sentences()[-1]
 
 
+def test_weights_that_a_pass_computes_are_exported_merged(tmp_path: Path, use) -> None:  # type: ignore[no-untyped-def]
+    use()
+    module = thin_module().float()
+    expected = export_module(module, 3, tmp_path / "plain", "own").zero_fraction
+    nn.utils.parametrizations.weight_norm(module[0])
+    result = export_module(module, 3, tmp_path / "normed", "own")
+    assert result.zero_fraction == expected
+    written = torch.load(tmp_path / "normed.graph", weights_only=False)
+    assert sorted(written.state_dict()) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+
+
 def test_sizes_that_an_export_takes_are_said(tmp_path: Path, use) -> None:  # type: ignore[no-untyped-def]
     use(any_size=False)
     fixed = export_module(Halved(), 3, tmp_path / "net", "own")

@@ -174,11 +174,13 @@ def test_another_network_of_the_class_merges_to_the_same_names(kind: str) -> Non
     """A checkpoint is loaded so: build, merge, set the tensors."""
     one = merge_recomputed(network(kind), EXAMPLE)
     other = merge_recomputed(network(kind, seed=1).train(), EXAMPLE).eval()
-    shapes, expected = (
-        {name: tensor.shape for name, tensor in merged.state_dict().items()}
-        for merged in (other, one)
+    frozen = merge_recomputed(network(kind).requires_grad_(False), EXAMPLE)
+    shapes, of_frozen, expected = (
+        {name: parameter.shape for name, parameter in merged.named_parameters()}
+        for merged in (other, frozen, one)
     )
-    assert shapes == expected
+    assert shapes == of_frozen == expected
+    assert list(one.state_dict()) == list(frozen.state_dict()) == list(other.state_dict())
     other.load_state_dict(one.state_dict())
     assert torch.equal(other(image()), one(image()))
     copy.deepcopy(one)

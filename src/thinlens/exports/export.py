@@ -25,6 +25,7 @@ from thinlens.exports.exporter import (
 )
 from thinlens.files import atomic_write
 from thinlens.restoration.sizes import pad_to, run_at_any_size, size_rule
+from thinlens.sparsity.recomputed import merge_recomputed
 
 COMPARED_SIZES = ((48, 64), (72, 56))
 """Heights and widths of the images that networks are traced and compared with, unless one size is
@@ -101,6 +102,7 @@ def export_module(
     require(exporter)
     frozen = _frozen(module)
     images, multiple = _images(frozen, channels, size)
+    frozen = merge_recomputed(frozen, images[0].shape)  # branches of the training are not exported
     with TemporaryDirectory(prefix="thinlens-export-") as folder:
         stem = Path(folder) / "network"
         dynamic, used, error, checked = _converted(exporter, frozen, images, stem)

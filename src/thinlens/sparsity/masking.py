@@ -81,6 +81,10 @@ def remove_parametrization(layer: nn.Module, name: str) -> None:
     """Make the tensor `name` of a copied layer a parameter with its present value."""
     _separate_class(layer)
     parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    value = getattr(layer, name)
+    if not isinstance(value, nn.Parameter):  # torch makes a frozen one a buffer
+        delattr(layer, name)
+        layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def weight_first(layer: nn.Module) -> None:

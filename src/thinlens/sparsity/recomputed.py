@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves
 
@@ -88,16 +88,18 @@ def _remove_normalisations(network: nn.Module) -> bool:
         if parametrize.is_parametrized(layer):
             for name in [*layer.parametrizations]:  # type: ignore[misc]
                 remove_parametrization(layer, name)
+            _remove_load_hooks(layer)
             weight_first(layer)
             changed = True
     return changed
 
 
 def _remove_load_hooks(layer: nn.Module) -> None:
-    """Remove hooks of spectral normalisation on loading: `remove_spectral_norm` does not."""
+    """Remove the normalisations' hooks on loading, which torch leaves: they expect its tensors."""
     hooks: Any = layer._load_state_dict_pre_hooks
     for key, hook in list(hooks.items()):
-        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+        origin: str = getattr(hook, "hook", hook).__module__
+        if origin.startswith(nn.utils.__name__):
             del hooks[key]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from thinlens.cli.restore_forecast import dry_run_answer, preview_answer
 from thinlens.cli.verb import Answer, Verb, refuse_for_networks
 from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
@@ -102,11 +103,21 @@ class Restore(Verb):
     max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Inputs with more are refused before they are decoded; by default Pillow's limit against
     decompression bombs, 178956970."""
+    dry_run: bool = False
+    """List what would be done, with sizes, time and disk space; write nothing."""
+    preview: Annotated[str | None, tyro.conf.arg(metavar="X,Y,W,H", help_behavior_hint="")] = None
+    """Write this part of the first image, restored by each of several --model a,b,c, side by side
+    to <name>.preview.png with the seconds a megapixel; restore nothing."""
 
     def run(self) -> Answer:
         from thinlens.adaptive.bundle import Bundle
         from thinlens.api import load, restore
+        from thinlens.restoration.options import RestoreOptions
+        from thinlens.tasks import make_task
 
+        if self.preview is not None:
+            models = [name.strip() for name in self.model.split(",") if name.strip()]
+            return preview_answer(models, self.source, self.out, self.preview, self.engine)
         loaded = load(self.model)
         options: dict[str, Any]
         if isinstance(loaded, Bundle):
@@ -118,6 +129,10 @@ class Restore(Verb):
         if self.max_pixels is not None:
             options["max_pixels"] = self.max_pixels
         options |= {name: getattr(self, name) for name in PHOTOGRAPH_OPTIONS}
+        if self.dry_run:
+            task = options.pop("task", None) or make_task(**network.task)
+            settings = RestoreOptions(**options)
+            return dry_run_answer(network, task, self.source, self.out, self.engine, settings)
         with progress_bar("restoring") as report:
             result = restore(
                 network, self.source, self.out, engine=self.engine, progress=report, **options

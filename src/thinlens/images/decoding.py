@@ -29,6 +29,11 @@ from thinlens.images.photograph import Photograph
 from thinlens.images.rows import MIN_STREAMED_PIXELS, InMemoryRowReader, StreamingRowReader
 
 ORIENTATION_TAG = 0x0112
+TRANSPOSED = range(5, 9)
+"""EXIF orientations that exchange width and height."""
+
+_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
+"""Tags of TIFF 6.0."""
 
 _FLOAT_BITS = 32
 
@@ -71,15 +76,21 @@ def open_photograph(path: Path, options: DecodeOptions | None = None) -> Photogr
         bits = bits_per_channel(file)
         if bits > 8:
             return _open_deep(file, path, bits, options)
-        image = open_unlimited(file, path)
-        check_size(image.size, path, options.max_pixels)
-        if not options.first_frame:
-            check_frames(image, path)
-        if image.mode not in PLAIN_MODE and image.mode not in (*CONVERTED_MODES, *PREMULTIPLIED):
-            raise UsageError(f"{path} holds {image.mode} colours: wanted RGB, grey, CMYK or Lab")
+        image = _checked(file, path, options)
         if _is_streamable(image) and not (options.srgb and image.info.get("icc_profile")):
             return Photograph(StreamingRowReader(path, None), metadata=read_metadata(image))
         return _decoded(image, file, path, options)
+
+
+def _checked(file: BinaryIO, path: Path, options: DecodeOptions) -> Image.Image:
+    """Open an image of at most 8 bits a channel and check its header."""
+    image = open_unlimited(file, path)
+    check_size(image.size, path, options.max_pixels)
+    if not options.first_frame:
+        check_frames(image, path)
+    if image.mode not in PLAIN_MODE and image.mode not in (*CONVERTED_MODES, *PREMULTIPLIED):
+        raise UsageError(f"{path} holds {image.mode} colours: wanted RGB, grey, CMYK or Lab")
+    return image
 
 
 def _is_streamable(image: Image.Image) -> bool:
@@ -135,43 +146,72 @@ def _tensor(image: Image.Image) -> Tensor:
 
 def _open_deep(file: BinaryIO, path: Path, bits: int, options: DecodeOptions) -> Photograph:
     """Decode an image of more than 8 bits a channel."""
-    kind, size, orientation, metadata = _deep_header(file, path, options)
-    check_size(size, path, options.max_pixels)
-    channels, profile = decode_deep(path, kind, bits, srgb=options.srgb)
-    channels = _upright(channels, orientation)
+    header = _deep_header(file, path, options)
+    channels, profile = decode_deep(path, header.kind, bits, srgb=options.srgb)
+    channels = _upright(channels, header.orientation)
     colours = 1 if len(channels) < 3 else 3
     alpha = channels[colours : colours + 1] if len(channels) in (2, 4) else None
     if len(channels) > 4:
         raise UsageError(f"{path} has {len(channels)} channels: wanted at most RGB and alpha")
+    if header.image is None:
+        metadata = tiff_metadata(tiff_directory(file))
+    else:
+        if header.kind == "PNG":
+            header.image.load()  # metadata may stand after the pixels
+        metadata = read_metadata(header.image)
     if profile:
         metadata = replace(metadata, icc=profile)
     depth = _FLOAT_BITS if bits == _FLOAT_BITS else 16
     return Photograph(InMemoryRowReader(channels[:colours]), alpha, depth, metadata)
 
 
-def _deep_header(
-    file: BinaryIO, path: Path, options: DecodeOptions
-) -> tuple[str, tuple[int, int], int, Metadata]:
-    """Return Pillow's name of the format, the size, the orientation and the metadata."""
+@dataclass(frozen=True)
+class _DeepHeader:
+    kind: str
+    """Pillow's name of the format."""
+    size: tuple[int, int]
+    """Width and height, as stored."""
+    orientation: int
+    image: Image.Image | None
+    """None for a TIFF, whose directory is read in its place."""
+
+
+def _deep_header(file: BinaryIO, path: Path, options: DecodeOptions) -> _DeepHeader:
+    """Check the header of an image of more than 8 bits a channel."""
     try:
-        image = open_unlimited(file, path)
+        image: Image.Image | None = open_unlimited(file, path)
     except UnidentifiedImageError:
-        # a TIFF whose kind of pixels Pillow does not have
-        directory = tiff_directory(file)
-        size = (int(directory[256]), int(directory[257]))
-        metadata = tiff_metadata(directory)
-        return "TIFF", size, directory.get(ORIENTATION_TAG, 1), metadata
-    check_size(image.size, path, options.max_pixels)
-    if not options.first_frame:
+        image = None  # perhaps a TIFF whose kind of pixels Pillow does not have
+    if image is not None and not options.first_frame:
         check_frames(image, path)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if image is None or isinstance(image, TiffImagePlugin.TiffImageFile):
         directory = tiff_directory(file)
-        orientation = directory.get(ORIENTATION_TAG, 1)
-        return "TIFF", image.size, orientation, tiff_metadata(directory)
-    if image.format == "PNG":
-        image.load()  # metadata may stand after the pixels
-    orientation = image.getexif().get(ORIENTATION_TAG, 1) if image.format == "PNG" else 1
-    return str(image.format), image.size, orientation, read_metadata(image)
+        size = (int(directory[_IMAGE_WIDTH]), int(directory[_IMAGE_LENGTH]))
+        header = _DeepHeader("TIFF", size, directory.get(ORIENTATION_TAG, 1), None)
+    else:
+        orientation = image.getexif().get(ORIENTATION_TAG, 1) if image.format == "PNG" else 1
+        header = _DeepHeader(str(image.format), image.size, orientation, image)
+    check_size(header.size, path, options.max_pixels)
+    return header
+
+
+def photograph_size(path: Path, options: DecodeOptions | None = None) -> tuple[int, int]:
+    """Return (height, width) of an image as `open_photograph` shows it, without decoding it.
+
+    Raises the `UsageError` of an image that the header shows not to be taken.
+    """
+    options = options or DecodeOptions()
+    with reading_errors(path), path.open("rb") as file:
+        if bits_per_channel(file) > 8:
+            header = _deep_header(file, path, options)
+            (width, height), orientation = header.size, header.orientation
+        else:
+            image = _checked(file, path, options)
+            # The size of a TIFF is that after Pillow has turned it.
+            is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+            orientation = 1 if is_tiff else image.getexif().get(ORIENTATION_TAG, 1)
+            width, height = image.size
+    return (width, height) if orientation in TRANSPOSED else (height, width)
 
 
 def _upright(image: Tensor, orientation: int) -> Tensor:

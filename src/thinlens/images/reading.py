@@ -15,7 +15,7 @@ from thinlens.images.opening import MAX_PIXELS, PLAIN_MODE, is_rotated_by_pillow
 _ORIENTATION_TAG = 0x0112
 """Tag of EXIF."""
 _TRANSPOSED = range(5, 9)
-"""EXIF orientations that swap width and height."""
+"""EXIF orientations that exchange width and height."""
 
 
 def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -104,11 +104,7 @@ def restore_folder(
     with deferred_signals() as stop:
         for count, (name, path) in enumerate(inputs.paths.items()):
             image_start, output = time.monotonic(), outputs[name]
-            record = ManifestRecord(
-                *(name, *_size_and_hash(path), identities[0], output),
-                seconds=0.0,
-                options=options.result_fields(),
-            )
+            record = input_record(name, path, output, identities, options)
             if manifest.is_done(record, identities):
                 skipped += 1
             else:
@@ -133,6 +129,15 @@ def restore_folder(
         inputs.not_taken,
         tuple(removed),
     )
+
+
+def input_record(
+    name: str, path: Path, output: str, identities: Sequence[str], options: RestoreOptions
+) -> ManifestRecord:
+    """Return the record of an input before it is restored."""
+    size, digest = _size_and_hash(path)
+    changed = options.result_fields()
+    return ManifestRecord(name, size, digest, identities[0], output, seconds=0.0, options=changed)
 
 
 def is_file_name(out: Path) -> bool:

@@ -47,12 +47,13 @@ class ManifestRecord:
 class ResultManifest:
     """The lines of OUT/manifest.jsonl, the last one of each input; survives kill -9."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._folder, self._log = folder, JsonLines(folder / MANIFEST)
-        sweep_leftovers(folder)
         records = [record for line in self._log.read() if (record := _record(line))]
         self._records = {record.path: record for record in records}
-        self._log.rewrite(asdict(record) for record in self._records.values())
+        if not read_only:
+            sweep_leftovers(folder)
+            self._log.rewrite(asdict(record) for record in self._records.values())
 
     def is_done(self, current: ManifestRecord, identities: Collection[str]) -> bool:
         """Return whether this input was restored by a network of these identities, and its result

@@ -47,6 +47,7 @@ FLAGS = {
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
         *("--seed", "--steps", "--tile"),
     ],
+    "pipe": ["--engine", "--json", "--model", "--pixels", "--raw", "--start", "--tile"],
 }
 
 TRAINING_FLAGS = [

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from types import FrameType
-from typing import Annotated, Any, NoReturn, Union
+from typing import Annotated, Any, NoReturn, TextIO, Union
 
 import tyro
 
@@ -27,6 +27,7 @@ from thinlens.cli.evaluate import Evaluate
 from thinlens.cli.export import Export
 from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
+from thinlens.cli.pipe import Pipe
 from thinlens.cli.prune import Prune, prune_command
 from thinlens.cli.restore import Restore
 from thinlens.cli.streams import open_closed_streams
@@ -55,6 +56,7 @@ VERBS: dict[str, type[Verb]] = {
     "export": Export,
     "compare": Compare,
     "adapt": Adapt,
+    "pipe": Pipe,
 }
 
 SUMMARY = "Prune image-restoration networks, and run them fast on CPUs."
@@ -65,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    verb_class = VERBS.get(words[0]) if words else None
+    on_stderr = verb_class is not None and verb_class.ANSWER_STREAM == "stderr"
+    stream = sys.stderr if on_stderr else sys.stdout
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("thinlens").setLevel(logging.INFO)
     try:
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb is None:
                 return DONE  # --help has been printed
             answer = _run(verb)
-            _print(answer, as_json)
+            _print(answer, as_json, stream)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:
         # The reader (`| head`) closed the pipe; Python would report it again on closing stdout.
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence, status = _explained(problem)
         print(f"thinlens: {sentence}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": sentence}), flush=True)
+            print(json.dumps({"error": sentence}), file=stream, flush=True)
         return status
 
 
@@ -168,19 +173,19 @@ def _sentence(box: str) -> str:
     return f"{text[:1].lower()}{text[1:]} (see thinlens --help)"
 
 
-def _print(answer: Answer, as_json: bool) -> None:
+def _print(answer: Answer, as_json: bool, stream: TextIO) -> None:
     for failure in answer.failures:
         print(failure, file=sys.stderr)
     if as_json:
-        print(json.dumps(_strict(answer.content), allow_nan=False), flush=True)
+        print(json.dumps(_strict(answer.content), allow_nan=False), file=stream, flush=True)
         return
     from rich.console import Console
 
     # A file or a pipe has no width: nothing is folded there.
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH)
     for part in answer.text:
         console.print(part, highlight=False, markup=False)
-    sys.stdout.flush()
+    stream.flush()
 
 
 def _strict(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -29,6 +29,9 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class Verb(ABC):
     """A command: its fields are the flags, their docstrings the help, its docstring the summary."""
+
+    ANSWER_STREAM: ClassVar[Literal["stdout", "stderr"]] = "stdout"
+    """Where the answer is printed; a command whose results go to stdout prints on stderr."""
 
     json: bool = False
     """Print exactly one JSON object on stdout; logs go to stderr."""

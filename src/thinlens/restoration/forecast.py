@@ -26,7 +26,7 @@ from thinlens.restoration.sources import (
 from thinlens.restoration.tiled import as_restorer
 from thinlens.tasks.task import Task
 
-TIMED_SIDE = 192
+FORECAST_SIDE = 192
 """Side in pixels of the noise on which the network's speed is measured."""
 
 BYTES_PER_PIXEL = {"png": 1.5, "jpeg": 0.6, "webp": 0.4, "tiff": 2.2, "jxl": 0.5, "avif": 0.4}
@@ -139,14 +139,14 @@ def _planned(
 
 def _seconds_per_pixel(restorer: Restorer, task: Task) -> float:
     """Measure the network on small noise, at its second run."""
-    noise = torch.rand(task.channels, TIMED_SIDE, TIMED_SIDE, generator=torch.Generator())
+    noise = torch.rand(task.channels, FORECAST_SIDE, FORECAST_SIDE, generator=torch.Generator())
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
         for _ in restorer.bands(InMemoryRowReader(noise), torch.Tensor.contiguous):
             pass
         seconds = time.perf_counter() - start
-    return seconds / TIMED_SIDE**2
+    return seconds / FORECAST_SIDE**2
 
 
 def _network_pixels(image: PlannedImage, scale: int) -> int:

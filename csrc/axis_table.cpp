@@ -95,4 +95,16 @@ Footprint footprint_of(const Slice& slice, const Windows& rows, int stride) {
   return footprint;
 }
 
+// One row more on each side than two samples need: the kernels compute positions in float32.
+Footprint resize_footprint(const Slice& input, int64_t from, int64_t to) {
+  Footprint footprint{input, int(from), 0, 0, int(to)};
+  for (int64_t y = 0; y < to; ++y) {
+    const int64_t own = y * from / to;
+    const int64_t low = std::max<int64_t>((2 * y + 1) * from - to, 0) / (2 * to);
+    footprint.above = std::max(footprint.above, int(own - low + 1));
+    footprint.below = std::max(footprint.below, int(low + 2 - own));
+  }
+  return footprint;
+}
+
 }  // namespace thinlens

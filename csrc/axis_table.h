@@ -44,5 +44,7 @@ ColumnTable column_table(const Taps& columns, int row_vectors, const View& out, 
 // The rows that a step reads, in terms of `stride` rows of the input per row.
 Footprint footprint_of(const Slice&, const Taps& rows, int stride);
 Footprint footprint_of(const Slice&, const Windows& rows, int stride);
+// The rows that a bilinear resize of a whole image from `from` to `to` rows reads.
+Footprint resize_footprint(const Slice&, int64_t from, int64_t to);
 
 }  // namespace thinlens

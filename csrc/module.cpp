@@ -25,7 +25,7 @@ using Values = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Input = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;  // any strides
 using Output = nb::ndarray<float, nb::ndim<4>, nb::device::cpu>;
 
-constexpr LineBuffer kWhole{0, 1};
+constexpr LineBuffer kWhole{0, 1, 0};
 
 template <class T>
 std::vector<T> copy(const Values<T>& values) {
@@ -84,6 +84,16 @@ void run_steps(Program& program, ThreadPool& pool, const std::vector<Input>& inp
   program.run(pool, arguments, first, last);
 }
 
+// Run row blocks of a program on one image, whose output's rows from `output_top` on are given.
+void run_blocks(Program& program, ThreadPool& pool, const Input& input, const Output& output,
+                int first, int last, int output_top) {
+  if (input.shape(0) != 1 || output.shape(0) != 1) refuse("row blocks are of one image");
+  const RunArguments arguments{
+      {image_of<const float>(input, 0)}, {image_of<float>(output, 0)}, {}};
+  const nb::gil_scoped_release release;
+  program.run_blocks(pool, arguments, first, last, output_top);
+}
+
 void bind_descriptions(nb::module_& m) {
   nb::class_<Slice>(m, "Slice", "`channels` channels of a tensor, from `first` on.")
       .def(nb::init<int, int, int>(), "tensor"_a, "first"_a, "channels"_a)
@@ -104,10 +114,14 @@ void bind_descriptions(nb::module_& m) {
       .def_ro("fp32_storage", &Shape::fp32_storage);
   nb::class_<LineBuffer>(m, "LineBuffer",
                          "A tensor of which only `rows` rows (the halo's included) are in memory "
-                         "at a time, with a copy for each strip; 0 rows: the whole tensor.")
-      .def(nb::init<int, int>(), "rows"_a = kWhole.rows, "copies"_a = kWhole.copies)
+                         "at a time, with a copy for each strip; 0 rows: the whole tensor. Row y "
+                         "lies where row `y - wrap` did, and rows from `wrap` on repeat the first "
+                         "ones; 0: rows that are still needed are moved.")
+      .def(nb::init<int, int, int>(), "rows"_a = kWhole.rows, "copies"_a = kWhole.copies,
+           "wrap"_a = kWhole.wrap)
       .def_ro("rows", &LineBuffer::rows)
-      .def_ro("copies", &LineBuffer::copies);
+      .def_ro("copies", &LineBuffer::copies)
+      .def_ro("wrap", &LineBuffer::wrap);
   nb::class_<ConvShape>(m, "ConvShape",
                         "Sizes of a convolution, as torch names them: vertical, then horizontal. "
                         "`padding` is above and left; the output's size says what is below and "
@@ -223,6 +237,10 @@ void bind_program(nb::module_& m) {
            "last"_a,
            "Run the steps from `first` up to `last`, which read and write images [1, C, H, W] with "
            "any strides; what earlier steps have written is still there.")
+      .def("run_blocks", &run_blocks, "pool"_a, "input"_a, "output"_a, "first"_a, "last"_a,
+           "output_top"_a,
+           "Run the row blocks from `first` up to `last` of a program that is one fused group of "
+           "one strip, on one image, and in order; `output` begins at row `output_top`.")
       .def("release", &Program::release, "Return the arena's memory until the next run.")
       .def("seconds", &Program::seconds, "Return the seconds of each step of the last run.");
 }

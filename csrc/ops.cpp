@@ -229,12 +229,14 @@ void add_resize(Program& program, Slice input, Slice output) {
   program.require_scratch(int64_t(2) * job.in.row_vectors * program.kernels().lanes);
   job.placement.rows = {0, job.out.height, 0, job.in.height};
   job.placement.columns = {0, job.out.width, 0, job.in.width};
-  const auto bind = [number = program.next_placement()](ResizeJob& bound, const RunArguments& run) {
+  const int number = program.next_placement();
+  const auto bind = [number](ResizeJob& bound, const RunArguments& run) {
     if (!run.placements.empty()) bound.placement = run.placements[number];
   };
-  const int all = job.in.height;  // any row may be read
-  program.add(program.kernels().resize, job,
-              {job.out.height, kBlockRows, {{input, 1, all, all}}, output}, bind);
+  const Footprint read = resize_footprint(input, job.in.height, job.out.height);
+  Step step{job.out.height, kBlockRows, {read}, output};
+  step.placement = number;
+  program.add(program.kernels().resize, job, std::move(step), bind);
 }
 
 }  // namespace

@@ -94,7 +94,8 @@ int64_t Program::floats(const Kernels& kernels, const Shape& s, LineBuffer b) {
   constexpr int max_size = 1 << 24, max_halo = 1 << 10, max_copies = 1 << 10;
   if (s.channels < 1 || s.height < 1 || s.row_vectors < 1 || s.halo < 0 || s.channels > max_size ||
       s.height > max_size || s.row_vectors > max_size || s.halo > max_halo || b.rows < 0 ||
-      b.rows > s.height + 2 * s.halo || b.copies < 1 || b.copies > max_copies)
+      b.rows > s.height + 2 * s.halo || b.copies < 1 || b.copies > max_copies || b.wrap < 0 ||
+      b.wrap > b.rows)
     refuse("a tensor's size is out of range");
   if (s.width < 1 || s.width > int64_t(s.row_vectors) * kernels.lanes)
     refuse("a tensor's width is 1 to " + std::to_string(int64_t(s.row_vectors) * kernels.lanes) +
@@ -121,7 +122,7 @@ int Program::tensor(int64_t offset, const Shape& s, LineBuffer b) {
   v.row_vectors = s.row_vectors, v.halo = s.halo;
   v.fp32_storage = s.fp32_storage && kernels_.value_bytes < int(sizeof(float));
   v.slice = {int(tensors_.size()), 0, s.channels};
-  tensors_.push_back({offset, offset + size, v, rows_in_memory(s, b), b.copies, b.rows > 0});
+  tensors_.push_back({offset, offset + size, v, rows_in_memory(s, b), b.copies, b.wrap, b.rows > 0});
   return v.slice.tensor;
 }
 
@@ -189,9 +190,8 @@ void Program::check_images(const Step& step, const RunArguments& run) const {
   }
 }
 
-void Program::run(ThreadPool& pool, const RunArguments& arguments, int first, int last) {
+void Program::check_arguments(const RunArguments& arguments, int first, int last) const {
   const auto& placements = arguments.placements;
-  if (last < 0) last = int(steps_.size());
   if (steps_.empty()) refuse("a program without a step cannot run");
   if (first < 0 || first > last || last > int(steps_.size()))
     refuse("there are no steps " + std::to_string(first) + " to " + std::to_string(last));
@@ -200,13 +200,55 @@ void Program::run(ThreadPool& pool, const RunArguments& arguments, int first, in
     refuse(std::to_string(placements_) + " resizes need a placement each, not " +
            std::to_string(placements.size()));
   for (const Placement& placement : placements) check(placement.rows), check(placement.columns);
-  std::lock_guard<std::mutex> lock(run_mutex_);
-  run_ = arguments;
+  if (placements.empty()) return;
+  for (const Step& step : steps_)  // its rows are those of its footprint only in a whole image
+    if (step.streamed && step.placement >= 0) refuse("a streamed resize resizes whole images");
+}
+
+Program::Scratch Program::scratch(const ThreadPool& pool) const {
   Scratch scratch;
   for (int worker = 0; worker < pool.size(); ++worker)
     scratch.push_back(allocate_aligned(std::max<int64_t>(scratch_floats_, 1)));
+  return scratch;
+}
+
+void Program::run_blocks(ThreadPool& pool, const RunArguments& arguments, int first, int last,
+                         int output_top) {
+  const int steps = int(steps_.size());
+  check_arguments(arguments, 0, steps);
+  std::lock_guard<std::mutex> lock(run_mutex_);
+  if (groups_.size() != 1 || groups_[0].first != 0 || groups_[0].last != steps ||
+      groups_[0].strips.size() != 1)
+    refuse("only a program that is one fused group of one strip runs by row blocks");
+  FusedGroup& group = groups_[0];
+  const Strip& strip = group.strips[0];
+  if (first < 0 || first >= last || last > strip.row_blocks() ||
+      (first != 0 && first != group.next_block))
+    refuse("row blocks run in order: " + std::to_string(first) + " to " + std::to_string(last) +
+           " do not follow " + std::to_string(group.next_block));
+  for (int i = 0; i < steps; ++i)
+    if (steps_[i].output_image >= 0 && (output_top < 0 || strip.rows[first][i] < output_top))
+      refuse("an output begins below the rows that are written");
+  run_ = arguments;
+  for (auto& output : run_.outputs) {
+    output.data -= output_top * output.row;
+    output.height += output_top;
+  }
+  if (first == 0) seconds_.assign(steps_.size(), 0.0);
+  group.next_block = 0;  // after an exception only the first block may follow
+  run_shared(pool, group, scratch(pool), first, last);
+  group.next_block = last;
+}
+
+void Program::run(ThreadPool& pool, const RunArguments& arguments, int first, int last) {
+  if (last < 0) last = int(steps_.size());
+  check_arguments(arguments, first, last);
+  std::lock_guard<std::mutex> lock(run_mutex_);
+  run_ = arguments;
+  const Scratch scratch = this->scratch(pool);
   const std::vector<int64_t> no_shifts(tensors_.size(), 0);
   seconds_.resize(steps_.size(), 0.0);
+  std::fill(seconds_.begin() + first, seconds_.begin() + last, 0.0);
   for (const Step& step : steps_)
     if (!step.streamed)
       for (int t : tensors_of(step))
@@ -222,6 +264,7 @@ void Program::run(ThreadPool& pool, const RunArguments& arguments, int first, in
       continue;
     }
     if (group->last > last) refuse("fused steps run together");
+    group->next_block = 0;
     run_group(pool, *group, scratch);
     i = group->last;
     ++group;

@@ -28,6 +28,10 @@ struct RunArguments {
 struct Footprint {  // the rows of a slice that a step reads for each of its rows
   Slice slice;
   int stride = 1, above = 0, below = 0;
+  int divisor = 1;  // of `stride`: row y reads around row y * stride / divisor, rounded down
+
+  int64_t first(int64_t row) const { return row * stride / divisor - above; }
+  int64_t last(int64_t row) const { return row * stride / divisor + below; }
 };
 
 struct ThreadContext {
@@ -46,6 +50,7 @@ struct Step {      // one operation
   bool whole = false;     // its rows are not those of `output`: it cannot be streamed
   int input = -1;         // the number of the image that it reads
   int output_image = -1;  // the number of the image that it writes
+  int placement = -1;     // the number of the placement that it resizes by
 };
 
 // Every method validates its arguments and throws std::invalid_argument, so that no step can touch
@@ -92,6 +97,9 @@ class Program {
   // Run the steps from `first` up to `last` (-1: all) on images. Concurrent calls run one after the
   // other. What earlier steps have written is still in the arena.
   void run(ThreadPool&, const RunArguments&, int first = 0, int last = -1);
+  // Run the row blocks from `first` up to `last` of a program that is one fused group of one strip;
+  // blocks run in order, with the same input. The outputs begin at row `output_top`.
+  void run_blocks(ThreadPool&, const RunArguments&, int first, int last, int output_top);
   // Return the arena's memory to the system until the next run, which starts from zeros.
   void release();
   // Seconds that each step of the last run took: CPU time where the pool is one thread, else wall
@@ -103,7 +111,10 @@ class Program {
     int64_t begin, end;  // in the arena, in floats
     View view;
     int rows, copies;  // rows in memory, the halo's included, and how many times
+    int wrap;          // see LineBuffer
     bool line_buffer;
+
+    int window() const { return wrap ? wrap : rows; }  // rows that differ
   };
   struct LineWindow {  // the rows of a line buffer that are in memory, by row block
     int tensor;
@@ -118,18 +129,30 @@ class Program {
   struct FusedGroup {  // steps [first, last)
     int first, last;
     std::vector<Strip> strips;
+    int next_block = 0;  // of run_blocks
+  };
+  struct RowRange {
+    int first, last;
   };
 
   void check_order(const FusedGroup&, const Strip&) const;
   void check_strips(const FusedGroup&) const;
   void check_disjoint(const FusedGroup&) const;
   LineWindow line_window(const FusedGroup&, const Strip&, int tensor) const;
+  RowRange touched_rows(const Step&, int begin, int end, int tensor) const;
+  void check_wraps(const FusedGroup&, const Strip&) const;
   void advance(const LineWindow&, int row_block, int copy, int64_t* shift) const;
+  void repeat_rows(const Step&, int begin, int end, int copy, int64_t shift) const;
   using Scratch = std::vector<std::shared_ptr<float>>;  // by thread
   void run_step(ThreadPool&, size_t step, const Scratch&, const int64_t* no_shifts);
   void run_group(ThreadPool&, const FusedGroup&, const Scratch&);
   std::vector<double> run_strip(const FusedGroup&, int strip, float* scratch,
                                 bool thread_cpu_time) const;
+  void run_shared(ThreadPool&, const FusedGroup&, const Scratch&, int first, int last);
+  void place(const FusedGroup&, int row_block, int copy, std::vector<int64_t>* shifts) const;
+  void place_step(const Step&, int begin, int end, int copy, std::vector<int64_t>* shifts) const;
+  Scratch scratch(const ThreadPool&) const;
+  void check_arguments(const RunArguments&, int first, int last) const;
   static std::vector<int> tensors_of(const Step&);
 
   const Kernels& kernels_;

@@ -44,6 +44,7 @@ void Program::stream(int first, const std::vector<std::vector<std::vector<int>>>
                  std::to_string(tensors_[t].copies));
         strip.windows.push_back(std::move(window));
       }
+  for (const Strip& strip : group.strips) check_wraps(group, strip);
   for (int i = first; i < last; ++i) steps_[i].streamed = true;
   groups_.push_back(std::move(group));
 }
@@ -70,8 +71,7 @@ void Program::check_order(const FusedGroup& g, const Strip& s) const {
           const Step& producer = steps_[g.first + k];
           if (!overlap(producer.output, read.slice)) continue;
           if (k >= i) refuse("a row block is read before it is written");
-          const int64_t top = int64_t(begin) * read.stride - read.above;
-          const int64_t bottom = int64_t(end - 1) * read.stride + read.below + 1;
+          const int64_t top = read.first(begin), bottom = read.last(end - 1) + 1;
           const int64_t height = tensors_[read.slice.tensor].view.height;
           if (int64_t(s.rows[0][k]) * producer.scale > std::max<int64_t>(top, 0) ||
               int64_t(s.rows[b][k]) * producer.scale < std::min(bottom, height))
@@ -125,13 +125,14 @@ Program::LineWindow Program::line_window(const FusedGroup& g, const Strip& s, in
       if (step.output.tensor == tensor) {
         used = written = true;
         top = top || s.rows[0][i - g.first] == 0;
-        first = std::min(first, begin * step.scale);
+        // Its first row comes with those above the image.
+        first = std::min(first, begin == 0 ? -buffer.view.halo : begin * step.scale);
         last = std::max(last, end * step.scale);
       }
       for (const Footprint& read : step.reads)
         if (read.slice.tensor == tensor) {
           used = true;
-          first = std::min(first, begin * read.stride - read.above);
+          first = std::min(first, int(read.first(begin)));
         }
     }
     if (!used) return window;
@@ -139,13 +140,48 @@ Program::LineWindow Program::line_window(const FusedGroup& g, const Strip& s, in
     if (b == 1) first = top ? -buffer.view.halo : std::max(first, 0);
     if (last == buffer.view.height) last += buffer.view.halo;
     first = std::max(first, -buffer.view.halo);
-    if (last - first > buffer.rows)
+    if (last - first > buffer.window())
       refuse("a row block has no room in a line buffer: it needs " + std::to_string(last - first) +
-             " rows of " + std::to_string(buffer.rows));
+             " rows of " + std::to_string(buffer.window()));
     window.begin.push_back(first);
     window.end.push_back(last);
   }
   return window;
+}
+
+// The rows of a tensor that a step reads or writes for its rows [begin, end), the halo's included.
+Program::RowRange Program::touched_rows(const Step& step, int begin, int end, int tensor) const {
+  const View& v = tensors_[tensor].view;
+  int64_t first = INT32_MAX, last = -v.halo;
+  if (step.output.tensor == tensor) {
+    const int64_t top = int64_t(begin) * step.scale, bottom = int64_t(end) * step.scale;
+    first = top - (top == 0 ? v.halo : 0);
+    last = bottom + (bottom == v.height ? v.halo : 0);
+  }
+  for (const Footprint& read : step.reads)
+    if (read.slice.tensor == tensor) {
+      first = std::min(first, read.first(begin));
+      last = std::max(last, read.last(end - 1) + 1);
+    }
+  return {int(std::max<int64_t>(first, -v.halo)), int(std::min<int64_t>(last, v.height + v.halo))};
+}
+
+// Validate that what a step touches in a row block lies in one piece in buffers that wrap.
+void Program::check_wraps(const FusedGroup& g, const Strip& s) const {
+  for (int b = 0; b < s.row_blocks(); ++b)
+    for (int i = g.first; i < g.last; ++i) {
+      const int begin = s.rows[b][i - g.first], end = s.rows[b + 1][i - g.first];
+      if (begin == end) continue;
+      for (int t : tensors_of(steps_[i])) {
+        const Buffer& buffer = tensors_[t];
+        if (!buffer.wrap) continue;
+        const RowRange rows = touched_rows(steps_[i], begin, end, t);
+        if (rows.last - rows.first > buffer.rows - buffer.wrap + 1)
+          refuse("a row block has no room in a line buffer past its wrap: it touches " +
+                 std::to_string(rows.last - rows.first) + " rows, " +
+                 std::to_string(buffer.rows - buffer.wrap) + " are repeated");
+      }
+    }
 }
 
 // Move the rows that are still needed to the beginning of the line buffer.
@@ -162,8 +198,49 @@ void Program::advance(const LineWindow& w, int row_block, int copy, int64_t* shi
   *shift = copy_offset - int64_t(w.begin[row_block] + v.halo) * v.row;
 }
 
+// Let a row block find its rows in the line buffers that do not wrap.
+void Program::place(const FusedGroup& g, int row_block, int copy,
+                    std::vector<int64_t>* shifts) const {
+  for (const LineWindow& w : g.strips[copy].windows)
+    if (!tensors_[w.tensor].wrap) advance(w, row_block, copy, &(*shifts)[w.tensor]);
+}
+
+// Let a step find its rows [begin, end), and those that it reads, in the line buffers that wrap.
+void Program::place_step(const Step& step, int begin, int end, int copy,
+                         std::vector<int64_t>* shifts) const {
+  for (int t : tensors_of(step)) {
+    const Buffer& buffer = tensors_[t];
+    if (!buffer.wrap) continue;
+    const int first = touched_rows(step, begin, end, t).first + buffer.view.halo;
+    (*shifts)[t] = (int64_t(copy) * buffer.rows + first % buffer.wrap - first) * buffer.view.row;
+  }
+}
+
+// Copy what a step has written to the rows of a line buffer that repeat it.
+void Program::repeat_rows(const Step& step, int begin, int end, int copy, int64_t shift) const {
+  const Slice& slice = step.output;
+  if (slice.tensor < 0 || !tensors_[slice.tensor].wrap) return;
+  const Buffer& buffer = tensors_[slice.tensor];
+  const View& v = buffer.view;
+  const int top = begin * step.scale, bottom = end * step.scale;
+  char* const first_row = reinterpret_cast<char*>(arena_.get() + buffer.begin) +
+                          int64_t(copy) * buffer.rows * v.row + slice.first * v.channel;
+  const int64_t offset = shift / v.row - int64_t(copy) * buffer.rows + v.halo;
+  for (int y = top == 0 ? -v.halo : top; y < (bottom == v.height ? bottom + v.halo : bottom); ++y) {
+    const int64_t place = y + offset;
+    const int64_t other = place >= buffer.wrap ? place - buffer.wrap : place + buffer.wrap;
+    if (other < buffer.rows)
+      std::memcpy(first_row + other * v.row, first_row + place * v.row,
+                  size_t(slice.channels * v.channel));
+  }
+}
+
 void Program::run_group(ThreadPool& pool, const FusedGroup& g, const Scratch& scratch) {
   const int strips = int(g.strips.size());
+  if (strips == 1 && pool.size() > 1) {
+    run_shared(pool, g, scratch, 0, g.strips[0].row_blocks());
+    return;
+  }
   std::vector<std::vector<double>> seconds(g.strips.size());
   pool.run(strips, [&](int strip, int worker) {
     seconds[strip] = run_strip(g, strip, scratch[worker].get(), pool.size() == 1);
@@ -173,6 +250,33 @@ void Program::run_group(ThreadPool& pool, const FusedGroup& g, const Scratch& sc
       seconds_[g.first + i] += of_strip[i] / std::min(strips, pool.size());
 }
 
+// Run row blocks of a group's only strip; all threads share the rows of each step.
+void Program::run_shared(ThreadPool& pool, const FusedGroup& g, const Scratch& scratch, int first,
+                         int last) {
+  const Strip& s = g.strips[0];
+  const bool thread_cpu_time = pool.size() == 1;
+  std::vector<int64_t> shifts(tensors_.size(), 0);
+  for (int b = first; b < last; ++b) {
+    place(g, b, 0, &shifts);
+    for (int i = g.first; i < g.last; ++i) {
+      const Step& step = steps_[i];
+      const int begin = s.rows[b][i - g.first], end = s.rows[b + 1][i - g.first];
+      if (begin == end) continue;
+      const double start = clock_seconds(thread_cpu_time);
+      place_step(step, begin, end, 0, &shifts);
+      const int parts = (end - begin + step.block_rows - 1) / step.block_rows;
+      pool.run(parts, [&](int part, int worker) {
+        const int from = begin + part * step.block_rows;
+        step.run(from, std::min(from + step.block_rows, end),
+                 {scratch[worker].get(), shifts.data()});
+      });
+      if (step.output.tensor >= 0)
+        repeat_rows(step, begin, end, 0, shifts[step.output.tensor]);
+      seconds_[i] += clock_seconds(thread_cpu_time) - start;
+    }
+  }
+}
+
 // Return the seconds of each step.
 std::vector<double> Program::run_strip(const FusedGroup& g, int strip, float* scratch,
                                        bool thread_cpu_time) const {
@@ -180,12 +284,16 @@ std::vector<double> Program::run_strip(const FusedGroup& g, int strip, float* sc
   std::vector<double> seconds(size_t(g.last - g.first), 0.0);
   std::vector<int64_t> shifts(tensors_.size(), 0);
   for (int b = 0; b < s.row_blocks(); ++b) {
-    for (const LineWindow& w : s.windows) advance(w, b, strip, &shifts[w.tensor]);
+    place(g, b, strip, &shifts);
     for (size_t i = 0; i < seconds.size(); ++i) {
+      const Step& step = steps_[g.first + i];
       const int begin = s.rows[b][i], end = s.rows[b + 1][i];
       if (begin == end) continue;
       const double start = clock_seconds(thread_cpu_time);
-      steps_[g.first + i].run(begin, end, {scratch, shifts.data()});
+      place_step(step, begin, end, strip, &shifts);
+      step.run(begin, end, {scratch, shifts.data()});
+      if (step.output.tensor >= 0)
+        repeat_rows(step, begin, end, strip, shifts[step.output.tensor]);
       seconds[i] += clock_seconds(thread_cpu_time) - start;
     }
   }

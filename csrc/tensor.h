@@ -19,6 +19,8 @@ struct Shape {  // a tensor's sizes and how its rows are stored
 struct LineBuffer {  // a tensor of which only some rows are in memory at a time
   int rows;          // of them, the halo's included; 0: the whole tensor
   int copies;        // of the buffer, one for each strip
+  int wrap;  // row y lies where row y - wrap did, and rows from `wrap` on repeat the first ones;
+             // 0: rows that are still needed are moved to the buffer's beginning
 };
 
 struct Slice {  // `channels` channels of a tensor, from `first` on

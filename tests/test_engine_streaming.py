@@ -51,13 +51,15 @@ def test_what_only_a_group_uses_is_never_whole(monkeypatch: pytest.MonkeyPatch) 
 ROWS, HALO = 12, 1
 
 
-def two_steps(rows: int, strips: list[list[list[int]]] | None, copies: int = 1) -> Any:
+def two_steps(
+    rows: int, strips: list[list[list[int]]] | None, copies: int = 1, wrap: int = 0
+) -> Any:
     """Two convolutions of 3x3, the tensor between them a line buffer of `rows` rows."""
     kernels = CORE.kernels("baseline")
     ones = np.ones((2, 2, 3, 3), np.float32)
     weights = sparse_weights(CORE, ConvParams(ones, np.zeros(2, np.float32), 1, 1, 1))
     shape = CORE.Shape(channels=2, height=ROWS, width=16, row_vectors=4, halo=HALO)
-    line_buffers = [CORE.LineBuffer(), CORE.LineBuffer(rows, copies), CORE.LineBuffer()]
+    line_buffers = [CORE.LineBuffer(), CORE.LineBuffer(rows, copies, wrap), CORE.LineBuffer()]
     floats = [kernels.floats(shape, one) for one in line_buffers]
     program = CORE.Program(kernels, sum(floats))
     starts = np.cumsum([0, *floats]).tolist()

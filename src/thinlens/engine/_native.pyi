@@ -46,16 +46,19 @@ class Shape:
 
 class LineBuffer:
     """
-    A tensor of which only `rows` rows (the halo's included) are in memory at a time, with a copy for each strip; 0 rows: the whole tensor.
+    A tensor of which only `rows` rows (the halo's included) are in memory at a time, with a copy for each strip; 0 rows: the whole tensor. Row y lies where row `y - wrap` did, and rows from `wrap` on repeat the first ones; 0: rows that are still needed are moved.
     """
 
-    def __init__(self, rows: int = 0, copies: int = 1) -> None: ...
+    def __init__(self, rows: int = 0, copies: int = 1, wrap: int = 0) -> None: ...
 
     @property
     def rows(self) -> int: ...
 
     @property
     def copies(self) -> int: ...
+
+    @property
+    def wrap(self) -> int: ...
 
 class ConvShape:
     """
@@ -273,6 +276,11 @@ class Program:
     def run_steps(self, pool: ThreadPool, inputs: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)]], outputs: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu')]], placements: Sequence[Placement], first: int, last: int) -> None:
         """
         Run the steps from `first` up to `last`, which read and write images [1, C, H, W] with any strides; what earlier steps have written is still there.
+        """
+
+    def run_blocks(self, pool: ThreadPool, input: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu', writable=False)], output: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), device='cpu')], first: int, last: int, output_top: int) -> None:
+        """
+        Run the row blocks from `first` up to `last` of a program that is one fused group of one strip, on one image, and in order; `output` begins at row `output_top`.
         """
 
     def release(self) -> None:

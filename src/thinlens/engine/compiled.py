@@ -6,9 +6,10 @@ torch.compile and torch.export see it as one operation, `thinlens::run`.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import RLock
@@ -21,7 +22,7 @@ from torch.func import functional_call
 
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
-from thinlens.engine.plan import Plan, PlanContext
+from thinlens.engine.plan import GIB, Plan, PlanContext
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network
@@ -95,7 +96,12 @@ class Compiled:
         self._single_threaded: list[Compiled] = []
         """The same network on one thread, once for each thread; built for the first batch of small
         images."""
-        self._plans: OrderedDict[Size, Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Size, bool], Plan] = OrderedDict()
+        """By input size, and whether it is a tile's."""
+        self.can_roll = True
+        """Whether large images run by bands of rows, as far as plans have shown."""
+        self._band_run: object = None
+        """Of the image whose bands are computed: another image ends it."""
         self._with_arena: list[Plan] = []
         """The plans whose arenas are in memory, the most recently run one at the end."""
         self._lock = RLock()
@@ -151,10 +157,13 @@ class Compiled:
         _check_image(image)
         size, threads = Size(*image.shape[1:]), self._context.threads
         with self._lock:  # the pool runs one program at a time anyway
-            plan = self.plan(size)
+            plan = self.plan(size, is_tile=bool(current_tile_positions()))
             small = size.height * size.width <= ONE_THREAD_PIXELS
             if min(threads, len(image)) > 1 and small and not plan.is_mixed:
                 return self._one_thread_each(size, image)
+            output_bytes = 4 * math.prod(plan.shape)
+            if output_bytes > self._context.max_bytes:
+                raise UsageError(f"the result of an image would take {output_bytes / GIB:.1f} GiB")
             output = torch.empty(len(image), *plan.shape)
             return self._run(plan, image, output, current_tile_positions())
 
@@ -167,9 +176,10 @@ class Compiled:
                 for _ in range(threads)
             ]
         engines = self._single_threaded[: len(image)]
-        plans = [engine.plan(size) for engine in engines]  # tuned while nothing else runs
-        output = torch.empty(len(image), *plans[0].shape)
         queue, positions = iter(range(len(image))), current_tile_positions()
+        is_tile = bool(positions)
+        plans = [engine.plan(size, is_tile=is_tile) for engine in engines]  # while nothing runs
+        output = torch.empty(len(image), *plans[0].shape)
 
         def work(engine: Compiled, plan: Plan) -> None:
             for index in queue:  # an idle thread takes the next image
@@ -194,9 +204,36 @@ class Compiled:
             plan.run(self.pool, source[one], output[one], placements)
         return output
 
+    def bands(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the result for a whole image `[1, C, H, W]` from top to bottom, by bands of rows.
+
+        Memory is that of a band where the plan is banded; else the whole result is one band.
+        Raises `UsageError` where another image runs before the last band.
+        """
+        _check_image(image)
+        source, run = image.detach(), object()
+        with self._lock:
+            plan = self.plan(Size(*image.shape[1:]))
+            if plan.is_banded and len(image) == 1:
+                self._release_arenas(plan)
+                self._band_run = run
+        if self._band_run is not run:
+            yield self.execute(image)
+            return
+        for blocks, rows in plan.bands():
+            with self._lock:
+                if self._band_run is not run:
+                    raise UsageError(
+                        "another image ran before the last band of this one: wanted all bands first"
+                    )
+                band = plan.run_band(self.pool, source, blocks, rows)
+            if len(rows):
+                yield band
+
     def _release_arenas(self, plan: Plan) -> None:
         """Release the arenas of the least recently run plans beyond `KEPT_ARENAS` times the
         largest one, before `plan` runs."""
+        self._band_run = None
         if self._with_arena and self._with_arena[-1] is plan:
             return
         others = [other for other in self._with_arena if other is not plan]
@@ -205,20 +242,23 @@ class Compiled:
             others.pop(0).program.release()
         self._with_arena = [*others, plan]
 
-    def plan(self, size: Size) -> Plan:
-        """Return the plan for one image of `size`, and keep it."""
+    def plan(self, size: Size, *, is_tile: bool = False) -> Plan:
+        """Return the plan for one image of `size`, or a tile of a larger image, and keep it."""
+        key = (size, is_tile)
         with self._lock:
-            if size not in self._plans:
-                self._plans[size] = self._new_plan(size)
+            if key not in self._plans:
+                self._plans[key] = self._new_plan(size, is_tile=is_tile)
                 while len(self._plans) > MAX_PLANS:
                     _, dropped = self._plans.popitem(last=False)
                     self._with_arena = [plan for plan in self._with_arena if plan is not dropped]
-            self._plans.move_to_end(size)
-            return self._plans[size]
+            self._plans.move_to_end(key)
+            return self._plans[key]
 
-    def _new_plan(self, size: Size) -> Plan:
+    def _new_plan(self, size: Size, *, is_tile: bool) -> Plan:
         try:
-            return Plan(self._context, self.module, size)
+            plan = Plan(self._context, self.module, size, is_tile=is_tile)
+            self.can_roll = is_tile or plan.can_roll
+            return plan
         except UsageError:
             raise
         except Exception as error:  # whatever a module's code raises

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from thinlens.engine.ops.conv import Conv
 
 FloatArray = NDArray[np.float32]
+
+Rows = TypeVar("Rows", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Footprint(NamedTuple):
     above: int = 0
     """Rows read above the computed row's own."""
     below: int = 0
+    divisor: int = 1
+    """Of the stride: a computed row's own is `row * stride / divisor`, rounded down."""
+
+    def first(self, row: Rows) -> Rows:
+        """Return the first row that a computed row, or each of several, reads."""
+        return row * self.stride // self.divisor - self.above
+
+    def end(self, rows: Rows) -> Rows:
+        """Return the row after the last one that the first `rows` computed rows read."""
+        return (rows - 1) * self.stride // self.divisor + self.below + 1
 
 
 SingleUse = Callable[["Node"], bool]
@@ -137,6 +149,10 @@ class Node:
     def can_stream(self, placement: Placements) -> bool:
         """Whether it can run row by row with its tensors where they are."""
         return self.streams
+
+    def can_roll(self, placement: Placements) -> bool:
+        """Whether it can run row by row when all of the network does, on whole images."""
+        return self.can_stream(placement)
 
     def emit(self, emitter: Emitter) -> None:
         """Append its steps to the native program."""

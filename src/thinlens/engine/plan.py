@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from thinlens.engine.arena import Lifetime, assign_offsets
+from thinlens.engine.bands import can_roll, rolled
 from thinlens.engine.emitter import Emitter
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.island import RunIsland
@@ -16,7 +20,8 @@ from thinlens.engine.lower import WORK, lower
 from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import Conv
-from thinlens.engine.stream import FusedGroup, fused_groups
+from thinlens.engine.ops.resize import Resize
+from thinlens.engine.stream import FusedGroup, Progression, fused_groups
 from thinlens.engine.trace import trace
 from thinlens.engine.tuner import KernelSelector
 from thinlens.errors import UsageError
@@ -24,15 +29,21 @@ from thinlens.models.tile_position import TilePosition
 
 if TYPE_CHECKING:
     from thinlens.engine import _native
-    from thinlens.engine._native import Placement, Program
+    from thinlens.engine._native import Placement
 
 GIB = 2**30
 
-LineBuffers = dict[Buffer, tuple[int, int]]
-"""Rows and copies of the buffers that are line buffers."""
+BAND_BYTES = 64 << 20
+"""Bytes of activations from which a network runs by bands of rows, where its graph allows that."""
 
-WHOLE = (0, 1)
-"""Rows and copies of a buffer that holds a whole tensor."""
+BAND_ROWS = 128
+"""Rows of the output that are returned at a time, at least."""
+
+LineBuffers = dict[Buffer, tuple[int, int, int]]
+"""Rows, copies and wrap of the buffers that are line buffers."""
+
+WHOLE = (0, 1, 0)
+"""Those of a buffer that holds a whole tensor."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,10 @@ def _engine_part(steps: list[str], layers: list[str]) -> PlanPart:
 class Plan:
     """A program for images of one size."""
 
-    def __init__(self, context: PlanContext, module: nn.Module, size: Size) -> None:
+    def __init__(
+        self, context: PlanContext, module: nn.Module, size: Size, *, is_tile: bool = False
+    ) -> None:
+        """Plan `module` for whole images of `size`, or for tiles of larger images."""
         self._core, self._kernels = context.core, context.kernels
         traced = trace(module, size)
         lowered = lower(traced)
@@ -93,29 +107,33 @@ class Plan:
         for node in layout.order:
             if isinstance(node, Conv):
                 node.select_kernel(context.kernel_selector, layout.row_vectors[node.inputs[0]])
+            if isinstance(node, Resize):
+                node.is_placed = is_tile
         groups = fused_groups(layout, lambda buffer: 4 * self._floats(buffer, 1), context.threads)
-        line_buffers = {
-            buffer: (rows, len(group.strips))
-            for group in groups
-            for buffer, rows in group.line_buffers.items()
-        }
-        buffers, lifetimes = self._lifetimes(layout, groups, line_buffers)
-        offsets, floats = assign_offsets(lifetimes)
-        self.bytes = 4 * floats
+        memory = self._memory(layout, groups)
+        self._strip: Progression | None = None
+        self.can_roll = can_roll(layout)
+        """Whether large images of the network run by bands of rows."""
+        if self.can_roll and 4 * memory.floats > BAND_BYTES:
+            layout, band = rolled(layout, self._kernels.lanes, context.threads)
+            groups, memory = [band], self._memory(layout, [band])
+            (self._strip,) = band.strips
+            self._upscale = output.upscale
+        self.bytes = 4 * memory.floats
         if self.bytes > context.max_bytes:
             raise UsageError(
                 f"an input of {size.width}x{size.height} would take {self.bytes / GIB:.1f} GiB "
                 f"of memory, more than the {context.max_bytes / GIB:.1f} GiB allowed: cut it into "
                 f"tiles"
             )
-        self.program = self._core.Program(self._kernels, floats)
+        self.program = self._core.Program(self._kernels, memory.floats)
         tensors = {
             buffer: self.program.tensor(
                 offset,
                 self._shape(buffer),
-                self._core.LineBuffer(*line_buffers.get(buffer, WHOLE)),
+                self._core.LineBuffer(*memory.line_buffers.get(buffer, WHOLE)),
             )
-            for buffer, offset in zip(buffers, offsets, strict=True)
+            for buffer, offset in memory.offsets.items()
         }
         emitter = Emitter(
             self._core,
@@ -124,7 +142,7 @@ class Plan:
             tensors,
             self._kernels.value_bytes,
         )
-        _emit(layout.order, groups, emitter)
+        _emit(layout.order, groups, emitter, whole=self._strip is not None)
         self.steps, self.layers = emitter.steps, emitter.layers
         self.multiply_adds, self.traffic = emitter.multiply_adds, emitter.traffic
         self._resizes = emitter.resizes
@@ -134,6 +152,34 @@ class Plan:
     def depends_on_position(self) -> bool:
         """Whether results depend on the input's position in a larger image."""
         return any(node.global_resize is not None for node in self._resizes)
+
+    @property
+    def is_banded(self) -> bool:
+        """Whether the whole network runs by bands of rows."""
+        return self._strip is not None
+
+    def bands(self) -> Iterator[tuple[range, range]]:
+        """Yield the row blocks of every band, and the rows of the output that they compute."""
+        if self._strip is None:
+            return
+        rows = np.minimum(self._strip[:, -1] * self._upscale, self.shape[1])
+        first = 0
+        for last in range(1, len(rows)):
+            is_end = last == len(rows) - 1
+            if rows[last] - rows[first] >= BAND_ROWS or is_end:
+                yield range(first, last), range(int(rows[first]), int(rows[last]))
+                first = last
+
+    def run_band(
+        self, pool: _native.ThreadPool, image: Tensor, blocks: range, rows: range
+    ) -> Tensor:
+        """Run row blocks on an image `[1, C, H, W]`, in order; return their rows of the output."""
+        channels, _, width = self.shape
+        output = torch.empty(1, channels, max(1, len(rows)), width)
+        self.program.run_blocks(
+            pool, image.numpy(), output.numpy(), blocks.start, blocks.stop, rows.start
+        )
+        return output[:, :, : len(rows)]
 
     @property
     def is_mixed(self) -> bool:
@@ -196,10 +242,21 @@ class Plan:
             buffer.fp32_storage,
         )
 
-    def _floats(self, buffer: Buffer, rows: int, copies: int = 1) -> int:
+    def _floats(self, buffer: Buffer, rows: int, copies: int = 1, wrap: int = 0) -> int:
         """Count the floats of a buffer, or of copies of some of its rows."""
-        line_buffer = self._core.LineBuffer(rows, copies)
+        line_buffer = self._core.LineBuffer(rows, copies, wrap)
         return self._kernels.floats(self._shape(buffer), line_buffer)
+
+    def _memory(self, layout: Layout, groups: list[FusedGroup]) -> _Memory:
+        """Assign memory to the buffers of all groups, and of the operations that run alone."""
+        line_buffers = {
+            buffer: (lines.rows, len(group.strips), lines.wrap)
+            for group in groups
+            for buffer, lines in group.line_buffers.items()
+        }
+        buffers, lifetimes = self._lifetimes(layout, groups, line_buffers)
+        offsets, floats = assign_offsets(lifetimes)
+        return _Memory(dict(zip(buffers, offsets, strict=True)), floats, line_buffers)
 
     def _lifetimes(
         self, layout: Layout, groups: list[FusedGroup], line_buffers: LineBuffers
@@ -221,8 +278,18 @@ class Plan:
         ]
 
 
-def _emit(order: list[Node], groups: list[FusedGroup], emitter: Emitter) -> None:
-    """Append the steps of all nodes, fused by group, and the output."""
+@dataclass(frozen=True)
+class _Memory:
+    """Where the buffers of a plan lie in its arena."""
+
+    offsets: dict[Buffer, int]
+    floats: int
+    """Of the arena."""
+    line_buffers: LineBuffers
+
+
+def _emit(order: list[Node], groups: list[FusedGroup], emitter: Emitter, *, whole: bool) -> None:
+    """Append the steps of all nodes, fused by group, and the output; in the group if `whole`."""
     starts = {group.nodes[0] for group in groups}
     ends = {group.nodes[-1]: group for group in groups}
     first_step = 0
@@ -230,21 +297,29 @@ def _emit(order: list[Node], groups: list[FusedGroup], emitter: Emitter) -> None
         if node in starts:
             first_step = len(emitter.steps)
         node.emit(emitter)
-        if node in ends:
-            steps = len(emitter.steps) - first_step
-            _stream(emitter.program, first_step, steps, ends[node])
+        if node in ends and not whole:
+            _stream(emitter, first_step, ends[node], [])
     output = order[-1]
     if isinstance(output, RunIsland):  # torch computes the network's output
         return
     emitter.program.unpack(emitter.slice(output), len(emitter.outputs))
     emitter.record_step("unpack", [output.size, output.size])
+    if whole:
+        written = [strip[:, -1:] * output.upscale for strip in groups[0].strips]
+        _stream(emitter, 0, groups[0], written)
 
 
-def _stream(program: Program, first_step: int, steps: int, group: FusedGroup) -> None:
-    """Let the steps from `first_step` on run row block by row block."""
+def _stream(
+    emitter: Emitter, first_step: int, group: FusedGroup, written: list[Progression]
+) -> None:
+    """Let the steps from `first_step` on run row block by row block.
+
+    `written` are, by strip, the rows of the output image where its writing is one of them.
+    """
     indices = [i for i, node in enumerate(group.nodes) if node.is_step()]
-    if len(indices) != steps:
+    if len(indices) + bool(written) != len(emitter.steps) - first_step:
         raise TypeError("a fused group's nodes are a step each")
-    program.stream(
-        first_step, [[[rows[i] for i in indices] for rows in strip] for strip in group.strips]
-    )
+    strips = [strip[:, indices] for strip in group.strips]
+    if written:
+        strips = [np.hstack(columns) for columns in zip(strips, written, strict=True)]
+    emitter.program.stream(first_step, [strip.tolist() for strip in strips])

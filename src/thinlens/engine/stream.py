@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from thinlens.engine.graph import Footprint, Node
 from thinlens.engine.layout import Buffer, Layout
 
@@ -29,8 +32,9 @@ MAX_BLOCKS = 256
 RowBytes = Callable[[Buffer], int]
 """Bytes of one row of a buffer."""
 
-Progression = list[int]
-"""By node of a group, how many rows it has computed, before its pixel shuffle."""
+Progression = NDArray[np.int64]
+"""[row blocks + 1, nodes]: the rows, before its pixel shuffle, where each node begins, then those
+that it has reached after each row block."""
 
 
 class Reader(NamedTuple):
@@ -41,15 +45,23 @@ class Reader(NamedTuple):
     footprint: Footprint
 
 
+class LineRows(NamedTuple):
+    """How a line buffer holds its rows."""
+
+    rows: int
+    """In memory, the halo's included."""
+    wrap: int = 0
+    """Rows after which they continue at its beginning; 0: they are moved there."""
+
+
 @dataclass
 class FusedGroup:
     """Operations that stream together."""
 
     nodes: list[Node]
-    strips: list[list[Progression]]
-    """By strip: the rows where the nodes begin, then those that they have reached by block."""
-    line_buffers: dict[Buffer, int] = field(default_factory=dict)
-    """Rows, the halo's included, of the buffers that only this group uses."""
+    strips: list[Progression]
+    line_buffers: dict[Buffer, LineRows] = field(default_factory=dict)
+    """How the buffers that only this group uses hold their rows."""
 
 
 def fused_groups(layout: Layout, row_bytes: RowBytes, threads: int) -> list[FusedGroup]:
@@ -96,90 +108,89 @@ def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
         if node.is_step() and layout.placement[node][0] not in group.line_buffers
     ]
     return all(
-        above[-1][i] == below[0][i] for above, below in pairwise(group.strips) for i in shared
+        bool((above[-1, shared] == below[0, shared]).all())
+        for above, below in pairwise(group.strips)
     )
 
 
 def _group(layout: Layout, nodes: list[Node], threads: int) -> FusedGroup:
     """Plan strips and line buffers of a group of `nodes`."""
-    rows = _computed_rows(nodes[-1])
+    rows = computed_rows(nodes[-1])
     count = max(1, min(threads, rows // MIN_BLOCK_ROWS))
     cuts = [rows * i // count for i in range(count + 1)]
-    readers = _readers(nodes)
-    group = FusedGroup(nodes, [_strip(nodes, readers, *cut) for cut in pairwise(cuts)])
-    for buffer in {layout.placement[node][0]: None for node in nodes}:
-        if _is_internal(layout, nodes, buffer):
-            group.line_buffers[buffer] = max(
-                _line_buffer_rows(layout, nodes, strip, buffer) for strip in group.strips
-            )
-    return group
+    readers = readers_of(nodes)
+    strips = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in pairwise(cuts)]
+    inner = [
+        buffer
+        for buffer in {layout.placement[node][0]: None for node in nodes}
+        if _is_internal(layout, nodes, buffer)
+    ]
+    by_strip = [line_buffer_rows(layout, nodes, strip, inner) for strip in strips]
+    return FusedGroup(
+        nodes,
+        strips,
+        {buffer: LineRows(max(rows[buffer] for rows in by_strip)) for buffer in inner},
+    )
+
+
+def _block_ends(begin: int, end: int) -> NDArray[np.int64]:
+    """Return where a strip of the last node's rows begins, and where its row blocks end."""
+    blocks = min(MAX_BLOCKS, max(1, (end - begin) // MIN_BLOCK_ROWS))
+    return begin + -(-(end - begin) * np.arange(blocks + 1) // blocks)
 
 
 def _line_buffer_bytes(group: FusedGroup, row_bytes: RowBytes) -> int:
     """Count the bytes of a thread's line buffers."""
-    return sum(rows * row_bytes(buffer) for buffer, rows in group.line_buffers.items())
+    return sum(lines.rows * row_bytes(buffer) for buffer, lines in group.line_buffers.items())
 
 
-def _computed_rows(node: Node) -> int:
+def computed_rows(node: Node) -> int:
     """Return a node's rows before its pixel shuffle."""
     return node.size.height // node.upscale
 
 
-def _readers(nodes: Sequence[Node]) -> list[list[Reader]]:
+def readers_of(nodes: Sequence[Node]) -> list[list[Reader]]:
     """List, by node, those after it that read it."""
-    return [
-        [
-            Reader(j, nodes[j].footprint(index))
-            for j in range(i + 1, len(nodes))
-            for index, source in enumerate(nodes[j].inputs)
-            if source is node
-        ]
-        for i, node in enumerate(nodes)
-    ]
+    positions = {node: i for i, node in enumerate(nodes)}
+    readers: list[list[Reader]] = [[] for _ in nodes]
+    for j, node in enumerate(nodes):
+        for index, source in enumerate(node.inputs):
+            if source in positions:
+                readers[positions[source]].append(Reader(j, node.footprint(index)))
+    return readers
 
 
-def _strip(
-    nodes: Sequence[Node], readers: list[list[Reader]], begin: int, end: int
-) -> list[Progression]:
-    """List the nodes' rows before and after each block of the last node's rows [begin, end).
-
-    Nodes compute no more than those after them need, in whole steps of theirs.
-    """
-    blocks = min(MAX_BLOCKS, max(1, (end - begin) // MIN_BLOCK_ROWS))
-    progressions = [_needed_rows(nodes, readers, begin, first=True)]
-    for block in range(1, blocks + 1):
-        row = begin + -(-(end - begin) * block // blocks)
-        needed = _needed_rows(nodes, readers, row, first=False)
-        progressions.append([max(pair) for pair in zip(needed, progressions[-1], strict=True)])
-    return progressions
-
-
-def _needed_rows(
-    nodes: Sequence[Node], readers: list[list[Reader]], row: int, *, first: bool
+def progression(
+    nodes: Sequence[Node], readers: list[list[Reader]], ends: NDArray[np.int64]
 ) -> Progression:
-    """Return, by node, the first row that the last node's rows from `row` on need (`first`), or
-    the end of what its rows up to `row` need."""
-    last = _computed_rows(nodes[-1])
-    needed = [0] * len(nodes)
+    """List the nodes' rows at the beginning, and after each block, of the last node's rows.
+
+    `ends` are that node's. Nodes compute no more than those after them need, in whole steps of
+    theirs.
+    """
+    last = computed_rows(nodes[-1])
+    table = np.empty((len(ends), len(nodes)), np.int64)
+    begin, ends = int(ends[0]), ends[1:]
     for i in reversed(range(len(nodes))):
-        node, rows = nodes[i], _computed_rows(nodes[i])
-        step = node.row_step
-        if not readers[i] or (row == last and not first):
-            needed[i] = min(rows, _rounded_up(-(-rows * row // last), step))
-        elif first:
-            start = min(needed[j] * stride - above for j, (stride, above, _) in readers[i])
-            needed[i] = max(0, start // node.upscale // step * step)
-        else:
-            end = max(
-                (needed[j] - 1) * stride + below + 1 if needed[j] else 0
-                for j, (stride, _, below) in readers[i]
-            )
-            needed[i] = min(rows, _rounded_up(-(-end // node.upscale), step))
-    return needed
+        upscale, rows, step = nodes[i].upscale, computed_rows(nodes[i]), nodes[i].row_step
+        if not readers[i]:
+            own = np.append(begin, ends) * rows
+            table[:, i] = np.minimum(rows, rounded_up(-(-own // last), step))
+            continue
+        first = min(area.first(int(table[0, j])) for j, area in readers[i])
+        table[0, i] = max(0, first // upscale // step * step)
+        needed = np.zeros_like(ends)
+        for j, area in readers[i]:
+            reached = table[1:, j]
+            np.maximum(needed, np.where(reached > 0, area.end(reached), 0), out=needed)
+        needed = rounded_up(-(-needed // upscale), step)
+        table[1:, i] = np.where(ends == last, rows, np.minimum(rows, needed))
+    return np.maximum.accumulate(table)
 
 
-def _rounded_up(row: int, step: int) -> int:
-    return -(-row // step) * step
+def rounded_up(rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Return the smallest multiples of a step that are not below `rows`."""
+    return -(-rows // step) * step
 
 
 def _is_internal(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
@@ -188,23 +199,29 @@ def _is_internal(layout: Layout, nodes: Sequence[Node], buffer: Buffer) -> bool:
     return not is_output and layout.users[buffer] <= set(nodes)
 
 
-def _line_buffer_rows(
-    layout: Layout, nodes: Sequence[Node], strip: list[Progression], buffer: Buffer
-) -> int:
-    """Count the rows, the halo's included, that a line buffer holds at most."""
-    most = 0
-    for before, after in pairwise(strip):
-        start, end = buffer.height, 0
-        for i, node in enumerate(nodes):
-            if layout.placement[node][0] is buffer:
-                start = min(start, before[i] * node.upscale)
-                end = max(end, after[i] * node.upscale)
-            for index, source in enumerate(node.inputs):
-                if layout.placement[source][0] is buffer:
-                    stride, above, _ = node.footprint(index)
-                    start = min(start, before[i] * stride - above)
-        start = max(start, -buffer.halo)
-        if before is strip[0] and start <= 0:
-            start = -buffer.halo  # the first block holds the rows above the image
-        most = max(most, end + (buffer.halo if end == buffer.height else 0) - start)
-    return most
+def line_buffer_rows(
+    layout: Layout, nodes: Sequence[Node], strip: Progression, buffers: Sequence[Buffer]
+) -> dict[Buffer, int]:
+    """Count the rows, the halo's included, that each line buffer of a strip holds at most."""
+    before, after = strip[:-1], strip[1:]
+    starts = {buffer: np.full(len(before), buffer.height) for buffer in buffers}
+    ends = {buffer: np.zeros(len(before), np.int64) for buffer in buffers}
+    for i, node in enumerate(nodes):
+        output = layout.placement[node][0]
+        if output in starts:
+            # its first row comes with those above the image
+            first = np.where(before[:, i] == 0, -output.halo, before[:, i] * node.upscale)
+            np.minimum(starts[output], first, out=starts[output])
+            np.maximum(ends[output], after[:, i] * node.upscale, out=ends[output])
+        for index, source in enumerate(node.inputs):
+            read = layout.placement[source][0]
+            if read in starts:
+                first = node.footprint(index).first(before[:, i])
+                np.minimum(starts[read], first, out=starts[read])
+    rows = {}
+    for buffer in buffers:
+        start, end, halo = np.maximum(starts[buffer], -buffer.halo), ends[buffer], buffer.halo
+        if start[0] <= 0:
+            start[0] = -halo  # the first block holds the rows above the image
+        rows[buffer] = int((end + np.where(end == buffer.height, halo, 0) - start).max())
+    return rows

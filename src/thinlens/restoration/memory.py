@@ -16,7 +16,7 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
 from thinlens.restoration.network import Network, device_of, dtype_of
-from thinlens.restoration.sizes import run_at_any_size
+from thinlens.restoration.sizes import run_at_any_size, size_rule
 
 WORKSPACE = 1.6
 """Ratio of peak memory to the peak of the activations: functions allocate some too, and
@@ -40,6 +40,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 TILE_BYTES = 2**30
 """Most bytes for one tile: larger tiles are hardly faster."""
 
+IMAGE_BYTES = 2**28
+"""Most bytes of an image, as floats, that is restored by bands of rows: it is in memory whole."""
+
 STEP = 16
 """Sides of tiles are multiples of it, in pixels, so that they do not depend on every free byte."""
 
@@ -54,8 +57,7 @@ def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int])
     area = shape[-2] * shape[-1]
     if area <= SMALL**2:
         return None
-    needed, free = peak_bytes(network, shape), available_bytes(device_of(network))
-    limit = TILE_BYTES if free is None else min(TILE_BYTES, free // 2)
+    needed, limit = peak_bytes(network, shape), _limit(network)
     if needed <= limit:
         return None
     around = margin()
@@ -67,6 +69,30 @@ def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int])
             f"{around} pixels: wanted more memory"
         )
     return edge
+
+
+def runs_in_bands(network: Network, shape: torch.Size) -> bool:
+    """Whether an engine restores a whole image by bands of rows, in the memory that is free.
+
+    `shape` is `[B, C, h, w]`. An image of up to `SMALL` squared pixels runs whole.
+    """
+    batch, channels, height, width = shape
+    if not isinstance(network, Compiled) or not network.can_roll or batch != 1:
+        return False
+    if height * width <= SMALL**2 or 4 * channels * height * width > IMAGE_BYTES:
+        return False
+    rows, columns = size_rule(network.module).accepted(height, width)
+    try:
+        plan = network.plan(Size(channels, rows, columns))
+    except UsageError:  # a size that the engine does not plan
+        return False
+    return plan.is_banded and plan.bytes <= _limit(network)
+
+
+def _limit(network: Network) -> int:
+    """Return the bytes that one forward pass may take."""
+    free = available_bytes(device_of(network))
+    return TILE_BYTES if free is None else min(TILE_BYTES, free // 2)
 
 
 def peak_bytes(network: Network, shape: torch.Size) -> int:

@@ -8,12 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.compiled import Compiled
 from thinlens.errors import RunError
 from thinlens.images.rows import RowReader
 from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.restoration.failures import out_of_memory
-from thinlens.restoration.sizes import run_at_any_size
+from thinlens.restoration.sizes import pad_to, run_at_any_size, size_rule
 
 Network = Callable[[Tensor], Tensor]
 """Maps float `[B, C, h, w]` to `[B, C, scale h, scale w]`: a module, or a compiled engine."""
@@ -108,6 +109,22 @@ def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
+
+
+def run_bands(engine: Compiled, image: Tensor) -> Iterator[Tensor]:
+    """Restore a float image `[1, C, h, w]` whole; yield float32 `[1, C, rows, W]` in [0, 1].
+
+    The engine gets it at a size that it accepts (`sizes`). Raises `RunError` for NaN or infinity.
+    """
+    height, width = image.shape[-2:]
+    size = size_rule(engine.module).accepted(height, width)
+    scale, top = 0, 0
+    for band in engine.bands(pad_to(image, size)):
+        scale = scale or band.shape[-1] // size[1]
+        rows = band[..., : max(0, height * scale - top), : width * scale]
+        top += band.shape[-2]
+        if rows.shape[-2]:
+            yield _finite(rows).clamp(0, 1)
 
 
 def _finite(output: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.compiled import Compiled
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_float
 from thinlens.images.rows import InMemoryRowReader, RowReader
@@ -20,11 +21,12 @@ from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.field_cache import cached_field
-from thinlens.restoration.memory import largest_tile
+from thinlens.restoration.memory import largest_tile, runs_in_bands
 from thinlens.restoration.network import (
     Network,
     Restorer,
     TileTooLargeError,
+    run_bands,
     run_tiles,
 )
 from thinlens.restoration.receptive_field import (
@@ -118,6 +120,9 @@ class Tiler:
         channels, height, width = image.shape
         if channels % self._channels:
             raise UsageError(f"an image of {channels} channels: the network takes {self._channels}")
+        if self._runs_in_bands(image.shape):
+            yield from self._whole_bands(image, finish, check)
+            return
         tiling = self._tiling(image.shape)
         if self._chosen_margin is not None and self.used and self.seam_error is None:
             self.seam_error = self._measure_seam(tiling, image)
@@ -130,6 +135,31 @@ class Tiler:
             done = stitcher.stitch_row(bottom, checked(results, (height, width), check), finish)
             if done.shape[1]:
                 yield done
+
+    def _runs_in_bands(self, shape: tuple[int, int, int]) -> bool:
+        """Whether an image of `[C, height, width]` runs whole by bands of rows: without tiles."""
+        chosen = self._tile is not None or self._limit is not None
+        channels, height, width = shape
+        batch = torch.Size((channels // self._channels, self._channels, height, width))
+        return not chosen and runs_in_bands(self._network, batch)
+
+    def _whole_bands(
+        self,
+        image: RowReader,
+        finish: Callable[[Tensor], Tensor],
+        check: Callable[[], None] | None,
+    ) -> Iterator[Tensor]:
+        """Yield the bands of a whole image, which equal those of no tile at all."""
+        self.used = None
+        pixels = image.rows(0, image.shape[1])
+        whole = to_float(pixels) if pixels.dtype == torch.uint8 else pixels
+        if not isinstance(self._network, Compiled):
+            raise TypeError("only an engine runs by bands")
+        bands = run_bands(self._network, whole[None])
+        for index, band in enumerate(bands):
+            if index and check:
+                check()
+            yield finish(band[0])
 
     def _tiling(self, shape: tuple[int, int, int]) -> Tiling:
         """Choose how an image of `[C, height, width]` is cut."""

@@ -9,6 +9,7 @@ from thinlens.engine.graph import Node
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
+    from thinlens.engine.layout import Placements
 
 
 @dataclass(eq=False)
@@ -17,6 +18,10 @@ class Input(Node):
 
     name: ClassVar[str] = "input"
     free_rows: ClassVar[bool] = True
+
+    def can_roll(self, placement: Placements) -> bool:
+        """Rows of the image are packed one by one."""
+        return True
 
     def emit(self, emitter: Emitter) -> None:
         """Pack the image, unless all readers pack it themselves."""

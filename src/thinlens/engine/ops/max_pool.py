@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from thinlens.engine.graph import Node, Size
+import numpy as np
+
+from thinlens.engine.graph import Footprint, Node, Size
 from thinlens.engine.ops.lowering import Arguments, TraceContext
 from thinlens.engine.ops.reduce import MAXIMUM, reduce_space
+from thinlens.engine.ops.resample import MAX_STREAMED_REACH
 from thinlens.engine.ops.subpixel import pair
 from thinlens.engine.ops.windows import AxisWindows, adaptive_windows, pool_windows
 from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
+    from thinlens.engine.layout import Placements
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,6 +31,17 @@ class MaxPool(Node):
 
     name: ClassVar[str] = "pool"
     free_rows: ClassVar[bool] = True
+
+    def footprint(self, index: int) -> Footprint:
+        """The rows of the windows, at most, about a row's own."""
+        own = self.stride * np.arange(len(self.rows.begins))
+        above, below = own - self.rows.begins, self.rows.ends - 1 - own
+        return Footprint(self.stride, max(0, int(above.max())), max(0, int(below.max())))
+
+    def can_roll(self, placement: Placements) -> bool:
+        """Rows of windows are computed one by one, where no window is too high."""
+        _, above, below, _ = self.footprint(0)
+        return above + below <= MAX_STREAMED_REACH
 
     def emit(self, emitter: Emitter) -> None:
         """Append one step."""

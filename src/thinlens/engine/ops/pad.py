@@ -19,6 +19,7 @@ from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
+    from thinlens.engine.layout import Placements
 
 
 @dataclass(eq=False)
@@ -28,6 +29,10 @@ class Pad(Node):
     name: ClassVar[str] = "pad"
     free_rows: ClassVar[bool] = True
     packs_input: ClassVar[bool] = True
+
+    def can_roll(self, placement: Placements) -> bool:
+        """Rows of the image are packed one by one."""
+        return True
 
     def emit(self, emitter: Emitter) -> None:
         """Pack the image, which repeats its last column and row up to the tensor's size."""

@@ -158,6 +158,11 @@ def append_step(
     emitter.program.pointwise(list(sources), output, native, constants)
 
 
+def copied(x: Node) -> Pointwise:
+    """Return a node with the values of `x`."""
+    return Pointwise([x], x.size, expression=combine(Read(0)))
+
+
 def copy_step(emitter: Emitter, source: Any, output: Any) -> None:
     """Append a step that copies native slices."""
     append_step(emitter, [source], output, combine(Read(0)))

@@ -41,7 +41,7 @@ class Resample(Node):
     @property
     def streams(self) -> bool:  # type: ignore[override]
         """Whether all rows need only rows near their own."""
-        _, above, below = self.footprint(0)
+        _, above, below, _ = self.footprint(0)
         return above + below <= MAX_STREAMED_REACH
 
     def footprint(self, index: int) -> Footprint:

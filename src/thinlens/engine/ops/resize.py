@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from thinlens.engine.graph import Node
+import numpy as np
+
+from thinlens.engine.graph import Footprint, Node
 from thinlens.models.tile_position import GlobalResize, TilePosition
 
 if TYPE_CHECKING:
     from thinlens.engine._native import Placement
     from thinlens.engine.emitter import Emitter
+    from thinlens.engine.layout import Placements
     from thinlens.engine.native import Core
 
 
@@ -23,6 +26,22 @@ class Resize(Node):
 
     name: ClassVar[str] = "resize"
     free_rows: ClassVar[bool] = True
+
+    is_placed: bool = False
+    """Whether it may resize a tile of a larger image, whose rows lie elsewhere."""
+
+    def footprint(self, index: int) -> Footprint:
+        """The rows of two samples, and one more on each side: kernels round positions."""
+        low, high = self.inputs[0].size.height, self.size.height
+        rows = np.arange(high, dtype=np.int64)
+        own = rows * low // high
+        first = np.maximum((2 * rows + 1) * low - high, 0) // (2 * high)
+        above, below = own - first + 1, first + 2 - own
+        return Footprint(low, max(0, int(above.max())), max(0, int(below.max())), high)
+
+    def can_roll(self, placement: Placements) -> bool:
+        """A resize of a whole image has the rows of its footprint."""
+        return not (self.is_placed and self.global_resize is not None)
 
     def emit(self, emitter: Emitter) -> None:
         """Append one step, and list it among those that take a tile's position."""

@@ -1,0 +1,168 @@
+"""Plan a whole network as one streaming group, so that large images run by bands of rows.
+
+Every tensor becomes a rolling line buffer: it holds the rows that later operations still need, and
+no more. Memory then grows with the image's width alone, and no row is computed twice. All threads
+share the rows of one operation. A buffer that holds many rows wraps around instead of moving them:
+its first rows are repeated past its end, so that what an operation touches is always in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinlens.engine.graph import Node
+from thinlens.engine.layout import Buffer, Layout, lay_out
+from thinlens.engine.ops.concat import Concat
+from thinlens.engine.ops.pointwise import copied
+from thinlens.engine.stream import (
+    FusedGroup,
+    LineRows,
+    Progression,
+    Reader,
+    computed_rows,
+    line_buffer_rows,
+    readers_of,
+    rounded_up,
+)
+
+ROWS_PER_THREAD = 4
+"""Rows of a row block for each thread, in those of the input: the height of a tile."""
+
+MAX_CONCAT_ROWS = 32
+"""Rows of a concatenation's buffer from which its inputs have buffers of their own."""
+
+WRAP_FROM = 3
+"""Rows of a line buffer, relative to those that one operation touches, from which it wraps: fewer
+are moved, which takes no memory of its own."""
+
+
+def can_roll(layout: Layout) -> bool:
+    """Whether no operation needs whole tensors."""
+    return all(isinstance(node, Concat) or node.can_roll(layout.placement) for node in layout.order)
+
+
+def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup]:
+    """Return the layout and the only group of a network that can roll.
+
+    Inputs of concatenations are copied where they cannot lie in the result's buffer, or would wait
+    there for long: only the last rows of the others would be needed.
+    """
+    concats = [node for node in layout.order if isinstance(node, Concat)]
+    scattered = [node for node in concats if not node.can_roll(layout.placement)]
+    if scattered:
+        layout = _with_copies(layout, scattered, lanes)
+    group = _band_group(layout, threads)
+    waiting = [
+        node
+        for node in concats
+        if node not in scattered
+        and group.line_buffers[layout.placement[node][0]].rows > MAX_CONCAT_ROWS
+    ]
+    if waiting:
+        layout = _with_copies(layout, waiting, lanes)
+        group = _band_group(layout, threads)
+    return layout, group
+
+
+def _with_copies(layout: Layout, concats: Sequence[Node], lanes: int) -> Layout:
+    """Copy the inputs of concatenations; each copy lies in the result's buffer."""
+    for node in concats:
+        node.inputs = [copied(source) for source in node.inputs]
+    return lay_out(layout.order[-1], lanes)
+
+
+def _band_group(layout: Layout, threads: int) -> FusedGroup:
+    """Return the group of all operations."""
+    nodes = [node for node in layout.order if not _is_packed_by_readers(layout, node)]
+    strip = _rolling_rows(nodes, ROWS_PER_THREAD * threads)
+    buffers = list({layout.placement[node][0]: None for node in nodes})
+    needed = line_buffer_rows(layout, nodes, strip, buffers)
+    touched = _touched_rows(layout, nodes, strip, buffers)
+    lines = {buffer: _line_rows(buffer, needed[buffer], touched[buffer]) for buffer in buffers}
+    return FusedGroup(nodes, [strip], lines)
+
+
+def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
+    """List the nodes' rows after each row block, which reads `block` rows of the input or more.
+
+    It begins only when the rows that it needs are there: until then, the others advance as fast as
+    afterwards, so that no buffer must hold more rows at the beginning than later.
+    """
+    readers, rows = readers_of(nodes), computed_rows(nodes[-1])
+    start = 0
+    while (most := int(_reached(nodes, readers, np.array([start])).max())) > 0:
+        start -= most
+    block = max(1, block * rows // nodes[0].size.height)
+    ends = np.append(np.arange(start, rows, block), rows)
+    heights = np.array([computed_rows(node) for node in nodes])
+    table = np.clip(_reached(nodes, readers, ends), 0, heights)
+    table[-1] = heights
+    return table
+
+
+def _reached(
+    nodes: Sequence[Node], readers: list[list[Reader]], ends: NDArray[np.int64]
+) -> Progression:
+    """Return, by node, the rows needed for `ends` of the last one; below 0 before the image."""
+    last = computed_rows(nodes[-1])
+    table = np.empty((len(ends), len(nodes)), np.int64)
+    for i in reversed(range(len(nodes))):
+        if not readers[i]:
+            reached = -(-computed_rows(nodes[i]) * ends // last)
+        else:
+            needed = np.maximum.reduce([area.end(table[:, j]) for j, area in readers[i]])
+            reached = -(-needed // nodes[i].upscale)
+        table[:, i] = rounded_up(reached, nodes[i].row_step)
+    return table
+
+
+def _is_packed_by_readers(layout: Layout, node: Node) -> bool:
+    """Whether it is an image that all its readers pack themselves."""
+    readers = [reader for reader in layout.order if node in reader.inputs]
+    return not node.inputs and bool(readers) and all(reader.packs_input for reader in readers)
+
+
+def _line_rows(buffer: Buffer, needed: int, touched: int) -> LineRows:
+    """Choose how a buffer holds its rows."""
+    wrapped = needed + touched - 1
+    if needed < WRAP_FROM * touched or wrapped > buffer.height + 2 * buffer.halo:
+        return LineRows(needed)
+    return LineRows(wrapped, wrap=needed)
+
+
+def _touched_rows(
+    layout: Layout, nodes: Sequence[Node], strip: Progression, buffers: Sequence[Buffer]
+) -> dict[Buffer, int]:
+    """Count, by buffer, the rows that one step touches in a row block at most, its halo included.
+
+    As csrc/streaming.cpp does.
+    """
+    most = dict.fromkeys(buffers, 1)
+    before, after = strip[:-1], strip[1:]
+    for i, node in enumerate(nodes):
+        active = after[:, i] > before[:, i]
+        if not node.is_step() or not active.any():
+            continue
+        begin, end = before[active, i], after[active, i]
+        output = layout.placement[node][0]
+        top, bottom = begin * node.upscale, end * node.upscale
+        halo = output.halo
+        areas = [
+            (output, top - halo * (top == 0), bottom + halo * (bottom == output.height)),
+            *(
+                (layout.placement[source][0], area.first(begin), area.end(end))
+                for area, source in (
+                    (node.footprint(index), source) for index, source in enumerate(node.inputs)
+                )
+            ),
+        ]
+        for buffer in {buffer for buffer, _, _ in areas if buffer in most}:
+            firsts = [first for other, first, _ in areas if other is buffer]
+            ends = [last for other, _, last in areas if other is buffer]
+            first = np.maximum(np.minimum.reduce(firsts), -buffer.halo)
+            last = np.minimum(np.maximum.reduce(ends), buffer.height + buffer.halo)
+            most[buffer] = max(most[buffer], int((last - first).max()))
+    return most

@@ -215,3 +215,31 @@ def test_large_files_are_read_by_rows_with_their_metadata(
     assert read.colours.shape == (3, HEIGHT, WIDTH)
     assert read.metadata.icc == SRGB
     assert read.metadata.exif is not None
+
+
+def test_sizes_and_orientations_are_read_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow decodes a PNG without EXIF when it is asked for it."""
+    from PIL import ImageFile
+
+    from thinlens.images.decoding import photograph_size
+    from thinlens.images.reading import image_size
+
+    TABLE["RGB png"][1](tmp_path / "plain.png")
+    TABLE["RGB png 6"][1](tmp_path / "turned.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    exif = (tmp_path / "turned.png").read_bytes()
+    start = exif.index(b"eXIf") - 4
+    chunk = exif[start : start + 12 + int.from_bytes(exif[start : start + 4])]
+    (tmp_path / "late.png").write_bytes(plain[:-12] + chunk + plain[-12:])  # after the pixels
+    for size in (photograph_size, image_size):
+        assert size(tmp_path / "late.png") == (WIDTH, HEIGHT)
+
+    def no_load(self: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_load)
+    for size in (photograph_size, image_size):
+        assert size(tmp_path / "plain.png") == (HEIGHT, WIDTH)
+        assert size(tmp_path / "turned.png") == (WIDTH, HEIGHT)

@@ -100,6 +100,24 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert result.not_taken == ("again", "broken", "links/out/sub/back")
 
 
+def test_special_files_and_links_to_themselves_end_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, "in/a.png")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "in" / "loop").symlink_to("loop")
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert (result.done, result.not_taken) == (1, ("loop",))
+    assert set(result.failures) == {"loop.png", "pipe.png"}
+    assert "special file" in result.failures["pipe.png"]
+
+
+def test_another_format_keeps_the_earlier_results(tmp_path: Path) -> None:
+    fill(tmp_path, "in/a.png")
+    for name in ("png", "jpeg"):
+        assert run(tmp_path / "in", tmp_path / "out", format=name).removed == ()
+    assert results(tmp_path / "out") == {"a.png", "a.jpg"}
+
+
 def test_the_order_does_not_depend_on_links(tmp_path: Path) -> None:
     fill(tmp_path, "b/x.png", "c.png", "a/z.png")
     names = [path.relative_to(tmp_path).as_posix() for path in list_folder(tmp_path).images]

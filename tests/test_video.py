@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,3 +256,36 @@ def test_memory_does_not_grow_with_the_frames() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] + 10_000
+
+
+def ffmpeg() -> str:
+    """Return the path of ffmpeg: the system's, or that of the package imageio-ffmpeg."""
+    system = shutil.which("ffmpeg")
+    return system or str(pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe())
+
+
+def test_a_clip_keeps_its_frames_and_its_sound(tmp_path: Path) -> None:
+    """Ten seconds of 320x180 between two ffmpegs, as in docs/photographs.md."""
+    program, model = ffmpeg(), denoising_checkpoint(tmp_path / "model")
+    sources = [
+        *("-f", "lavfi", "-i", "testsrc=duration=10:size=320x180:rate=6"),
+        *("-f", "lavfi", "-i", "sine=duration=10"),
+    ]
+    clip, result = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    quiet = [program, "-v", "error", "-y"]
+    subprocess.run(
+        [*quiet, *sources, "-pix_fmt", "yuv420p", "-c:v", "ffv1", "-c:a", "flac", clip], check=True
+    )
+    decode = [*quiet, "-i", clip, "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "-"]
+    encode = [*quiet, "-i", "-", "-i", clip, "-map", "0:v", "-map", "1:a", "-c:v", "ffv1"]
+    frames = subprocess.run(decode, capture_output=True, check=True).stdout
+    words = command("--model", model, "--engine", "torch")
+    restored = subprocess.run(words, input=frames, capture_output=True, check=True)
+    assert restored.stderr.splitlines()[-1].startswith(b"60 frames in ")
+    subprocess.run([*encode, "-c:a", "copy", result], input=restored.stdout, check=True)
+    probe = [program, "-i", result, "-f", "null", "-"]
+    report = subprocess.run(probe, capture_output=True, check=True).stderr.decode()
+    assert "320x180" in report
+    assert "Audio: flac" in report
+    assert re.search(r"frame= *60 ", report)
+    assert "time=00:00:10.00" in report

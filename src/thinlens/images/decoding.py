@@ -23,14 +23,18 @@ from thinlens.images.opening import (
     check_frames,
     check_size,
     open_unlimited,
+    opened_file,
     reading_errors,
+)
+from thinlens.images.orientation import (
+    ORIENTATION_TAG,
+    TRANSPOSED,
+    UPRIGHT,
+    has_late_metadata,
+    orientation_of,
 )
 from thinlens.images.photograph import Photograph
 from thinlens.images.rows import MIN_STREAMED_PIXELS, InMemoryRowReader, StreamingRowReader
-
-ORIENTATION_TAG = 0x0112
-TRANSPOSED = range(5, 9)
-"""EXIF orientations that exchange width and height."""
 
 _IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
 """Tags of TIFF 6.0."""
@@ -72,12 +76,12 @@ def open_photograph(path: Path, options: DecodeOptions | None = None) -> Photogr
     `UsageError` that names the file, before a pixel is decoded where the header suffices.
     """
     options = options or DecodeOptions()
-    with reading_errors(path), path.open("rb") as file:
+    with reading_errors(path), opened_file(path) as file:
         bits = bits_per_channel(file)
         if bits > 8:
             return _open_deep(file, path, bits, options)
         image = _checked(file, path, options)
-        if _is_streamable(image) and not (options.srgb and image.info.get("icc_profile")):
+        if _is_streamable(image, file) and not (options.srgb and image.info.get("icc_profile")):
             return Photograph(StreamingRowReader(path, None), metadata=read_metadata(image))
         return _decoded(image, file, path, options)
 
@@ -93,7 +97,7 @@ def _checked(file: BinaryIO, path: Path, options: DecodeOptions) -> Image.Image:
     return image
 
 
-def _is_streamable(image: Image.Image) -> bool:
+def _is_streamable(image: Image.Image, file: BinaryIO) -> bool:
     """Return whether an image is large, and stored as it is shown, row after row."""
     return (
         image.width * image.height >= MIN_STREAMED_PIXELS
@@ -101,7 +105,8 @@ def _is_streamable(image: Image.Image) -> bool:
         and image.format in ("PNG", "JPEG")
         and image.mode in ("L", "RGB")
         and not image.has_transparency_data
-        and image.getexif().get(ORIENTATION_TAG, 1) == 1
+        and not has_late_metadata(file)
+        and orientation_of(image, file) == UPRIGHT
         and not image.info.get("interlace")
         and not image.info.get("progressive")
     )
@@ -117,7 +122,7 @@ def _decoded(image: Image.Image, file: BinaryIO, path: Path, options: DecodeOpti
     if not is_tiff:
         metadata = read_metadata(image)  # of a PNG, some stands after the pixels
     # Pillow turns a TIFF while it decodes.
-    orientation = 1 if is_tiff else image.getexif().get(ORIENTATION_TAG, 1)
+    orientation = UPRIGHT if is_tiff else int(image.getexif().get(ORIENTATION_TAG, UPRIGHT))
     mode, alpha = image.mode, None
     if image.has_transparency_data or mode in PREMULTIPLIED:
         separate = image.convert(PREMULTIPLIED[mode]) if mode in PREMULTIPLIED else image
@@ -187,9 +192,11 @@ def _deep_header(file: BinaryIO, path: Path, options: DecodeOptions) -> _DeepHea
     if image is None or isinstance(image, TiffImagePlugin.TiffImageFile):
         directory = tiff_directory(file)
         size = (int(directory[_IMAGE_WIDTH]), int(directory[_IMAGE_LENGTH]))
-        header = _DeepHeader("TIFF", size, directory.get(ORIENTATION_TAG, 1), None)
+        header = _DeepHeader("TIFF", size, int(directory.get(ORIENTATION_TAG, UPRIGHT)), None)
     else:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1) if image.format == "PNG" else 1
+        check_size(image.size, path, options.max_pixels)
+        # libvips turns an AVIF itself
+        orientation = orientation_of(image, file) if image.format == "PNG" else UPRIGHT
         header = _DeepHeader(str(image.format), image.size, orientation, image)
     check_size(header.size, path, options.max_pixels)
     return header
@@ -201,7 +208,7 @@ def photograph_size(path: Path, options: DecodeOptions | None = None) -> tuple[i
     Raises the `UsageError` of an image that the header shows not to be taken.
     """
     options = options or DecodeOptions()
-    with reading_errors(path), path.open("rb") as file:
+    with reading_errors(path), opened_file(path) as file:
         if bits_per_channel(file) > 8:
             header = _deep_header(file, path, options)
             (width, height), orientation = header.size, header.orientation
@@ -209,7 +216,7 @@ def photograph_size(path: Path, options: DecodeOptions | None = None) -> tuple[i
             image = _checked(file, path, options)
             # The size of a TIFF is that after Pillow has turned it.
             is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-            orientation = 1 if is_tiff else image.getexif().get(ORIENTATION_TAG, 1)
+            orientation = UPRIGHT if is_tiff else orientation_of(image, file)
             width, height = image.size
     return (width, height) if orientation in TRANSPOSED else (height, width)
 

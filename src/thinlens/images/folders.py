@@ -68,20 +68,31 @@ def _list_tree(start: Path, listing: FolderListing, seen: set[tuple[int, int]]) 
         try:
             entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError as error:
-            raise UsageError(f"cannot list {current}: {error.strerror}") from error
+            if current == start:
+                raise UsageError(f"cannot list {current}: {error.strerror}") from error
+            listing.others.append(current)
+            continue
         for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
                 continue
             if path.suffix.lower() in SUFFIXES:
                 listing.images.append(path)
-            elif not entry.is_dir():
+            elif not _is_folder(entry):
                 listing.others.append(path)
-            if entry.is_dir() and entry.is_symlink():
+            if _is_folder(entry) and entry.is_symlink():
                 links.append(path)
-            elif entry.is_dir() and _first_visit(path, seen):
+            elif _is_folder(entry) and _first_visit(path, seen):
                 folders.append(path)
     return links
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; links to themselves are none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _first_visit(folder: Path, seen: set[tuple[int, int]]) -> bool:

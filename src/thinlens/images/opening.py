@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -56,13 +57,21 @@ def reading_errors(path: Path) -> Iterator[None]:
         log.warning("%s: %s", path, warning.message)
 
 
+def opened_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading."""
+    check_regular(path)
+    return path.open("rb")
+
+
 @contextmanager
-def opened(path: Path, max_pixels: float = math.inf) -> Iterator[Image.Image]:
+def opened(path: Path, max_pixels: float = math.inf) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """Open an image of at most 8 bits a channel in grey or RGB, and check its header.
+
+    Yields the image and the file that it reads.
 
     Every failure is a `UsageError`; no pixel is decoded before the checks.
     """
-    with reading_errors(path), path.open("rb") as file:
+    with reading_errors(path), opened_file(path) as file:
         bits = bits_per_channel(file)
         image = open_unlimited(file, path)
         check_size(image.size, path, max_pixels)
@@ -74,7 +83,7 @@ def opened(path: Path, max_pixels: float = math.inf) -> Iterator[Image.Image]:
             )
         if image.mode not in PLAIN_MODE:
             raise UsageError(f"{path} holds {image.mode} colours: wanted RGB or grey")
-        yield image
+        yield image, file
 
 
 def open_unlimited(file: BinaryIO, path: Path) -> Image.Image:
@@ -97,6 +106,13 @@ def _open(file: BinaryIO, path: Path) -> Image.Image:
             return Image.open(file, formats=decoders(path))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_regular(path: Path) -> None:
+    """Raise `UsageError` for a pipe, a socket or a device, whose reading may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a special file: wanted an image")
 
 
 def check_size(size: tuple[int, int], path: Path, max_pixels: float) -> None:

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.opening import MAX_PIXELS, PLAIN_MODE, is_rotated_by_pillow, opened
-
-_ORIENTATION_TAG = 0x0112
-"""Tag of EXIF."""
-_TRANSPOSED = range(5, 9)
-"""EXIF orientations that exchange width and height."""
+from thinlens.images.orientation import TRANSPOSED, UPRIGHT, orientation_of
 
 
 def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -27,7 +23,7 @@ def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PI
     is not opaque everywhere, several frames, more than `max_pixels` (before decoding), anything
     truncated or damaged. Every refusal is a `UsageError` that names the file.
     """
-    with opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as (image, _):
         plain = ImageOps.exif_transpose(_plain(image, path))
         if channels is not None:
             plain = plain.convert("L" if channels == 1 else "RGB")
@@ -37,11 +33,10 @@ def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PI
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read_image` would, without decoding a pixel."""
-    with opened(path) as image:
+    with opened(path) as (image, file):
         width, height = image.size
-        transposed = (
-            not is_rotated_by_pillow(image) and image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSED
-        )
+        turned = not is_rotated_by_pillow(image)
+        transposed = turned and orientation_of(image, file) in TRANSPOSED
         return (width, height) if transposed else (height, width)
 
 
@@ -51,13 +46,13 @@ def is_streamable(path: Path, min_pixels: int, max_pixels: int = MAX_PIXELS) -> 
     That is a PNG or JPEG in RGB or grey, upright, without alpha and not interlaced. Raises the
     `UsageError` of `read_image` where the header is refused.
     """
-    with opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as (image, file):
         return (
             image.width * image.height >= min_pixels
             and image.format in ("PNG", "JPEG")
             and image.mode in ("L", "RGB")
             and not image.has_transparency_data
-            and image.getexif().get(_ORIENTATION_TAG, 1) == 1
+            and orientation_of(image, file) == UPRIGHT
             and not image.info.get("interlace")
             and not image.info.get("progressive")
         )
@@ -65,7 +60,7 @@ def is_streamable(path: Path, min_pixels: int, max_pixels: int = MAX_PIXELS) -> 
 
 def colour_profile(path: Path, channels: int) -> bytes | None:
     """Return the file's ICC profile if it fits an image of `channels`, so that a copy keeps it."""
-    with opened(path) as image:
+    with opened(path) as (image, _):
         profile = image.info.get("icc_profile")
     # Bytes 16 to 20 of a profile name its colour space (ICC.1:2022, 7.2).
     fits = isinstance(profile, bytes) and profile[16:20] == (b"GRAY" if channels == 1 else b"RGB ")

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
 from thinlens.images.decoding import DecodeOptions, open_photograph
-from thinlens.images.formats import format_of
+from thinlens.images.formats import FORMATS, format_of, load_plugin
+from thinlens.images.opening import check_regular
 from thinlens.images.writing import write_content
 from thinlens.progress import Progress
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest, file_hash
@@ -88,6 +89,8 @@ def restore_folder(
     start = time.monotonic()
     sources = [source] if isinstance(source, Path) else list(source)
     options = options or RestoreOptions()
+    if options.format != SAME_FORMAT:
+        load_plugin(FORMATS[options.format])
     restorer = as_restorer(
         network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
     )
@@ -98,7 +101,7 @@ def restore_folder(
     check_no_input_is_a_result(inputs, out, outputs)
     pictures = _pictures(outputs.values(), out) if options.picture else {}
     manifest, identities = ResultManifest(out), restorer.identities()
-    removed = manifest.remove_stale(outputs)
+    removed = manifest.remove_stale(outputs, options.result_fields())
     job = Job(PhotographRestorer(restorer, task.channels, options))
     skipped, failures = 0, {}
     with deferred_signals() as stop:
@@ -118,7 +121,8 @@ def restore_folder(
                     record = replace(record, output_size=size, output_sha256=digest)
                     record = replace(record, **restorer.manifest_fields())
                     if options.picture:
-                        options.picture(out / output, pictures[output])
+                        error = _picture_error(options.picture, out / output, pictures[output])
+                        failures |= {name: error} if error else {}
                 manifest.add(record)
             if progress:
                 progress(count + 1, len(inputs.paths), {})
@@ -190,6 +194,15 @@ def _pictures(outputs: Iterable[str], out: Path) -> dict[str, Path]:
     return {output: out / picture for output, picture in pictures.items()}
 
 
+def _picture_error(draw: Callable[[Path, Path], None], result: Path, picture: Path) -> str | None:
+    """Draw an extra picture of a result; return the reason if that is not possible."""
+    try:
+        draw(result, picture)
+    except UsageError as error:
+        return f"its picture of routes cannot be drawn: {error}"
+    return None
+
+
 @dataclass(frozen=True)
 class Job:
     """The restoration of one image file after another."""
@@ -239,6 +252,7 @@ def _guarded(bands: Iterable[Tensor]) -> Iterator[Tensor]:
 def _size_and_hash(path: Path) -> tuple[int | None, str | None]:
     """Return a file's size in bytes and its SHA-256, or two None if it cannot be read."""
     try:
+        check_regular(path)
         return path.stat().st_size, file_hash(path)
-    except OSError:
+    except (OSError, UsageError):
         return None, None

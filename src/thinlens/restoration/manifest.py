@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,20 @@ class ResultManifest:
         self._records[record.path] = record
         self._log.append(asdict(record))
 
-    def remove_stale(self, outputs: Mapping[str, str], kept: Iterable[str] = ()) -> list[str]:
+    def remove_stale(self, outputs: Mapping[str, str], options: str) -> list[str]:
         """Remove results that inputs had under other names than in `outputs`; return those.
 
-        A file that is not as it was written is kept, and so is what is now another input's result
-        or among `kept`.
+        Kept are results with other `options` (another format), files that are not as they were
+        written, and what is now another input's result.
         """
-        current = {*outputs.values(), *kept}
+        current = set(outputs.values())
         stale = [
             record
             for name, output in outputs.items()
             if (record := self._records.get(name)) is not None
             and record.output != output
             and record.output not in current
+            and record.options == options
             and record.output_sha256 is not None
             and self._is_intact(record)
         ]

@@ -88,9 +88,9 @@ def result_names(names: Sequence[str], suffix: Callable[[str], str] = png_suffix
 
 def check_no_input_is_a_result(inputs: Inputs, out: Path, outputs: Mapping[str, str]) -> None:
     """Raise `UsageError` if a result would overwrite an input."""
-    originals = {path.resolve() for path in inputs.paths.values()}
+    originals = {_location(path) for path in inputs.paths.values()}
     for output in outputs.values():
-        if (out / output).resolve() in originals:
+        if _location(out / output) in originals:
             raise UsageError(f"{out / output} is an input: wanted another --out")
 
 
@@ -122,4 +122,9 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _below(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder)
+    return folder is not None and _location(path).is_relative_to(folder)
+
+
+def _location(path: Path) -> Path:
+    """Return where a file or link stands, without following it: it may point to itself."""
+    return path.parent.resolve() / path.name

@@ -107,6 +107,8 @@ class Compiled:
         self._lock = RLock()
 
     def __call__(self, image: Tensor) -> Tensor:
+        if _runs_at_once(image):
+            return self.execute(image)
         result: Tensor = run(image, self._handle)
         return result
 
@@ -293,6 +295,16 @@ def _run_fake(image: Tensor, engine: int) -> Tensor:
     stand_ins = {name: image.new_empty(value.shape, dtype=value.dtype) for name, value in state}
     result: Tensor = functional_call(module, stand_ins, (image,))
     return image.new_empty(result.shape)
+
+
+def _runs_at_once(image: Tensor) -> bool:
+    """Whether nothing of torch's would see the operation: calling it imports torch's compiler."""
+    if torch.compiler.is_compiling():  # what follows cannot be compiled
+        return False
+    is_plain = type(image) is Tensor and not (image.requires_grad and torch.is_grad_enabled())
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    is_functional = torch._C._functorch.peek_interpreter_stack() is not None
+    return is_plain and not (modes or is_functional)
 
 
 def _engine(handle: int) -> Compiled:

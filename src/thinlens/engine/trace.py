@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from thinlens.engine.graph import Size
+from thinlens.engine.result_shapes import result_without_values
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import GlobalResize, record_resizes
 from thinlens.sparsity.dry_run import bind_arguments
@@ -69,12 +70,12 @@ class Operation:
     module: str
     """The name of the module that called it; empty for the network itself."""
 
-    @property
+    @cached_property
     def sources(self) -> list[Tensor]:
         """The tensors that depend on the image among its arguments."""
         return dependent_tensors((self.args, self.kwargs))
 
-    @property
+    @cached_property
     def results(self) -> list[Tensor]:
         """The tensors that it computes."""
         return dependent_tensors(self.result)
@@ -178,6 +179,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._global_resizes: dict[int, GlobalResize] = {}
         self._references: list[Any] = [tensor for _, tensor in tensors]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, which takes a second, to disable it here."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -194,7 +200,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._constant(name, call)
         if name in READ_VALUES:
             raise UsageError(f"the network reads values of its input ({name!r})")
-        result = call.on(_without_values, META)
+        result = result_without_values(name.rstrip("_"), arguments)
+        if result is None:
+            result = call.on(_without_values, META)
         self._references += [args, kwargs, result]
         self._operations.append(
             Operation(

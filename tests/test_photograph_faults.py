@@ -243,3 +243,67 @@ def test_sizes_and_orientations_are_read_without_decoding(
     for size in (photograph_size, image_size):
         assert size(tmp_path / "plain.png") == (HEIGHT, WIDTH)
         assert size(tmp_path / "turned.png") == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("target", ["png", "jpeg", "webp", "tiff", "avif"])
+def test_a_disk_that_fills_ends_the_run_and_keeps_the_old_file(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from thinlens import files
+    from thinlens.errors import RunError
+    from thinlens.images.formats import FORMATS
+
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in.png")
+    suffix = FORMATS[target].suffixes[0]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"in{suffix}").write_bytes(b"old")
+    open_descriptor = files.os.fdopen
+
+    class Full(io.BufferedWriter):
+        def write(self, content: object) -> int:
+            if self.tell() + len(content) > 5_000:  # type: ignore[arg-type]
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)  # type: ignore[arg-type]
+
+    def fdopen(descriptor: int, mode: str) -> object:
+        open_descriptor(descriptor, mode, closefd=False).close()
+        return Full(io.FileIO(descriptor, mode))
+
+    monkeypatch.setattr(files.os, "fdopen", fdopen)
+    with pytest.raises(RunError, match="cannot write"):
+        restore_folder(
+            *(lambda x: x, TASK, tmp_path / "in.png", tmp_path / "out"),
+            options=RestoreOptions(format=target),
+        )
+    monkeypatch.undo()
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names in ([f"in{suffix}"], [f"in{suffix}", "manifest.jsonl"])
+    assert (tmp_path / "out" / f"in{suffix}").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_small_files_hold_the_same_and_are_smaller(
+    channels: int, depth: int, tmp_path: Path
+) -> None:
+    from thinlens.images.encoders.content import Content
+    from thinlens.images.formats import FORMATS
+    from thinlens.images.writing import write_content
+
+    slope = torch.linspace(0, 1, 90)
+    image = (slope[:, None] * slope)[None].repeat(channels, 1, 1)
+    image[:, 20:40, 30:60] = 0.5
+    for name, suffix in (("png", "png"), ("tiff", "tif")):
+        sizes, results = [], []
+        for small in (False, True):
+            path = tmp_path / f"{small}.{suffix}"
+            content = Content((channels, 90, 90), [image], depth, small=small)
+            write_content(path, FORMATS[name], content)
+            sizes.append(path.stat().st_size)
+            read = open_photograph(path)
+            results.append(colours(read).float())
+        assert torch.equal(*results)
+        assert sizes[1] < sizes[0]

@@ -78,7 +78,8 @@ def _scaled(samples: Any, sample_type: str, kind: str, bits: int, path: Path) ->
         white = _FULL_SCALE[sample_type]
         if kind == "AVIF":
             white -= 2 ** (16 - bits) - 1  # libvips shifts 10 and 12 bits up to 16
-        scaled = (samples.astype(np.float64) / white).astype(np.float32)
+        scaled = samples.astype(np.float32)
+        scaled /= white
     elif sample_type in ("float", "double"):
         scaled = samples.astype(np.float32)
         if not np.isfinite(scaled).all():

@@ -113,7 +113,8 @@ class PhotographRestorer:
         metadata = metadata.of_result(width, height, 1 if channels < 3 else 3)
         if gamma is not None:
             metadata = replace(metadata, gamma=None)
-        return Content(bands.shape, bands.parts, depth, metadata, self.options.quality)
+        small, quality = self.options.compression == "small", self.options.quality
+        return Content(bands.shape, bands.parts, depth, metadata, quality, small)
 
     def _gamma(self, photograph: Photograph, image_format: ImageFormat) -> float | None:
         """Return the exponent that makes stored values those of the standard gamma; None: 1."""

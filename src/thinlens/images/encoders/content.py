@@ -18,6 +18,9 @@ FLOAT_BITS = 32
 SAMPLE_TYPES: dict[int, type[np.generic]] = {8: np.uint8, 16: np.uint16, FLOAT_BITS: np.float32}
 """By bits a channel, NumPy's type of the stored samples."""
 
+_BLOCK_ROWS = 256
+"""Rows that are rounded at once."""
+
 Samples = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -34,6 +37,8 @@ class Content:
     metadata: Metadata = field(default_factory=Metadata)
     quality: int | None = None
     """Of lossy formats, from 1 to 100; None: the format's default."""
+    small: bool = False
+    """Whether lossless formats are compressed well and slowly instead of fast."""
 
     @property
     def has_alpha(self) -> bool:
@@ -51,7 +56,7 @@ class Content:
         channels, height, width = self.shape
         image = np.empty((height, width, channels), SAMPLE_TYPES[self.depth])
         top = 0
-        for block in self.blocks(height):
+        for block in self.blocks(_BLOCK_ROWS):
             image[top : top + len(block)] = block
             top += len(block)
         return image

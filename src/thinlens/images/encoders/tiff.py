@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from thinlens.errors import UsageError
 from thinlens.images.encoders.content import FLOAT_BITS, Content, Samples
-from thinlens.images.encoders.png import fast_compressor
+from thinlens.images.encoders.png import make_compressor
 from thinlens.images.metadata import copy_tags
 
 ROWS_PER_STRIP = 64
@@ -46,11 +46,11 @@ def encode_tiff(file: BinaryIO, content: Content) -> None:
         rows.append(block)
         joined = np.concatenate(rows)
         while len(joined) >= ROWS_PER_STRIP:
-            _strip(file, joined[:ROWS_PER_STRIP], offsets, counts)
+            _strip(file, joined[:ROWS_PER_STRIP], offsets, counts, small=content.small)
             joined = joined[ROWS_PER_STRIP:]
         rows = [joined] if len(joined) else []
     if rows:
-        _strip(file, np.concatenate(rows), offsets, counts)
+        _strip(file, np.concatenate(rows), offsets, counts, small=content.small)
     start = file.tell() + file.tell() % 2
     file.write(bytes(start - file.tell()))
     directory = _directory(content)
@@ -76,11 +76,13 @@ def _with_offsets(directory: bytearray, start: int, offsets: list[int]) -> bytes
     return bytes(directory)
 
 
-def _strip(file: BinaryIO, rows: Samples, offsets: list[int], counts: list[int]) -> None:
+def _strip(
+    file: BinaryIO, rows: Samples, offsets: list[int], counts: list[int], *, small: bool
+) -> None:
     if rows.dtype != np.float32:
         # the predictor: unsigned differences wrap around
         rows = np.concatenate([rows[:, :1], rows[:, 1:] - rows[:, :-1]], axis=1)
-    compressor = fast_compressor()
+    compressor = make_compressor(small=small)
     little_endian = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
     packed = compressor.compress(little_endian.tobytes()) + compressor.flush()
     offsets.append(file.tell())

@@ -23,7 +23,7 @@ from thinlens.restoration.sizes import run_at_any_size, size_rule
 
 EXACT = 3e-6
 """Largest difference, on noise in [0, 1], at which a tile counts as equal to the whole image:
-summation in another order reaches it. On photographs the difference stays below 1e-6."""
+summation in another order, or Winograd's tiles at other places, reaches it. On photographs the difference stays below 1e-6."""
 
 FLOAT32_ROUNDING = 3e-7
 """Changes of a result below this count as rounding: a few units in the last place of float32
@@ -143,15 +143,16 @@ def _in_float32(network: Network) -> Network:
 
 
 def _grid(network: Network, channels: int, margin: int) -> tuple[int, float]:
-    """Return the smallest grid whose error is at most twice the least one, and its error."""
+    """Return the smallest grid whose error is rounding or at most twice the least one, and its
+    error."""
     cuts = _Cuts(network, channels, margin)
     errors: dict[int, float] = {}
     for grid in cuts.grids:
         errors[grid] = cuts.error(round_up(margin, grid), grid)
-        if errors[grid] <= FLOAT32_ROUNDING:
+        if errors[grid] <= EXACT:
             break
-    best = min(errors.values())
-    return next((g, e) for g, e in errors.items() if e <= 2 * best)
+    best = max(2 * min(errors.values()), EXACT)
+    return next((g, e) for g, e in errors.items() if e <= best)
 
 
 def _grid_of_chosen_margin(network: Network, channels: int, margin: int) -> tuple[int, float]:

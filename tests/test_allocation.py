@@ -106,6 +106,29 @@ def test_what_is_left_goes_where_it_keeps_most_energy_per_cost() -> None:
     assert allocate(tables, energies, Budget.parse("27/60")).n == {"a": 3, "b": 2, "c": 4}
 
 
+@given(st.data())
+def test_plateaus_are_crossed(data: st.DataObject) -> None:
+    """Where dense costs what a smaller N does, no N between is chosen."""
+    tables: Tables = {}
+    energies: Energies = {}
+    for name in ("a", "b", "c"):
+        m, unit = data.draw(st.integers(2, 8)), data.draw(st.integers(1, 50))
+        plateau = data.draw(st.integers(1, m))
+        tables[name] = [100 * unit * min(n, plateau) + n for n in range(m + 1)]
+        energies[name] = sorted(data.draw(st.lists(st.floats(0.1, 9), min_size=m, max_size=m)))[
+            ::-1
+        ]
+    part = data.draw(st.fractions(Fraction(1, 20), 1, max_denominator=64))
+    dense = sum(costs[-1] for costs in tables.values())
+    assume(sum(costs[1] for costs in tables.values()) <= part * dense)
+    for start in (None, dict.fromkeys(tables, 1)):
+        chosen = allocate(tables, energies, Budget(part), start)
+        assert chosen.cost <= part * dense
+        for name, n in chosen.n.items():
+            rest = tables[name][-1] - tables[name][n]
+            assert n == len(tables[name]) - 1 or chosen.cost + rest > part * dense
+
+
 def test_rank_energies_sum_squares_by_rank() -> None:
     layer = nn.Conv2d(5, 1, 1, bias=False)
     weight = torch.tensor([1.0, -3.0, 2.0, 5.0, 4.0]).reshape(1, 5, 1, 1)

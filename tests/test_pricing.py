@@ -106,6 +106,36 @@ def test_every_method_lands_on_its_milliseconds(
     assert time - unit / 1e6 < took <= time
 
 
+def dense_soon(
+    networks: Mapping[float, nn.Module], example: tuple[int, ...], threads: int
+) -> dict[float, latency.StepTimes]:
+    """A machine whose dense kernel runs layer 2 as fast as the sparse one at 3/8, the others
+    never."""
+    times = {p: {"1": 10 * p, "2": min(10 * p, 3.75), "3": 10 * p} for p in networks}
+    return {p: [(s, 1e-3 * t) for s, t in by_layer.items()] for p, by_layer in times.items()}
+
+
+@pytest.mark.parametrize("method", ["one-shot", "least-squares", "sls"])
+def test_a_layer_stays_dense_where_dense_is_faster(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "measure_steps", dense_soon)
+    pairs = [(torch.rand(3, *SIZE), torch.rand(3, *SIZE)) for _ in range(2)]
+    thin = api.prune(
+        network(),
+        budget="12ms",
+        method=method,
+        m=M,
+        data=pairs,
+        size=SIZE,
+        trainer=Trainer(Settings(steps=60 if method == "sls" else 0)),
+    )
+    kept = {name: pattern.n for name, pattern in thin.patterns.items()}
+    assert kept["2"] == M
+    assert kept["1"] < M and kept["3"] < M
+    assert thin.record["achieved"] <= 12
+
+
 def test_every_nm_method_takes_prices() -> None:
     prices = priced()
     for method in METHODS.values():

@@ -103,14 +103,17 @@ class NMMethod(Method):
         return replace(self, budget=latency.budget(milliseconds), latency=latency)
 
     def plan(self, model: nn.Module) -> NMPlan:
-        """Choose the same fraction N / M for every prunable layer; `UsageError` if none fits."""
+        """Choose the same fraction N / M for every prunable layer, or the N of most energy per
+        measured time; `UsageError` if none fits."""
         tables = self.tables(model)
         m = group_sizes(tables)
         modules = {name: prunable_layer(model, name) for name in tables}
         energies = {
             name: rank_energies(layer.weight, layer, m[name]) for name, layer in modules.items()
         }
-        return NMPlan(allocate(tables, energies, self.budget), m)
+        # A fraction of N is not that fraction of a measured time.
+        start = dict.fromkeys(tables, 1) if self.latency is not None else None
+        return NMPlan(allocate(tables, energies, self.budget, start), m)
 
     def fine_tuned(
         self,

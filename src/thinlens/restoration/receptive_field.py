@@ -23,7 +23,8 @@ from thinlens.restoration.sizes import run_at_any_size, size_rule
 
 EXACT = 3e-6
 """Largest difference, on noise in [0, 1], at which a tile counts as equal to the whole image:
-summation in another order, or Winograd's tiles at other places, reaches it. On photographs the difference stays below 1e-6."""
+summation in another order reaches it, and so do Winograd's tiles at other places. On photographs
+the difference is smaller."""
 
 FLOAT32_ROUNDING = 3e-7
 """Changes of a result below this count as rounding: a few units in the last place of float32

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -73,12 +75,16 @@ def allocate(
     N = floor(budget x M), at least 1; then units (one more weight in every group of a layer) are
     added in the order of retained energy per cost until none fits. Where the smallest N = 1, or
     the `start`, costs more than the budget, units of least energy per cost are removed first, the
-    last one only of layers in `allow_zero`. Ties go to the first layer. Raises `UsageError` where
-    `check_reachable` does.
+    last one only of layers in `allow_zero`. Several units of a layer move together where that is
+    better: measured times have plateaus, so that dense may cost no more than a larger N. Ties go
+    to the first layer and the fewest units. Raises `UsageError` where `check_reachable` does.
 
     >>> tables = {"conv1": [0, 10, 20], "conv2": [0, 10, 20]}
     >>> allocate(tables, {"conv1": [5, 1], "conv2": [5, 4]}, Budget.parse("3/4")).n
     {'conv1': 1, 'conv2': 2}
+    >>> plateau = {"conv1": [0, 2, 10, 10], "conv2": [0, 4, 8, 12]}  # dense where it costs 10
+    >>> allocate(plateau, {"conv1": [5, 3, 3], "conv2": [5, 2, 2]}, Budget.parse("14/22")).n
+    {'conv1': 3, 'conv2': 1}
     """
     check_reachable(tables, budget, allow_zero)
     dense = sum(costs[-1] for costs in tables.values())
@@ -86,21 +92,24 @@ def allocate(
     n = {name: max(1, int(budget.kept * (len(costs) - 1))) for name, costs in tables.items()}
     n.update(start or {})
 
-    def density(name: str, unit: int) -> float:
-        """Return the energy that unit number `unit` of a layer retains per cost."""
-        cost = _unit_cost(tables, name, unit)
-        return energies[name][unit - 1] / cost if cost else 0.0
-
+    moves = {name: _LayerMoves(costs, energies[name]) for name, costs in tables.items()}
     spent = sum(tables[name][kept] for name, kept in n.items())
+    lowered = (
+        {x: moves[x].lower(n[x], int(x not in allow_zero)) for x in n} if spent > limit else {}
+    )
     while spent > limit:
-        reducible = (x for x in n if n[x] > (x not in allow_zero))
-        reduced = min(reducible, key=lambda x: density(x, n[x]))
-        spent -= _unit_cost(tables, reduced, n[reduced])
-        n[reduced] -= 1
-    while fitting := [x for x in n if 0 < _unit_cost(tables, x, n[x] + 1) <= limit - spent]:
-        raised = max(fitting, key=lambda x: density(x, n[x] + 1))
-        n[raised] += 1
-        spent += _unit_cost(tables, raised, n[raised])
+        reduced = min((x for x in n if lowered[x].n < n[x]), key=lambda x: lowered[x].density)
+        spent -= tables[reduced][n[reduced]] - tables[reduced][lowered[reduced].n]
+        n[reduced] = lowered[reduced].n
+        lowered[reduced] = moves[reduced].lower(n[reduced], int(reduced not in allow_zero))
+    raised = {x: moves[x].higher(n[x], limit - spent) for x in n}
+    while fitting := [x for x in n if raised[x].n > n[x]]:
+        best = max(fitting, key=lambda x: raised[x].density)
+        cost = tables[best][raised[best].n] - tables[best][n[best]]
+        if cost <= limit - spent:
+            spent += cost
+            n[best] = raised[best].n
+        raised[best] = moves[best].higher(n[best], limit - spent)
     return Allocation(n, spent, dense)
 
 
@@ -117,10 +126,40 @@ def check_reachable(tables: CostTables, budget: Budget, allow_zero: Collection[s
         )
 
 
-def _unit_cost(tables: CostTables, name: str, unit: int) -> int:
-    """Return the cost of unit number `unit` of a layer; 0 beyond its last."""
-    costs = tables[name]
-    return costs[unit] - costs[unit - 1] if unit < len(costs) else 0
+class _Move(NamedTuple):
+    """Another N of a layer, and the energy per cost of the units between."""
+
+    n: int
+    density: float
+
+
+class _LayerMoves:
+    """The best way to change a layer's N."""
+
+    def __init__(self, costs: Sequence[int], energies: Sequence[float]) -> None:
+        self._costs = costs
+        self._energies = [0.0, *accumulate(energies)]
+
+    def higher(self, n: int, limit: Fraction) -> _Move:
+        """Return the larger N of most energy per cost whose cost fits; `n` where none does."""
+        larger = (x for x in range(n + 1, len(self._costs)) if self._cost(n, x) <= limit)
+        return max((self._move(n, x, x) for x in larger), key=_density, default=_Move(n, 0.0))
+
+    def lower(self, n: int, least: int) -> _Move:
+        """Return the smaller N that loses least energy per cost; `n` where it is `least`."""
+        smaller = range(n - 1, least - 1, -1)
+        return min((self._move(x, n, x) for x in smaller), key=_density, default=_Move(n, 0.0))
+
+    def _cost(self, low: int, high: int) -> int:
+        return self._costs[high] - self._costs[low]
+
+    def _move(self, low: int, high: int, n: int) -> _Move:
+        cost, energy = self._cost(low, high), self._energies[high] - self._energies[low]
+        return _Move(n, energy / cost if cost > 0 else math.inf)
+
+
+def _density(move: _Move) -> float:
+    return move.density
 
 
 def _rounded_up(fraction: Fraction) -> str:

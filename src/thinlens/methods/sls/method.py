@@ -235,6 +235,7 @@ class Sls(NMMethod):
             greedy=self.finish == "greedy",
             refill=self.refill,
             allow_zero=frozenset(allow_zero),
+            convex=self.latency is not None,
         )
 
     def search_record(self, search: SlsSearch) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from thinlens.methods.importance import dense_weight
 from thinlens.methods.sls.annealing import Annealing
 from thinlens.sparsity.allocation import CostTables, allocate
 from thinlens.sparsity.budget import Budget
+from thinlens.sparsity.convex_envelope import convex_envelope
 from thinlens.sparsity.masking import mask_weight, prunable_layer
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.rank_mask import (
@@ -66,6 +67,9 @@ class SlsSearchConfig:
     refill: bool
     allow_zero: frozenset[str] = frozenset()
     """Layers whose N may become 0."""
+    convex: bool = False
+    """Whether the penalty's gradient is that of the costs' convex envelope: measured times have
+    plateaus, on which it would be 0."""
     budget_checkpoints: tuple[Budget, ...] = ()
     """Budgets above `budget`, descending, at which N is recorded during the search."""
 
@@ -110,7 +114,8 @@ class SlsSearch:
         """Whether fine-tuning started from other weights than the searched ones."""
         self._scores = scores
         self._restart = restart
-        steps = [torch.tensor(costs).diff() for costs in config.tables.values()]
+        shaped = convex_envelope if config.convex else list
+        steps = [torch.tensor(shaped(costs)).diff() for costs in config.tables.values()]
         self._marginal = stack_padded(steps) / config.dense  # [L, M]: the cost of each unit
         self._task_loss = torch.zeros(())
         self._loss_sum, self._losses, self._flips = 0.0, 0, 0

@@ -48,6 +48,17 @@ def test_what_only_a_group_uses_is_never_whole(monkeypatch: pytest.MonkeyPatch) 
     assert streamed < 0.6 * Compiled(tiny("edsr"), 1).plan(size).bytes
 
 
+def test_seconds_are_those_of_the_last_run() -> None:
+    engine = Compiled(tiny("edsr"), 1)
+    image = torch.rand(1, 3, 60, 50)
+    plan = engine.plan(Size(3, 60, 50))
+    sums = []
+    for _ in range(30):
+        engine(image)
+        sums.append(sum(plan.program.seconds()))
+    assert sums[-1] < 15 * min(sums)  # adding up, it would be 30 times
+
+
 ROWS, HALO = 12, 1
 
 

@@ -17,7 +17,7 @@ from thinlens.benchmark.backends import (
 from thinlens.benchmark.interleaved import BenchCase
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import fastest, native
-from thinlens.engine.tuner import KernelSelector, always_dense
+from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 
 NATIVE_NAME = "thinlens"
@@ -127,17 +127,19 @@ def _add_native(
     setting: BackendSettings,
     expected: Tensor,
 ) -> None:
-    """Add the native engine with dense kernels and, for a thin network, with sparse ones."""
+    """Add the native engine with the fastest dense kernels and, for a thin network, with sparse
+    ones where those are faster."""
     if native() is None:
         reason = "the native engine was not built"
         backends.add_missing(NATIVE_NAME, setting.precision, reason)
         return
-    variants: list[tuple[bool, KernelSelector | None]] = [(False, always_dense)]
+    kernels = fastest(setting.precision)
+    variants: list[tuple[bool, KernelSelector | None]] = [(False, tuner(kernels).dense)]
     if is_thin(module):
         variants.append((True, None))
     for sparse, selector in variants:
         try:
-            engine = Compiled(module, setting.threads, fastest(setting.precision), selector)
+            engine = Compiled(module, setting.threads, kernels, selector)
             engine(image)
         except UsageError as error:
             backends.add_missing(NATIVE_NAME, setting.precision, str(error))

@@ -47,7 +47,8 @@ class Info(Verb):
     """Convention of counting, by paper."""
     engine: bool = False
     """Also print what the native engine runs and what torch does, on an input of 128x128: each
-    part's operations, layers, milliseconds, and why torch runs it."""
+    part's operations, layers, milliseconds, and why torch runs it; then each convolution's kernel,
+    its milliseconds and those of the fastest dense kernel."""
 
     def run(self) -> Answer:
         from thinlens.checkpoints.foreign import unpruned_network
@@ -91,9 +92,8 @@ class Info(Verb):
         }
         text = (*_text(content), str(summary.share))
         if self.engine:
-            parts = _engine_parts(network)
-            content["engine"] = parts
-            text = (*text, _engine_table(parts))
+            content["engine"], content["kernels"] = _engine_reports(network)
+            text = (*text, _engine_table(content["engine"]), _kernel_table(content["kernels"]))
         return Answer(content, text)
 
     def _network(self) -> tuple[Checkpoint, int]:
@@ -127,11 +127,12 @@ class Info(Verb):
         return checkpoint
 
 
-def _engine_parts(network: Checkpoint) -> list[dict[str, Any]]:
-    """Return the parts of a network that the engine and torch run, with their times."""
+def _engine_reports(network: Checkpoint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the parts of a network that the engine and torch run, and its convolutions."""
     import torch
 
     from thinlens.engine.graph import Size
+    from thinlens.engine.kernel_report import kernel_report
     from thinlens.engine.native import native
     from thinlens.engine.segment_report import segment_report
     from thinlens.models import image_channels
@@ -139,7 +140,8 @@ def _engine_parts(network: Checkpoint) -> list[dict[str, Any]]:
     if native() is None:
         raise UsageError("--engine: the native engine was not built on this machine")
     size = Size(image_channels(network.module), ENGINE_SIDE, ENGINE_SIDE)
-    return segment_report(network.module.eval(), size, torch.get_num_threads())
+    module, threads = network.module.eval(), torch.get_num_threads()
+    return segment_report(module, size, threads), kernel_report(module, size, threads)
 
 
 def _engine_table(parts: list[dict[str, Any]]) -> Any:
@@ -156,6 +158,24 @@ def _engine_table(parts: list[dict[str, Any]]) -> Any:
         for part in parts
     ]
     return Table(("runs in", "operations", "layers", "ms", "torch because"), rows).rich()
+
+
+def _kernel_table(kernels: list[dict[str, Any]]) -> Any:
+    from thinlens.report.tables import Table
+
+    rows = [
+        (
+            conv["layer"],
+            conv["kernel"],
+            f"{conv['ms']:.2f}",
+            conv["dense_kernel"],
+            f"{conv['dense_ms']:.2f}",
+            f"{max(0.0, conv['dense_ms'] - conv['ms']):.2f}",
+        )
+        for conv in kernels
+    ]
+    headings = ("convolution", "kernel", "ms", "best dense", "ms", "zeros save")
+    return Table(headings, rows).rich()
 
 
 def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:

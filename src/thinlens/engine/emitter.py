@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.island import Enter, Island, IslandRead
+from thinlens.engine.kernel_choice import KernelChoice
 from thinlens.engine.layout import Buffer, Layout
 from thinlens.engine.native import Core
 from thinlens.engine.ops.resize import Resize
@@ -32,6 +33,8 @@ class Emitter:
         self.steps: list[str] = []
         self.layers: list[str] = []
         """By step, the module whose weights it uses; empty where it uses none."""
+        self.kernels: dict[int, KernelChoice] = {}
+        """The kernel of each step that is a convolution."""
         self.multiply_adds = 0
         """Of non-zero weights, for one image."""
         self.traffic = 0
@@ -71,6 +74,11 @@ class Emitter:
     def end_part(self, island: Island) -> None:
         """Let an island run before the steps that follow."""
         self.parts.append((len(self.steps), island))
+
+    def record_conv(self, node: Node, layer: str, kernel: KernelChoice, multiply_adds: int) -> None:
+        """Note the convolution that was appended for `node`, its kernel and its cost."""
+        self.kernels[len(self.steps)] = kernel
+        self.record(node, layer, multiply_adds)
 
     def record(self, node: Node, layer: str = "", multiply_adds: int = 0) -> None:
         """Note the step that was appended for `node`, with its cost."""

@@ -143,7 +143,7 @@ class Plan:
             self._kernels.value_bytes,
         )
         _emit(layout.order, groups, emitter, whole=self._strip is not None)
-        self.steps, self.layers = emitter.steps, emitter.layers
+        self.steps, self.layers, self.kernels = emitter.steps, emitter.layers, emitter.kernels
         self.multiply_adds, self.traffic = emitter.multiply_adds, emitter.traffic
         self._resizes = emitter.resizes
         self._mixed = MixedProgram(self.program, emitter, traced) if emitter.parts else None

@@ -17,7 +17,13 @@ import numpy as np
 from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
 from thinlens.engine.native import build, native
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
-from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
+from thinlens.engine.timings import (
+    Seconds,
+    TimingCache,
+    cache_folder,
+    cpu_name,
+    measure_interleaved,
+)
 
 KernelSelector = Callable[[ConvParams, int, int], KernelChoice]
 """Return a choice for a convolution, its input's vectors per row and its output rows."""
@@ -68,22 +74,21 @@ def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
     """Select by density and channels, for convolutions that are too small to be worth a
     measurement.
 
-    A `KernelSelector`, as `always_dense` is.
+    A `KernelSelector`, as `dense_heuristic` is.
     """
     c_out, channels = params.weight.shape[:2]
     nonzeros = np.count_nonzero(params.weight)
-    wide = min(c_out, channels) >= MIN_WINOGRAD_CHANNELS and params.fits_winograd
-    if wide and nonzeros > WINOGRAD_FROM * params.weight.size:
-        return WINOGRAD
-    if nonzeros > DENSE_FROM * params.weight.size:
-        return DENSE
+    dense = dense_heuristic(params, row_vectors, rows)
+    if nonzeros > (WINOGRAD_FROM if dense == WINOGRAD else DENSE_FROM) * params.weight.size:
+        return dense
     grouped = channels > CHANNEL_GROUP and nonzeros > GROUPED_FROM * c_out
     return CHANNEL_GROUP if grouped else channels
 
 
-def always_dense(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-    """Select the dense kernel, which multiplies by zeros too."""
-    return DENSE
+def dense_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
+    """Select a kernel that multiplies by zeros too, by channels."""
+    wide = min(params.weight.shape[:2]) >= MIN_WINOGRAD_CHANNELS
+    return WINOGRAD if wide and params.fits_winograd else DENSE
 
 
 class Tuner:
@@ -95,8 +100,23 @@ class Tuner:
 
     def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice for a convolution of `rows` output rows."""
-        if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
+        seconds = self._seconds(params, row_vectors, rows)
+        if not seconds:
             return heuristic(params, row_vectors, rows)
+        return min(seconds, key=seconds.__getitem__)
+
+    def dense(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
+        """Return the fastest choice that multiplies by zeros too."""
+        seconds = self._seconds(params, row_vectors, rows)
+        dense = [choice for choice in seconds if choice in (DENSE, WINOGRAD)]
+        if not dense:
+            return dense_heuristic(params, row_vectors, rows)
+        return min(dense, key=seconds.__getitem__)
+
+    def _seconds(self, params: ConvParams, row_vectors: int, rows: int) -> Seconds:
+        """Return the seconds of every choice; none of a convolution that is not measured."""
+        if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
+            return {}
         strip_vectors = _rounded(row_vectors, params.strides[1])
         key = f"{self._name} {_description(params)} {strip_vectors}"
         choices = candidates(params)
@@ -104,11 +124,10 @@ class Tuner:
             seconds = self._timings.get(key, choices)
             if seconds is None:
                 measured = self._timer(params, strip_vectors, choices)
-                if not measured:
-                    return heuristic(params, row_vectors, rows)
-                seconds = dict(zip(choices, measured, strict=True))
-                self._timings.add(key, seconds)
-        return min(choices, key=seconds.__getitem__)
+                seconds = dict(zip(choices, measured, strict=bool(measured)))
+                if seconds:
+                    self._timings.add(key, seconds)
+        return {choice: seconds[choice] for choice in choices if seconds}
 
 
 @cache

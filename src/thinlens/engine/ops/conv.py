@@ -173,7 +173,7 @@ class Conv(Node):
         )
         positions = self.size.height * self.size.width // self.shuffle**2
         nonzeros = int(np.count_nonzero(params.weight))
-        emitter.record(self, layer=params.layer, multiply_adds=nonzeros * positions)
+        emitter.record_conv(self, params.layer, self.kernel, nonzeros * positions)
 
 
 def sparse_weights(core: Core, params: ConvParams) -> _native.SparseWeights:

@@ -17,6 +17,7 @@ from native_engine import BF16, built
 from thinlens.engine.axes import Axes, image_axes, to_image
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.kernel_report import kernel_report
 from thinlens.engine.segment_report import segment_report
 from thinlens.errors import UsageError
 
@@ -165,6 +166,17 @@ def test_a_half_module_runs_in_float32() -> None:
     fast = thinlens.compile(copy.deepcopy(module).half(), threads=1)
     with torch.inference_mode():
         torch.testing.assert_close(fast(image), module(image), rtol=1e-2, atol=1e-2)
+
+
+def test_the_report_of_kernels_has_every_convolution() -> None:
+    torch.manual_seed(0)
+    wide = nn.Conv2d(16, 16, 3, padding=1)
+    grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+    module = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), wide, grouped).eval()
+    convs = kernel_report(module, Size(3, 24, 24), 1)
+    assert [conv["layer"] for conv in convs] == ["0", "1", "2"]
+    assert [conv["dense_kernel"] for conv in convs] == ["dense", "winograd", "sparse"]
+    assert all(conv["ms"] > 0 and conv["dense_ms"] > 0 for conv in convs)
 
 
 def test_the_report_lists_the_parts_in_order() -> None:

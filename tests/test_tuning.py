@@ -54,6 +54,17 @@ def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
     assert watch.calls == 1
 
 
+@given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=4, unique=True))
+def test_the_fastest_dense_kernel_multiplies_by_zeros_too(seconds: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timings_module, "write_json", lambda path, content: None)
+        tuner = Tuner("cpu", Stopwatch(seconds), TimingCache(Path("/nowhere/kernels.json")))
+        by_choice = dict(zip(candidates(conv()), seconds, strict=True))
+        fastest_dense = min((DENSE, WINOGRAD), key=by_choice.__getitem__)
+        assert tuner.dense(conv(), 40, ROWS) == fastest_dense
+        assert tuner.dense(conv(0.1, channels=3), 5, 1) == DENSE
+
+
 def test_another_process_reads_what_the_first_measured(tmp_path: Path) -> None:
     first, second = Stopwatch([4.0, 3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0, 4.0])
     path = tmp_path / "thinlens" / "kernels.json"

@@ -92,8 +92,9 @@ class Info(Verb):
         }
         text = (*_text(content), str(summary.share))
         if self.engine:
-            content["engine"], content["kernels"] = _engine_reports(network)
-            text = (*text, _engine_table(content["engine"]), _kernel_table(content["kernels"]))
+            parts, kernels = _engine_reports(network)
+            content.update(engine=parts, kernels=kernels)
+            text = (*text, _engine_table(parts), _kernel_table(kernels))
         return Answer(content, text)
 
     def _network(self) -> tuple[Checkpoint, int]:

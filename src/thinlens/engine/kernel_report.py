@@ -13,7 +13,7 @@ from thinlens.engine.kernel_choice import kernel_name
 from thinlens.engine.native import fastest
 from thinlens.engine.tuner import tuner
 
-REPORT_ROUNDS = 5
+KERNEL_ROUNDS = 5
 """Runs of the network, of which each convolution's least time is reported."""
 
 
@@ -29,7 +29,7 @@ def kernel_report(module: nn.Module, size: Size, threads: int) -> list[dict[str,
     engines = [Compiled(module, threads, kernels, x) for x in (None, tuner(kernels).dense)]
     plans = [engine.plan(size) for engine in engines]
     rounds: list[list[list[float]]] = []
-    for _ in range(1 + REPORT_ROUNDS):  # the first is warm-up
+    for _ in range(1 + KERNEL_ROUNDS):  # the first is warm-up
         for engine in engines:
             engine(image)
         rounds.append([plan.program.seconds() for plan in plans])

@@ -23,8 +23,12 @@ from thinlens.engine.layout import Buffer, Layout
 CACHE_BYTES = 4 << 20
 """Bytes that a thread's line buffers of a group may take: a core's share of a shared cache."""
 
-MIN_BLOCK_ROWS = 3
-"""Rows of a block, in those of the group's last operation: the height of a tile."""
+MIN_BLOCK_ROWS = 12
+"""Rows of a block, in those of the group's last operation: whole tiles of 3 and of 4 rows, and
+enough that the weights of all layers, which every block reads anew, are less than its rows."""
+
+MIN_STRIP_ROWS = 3
+"""Rows of a strip: the height of a tile."""
 
 MAX_BLOCKS = 256
 """Row blocks of a strip; more rows make higher blocks, so that planning takes bounded time."""
@@ -116,7 +120,7 @@ def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
 def _group(layout: Layout, nodes: list[Node], threads: int) -> FusedGroup:
     """Plan strips and line buffers of a group of `nodes`."""
     rows = computed_rows(nodes[-1])
-    count = max(1, min(threads, rows // MIN_BLOCK_ROWS))
+    count = max(1, min(threads, rows // MIN_STRIP_ROWS))
     cuts = [rows * i // count for i in range(count + 1)]
     readers = readers_of(nodes)
     strips = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in pairwise(cuts)]

@@ -133,7 +133,11 @@ def _add_native(
         reason = "the native engine was not built"
         backends.add_missing(NATIVE_NAME, setting.precision, reason)
         return
-    kernels = fastest(setting.precision)
+    try:
+        kernels = fastest(setting.precision)
+    except UsageError as error:
+        backends.add_missing(NATIVE_NAME, setting.precision, str(error))
+        return
     variants: list[tuple[bool, KernelSelector | None]] = [(False, tuner(kernels).dense)]
     if is_thin(module):
         variants.append((True, None))

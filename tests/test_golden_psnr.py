@@ -1,7 +1,7 @@
 """Published weights reach their published PSNR through the whole pipeline.
 
-Checked at once: importing pretrained weights, the networks, reading, degrading, rounding, and
-the protocols of PSNR.
+Checked at once: importing pretrained weights, the networks, the engine (torch where it was not
+built), reading, degrading, rounding, and the protocols of PSNR.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
+from thinlens.engine.compiled import compile
 from thinlens.models import MODELS, create
 from thinlens.restoration.evaluation import evaluate
+from thinlens.restoration.network import Network
 from thinlens.tasks import make_task
 
 pytestmark = [pytest.mark.needs_data, pytest.mark.slow]
 
 
-def published(name: str, file: Path) -> nn.Module:
+def published(name: str, file: Path) -> Network:
     network = create(name).eval()
     state = torch.load(file, weights_only=True, map_location="cpu")
     network.load_state_dict(MODELS[name].convert_state(state))
-    return network
+    return compile(network)
 
 
 @pytest.mark.parametrize(("images", "psnr"), [("Set5", 32.16), ("Set14", 28.65)])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from thinlens.checkpoints.pretrained import import_weights
+from thinlens.engine.compiled import compile
 from thinlens.images.pixels import to_uint8
 from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.sparsity.budget import Budget
@@ -28,11 +29,11 @@ QUICK = {"pixels": 50_000, "positions": 6_000}
 
 @torch.no_grad()
 def mean_psnr(network: nn.Module, folder: Path, task: Task, images: int) -> float:
-    pairs = open_pairs(folder, task)[:images]
+    pairs, run = open_pairs(folder, task)[:images], compile(network)
     values = []
     for index, pair in enumerate(pairs):
         image, target = read_pair(pair, task, index, 0)
-        restored = to_uint8(network(image[None])[0])
+        restored = to_uint8(run(image[None])[0])
         values.append(psnr(restored, target, task.protocol))
     return sum(values) / len(values)
 

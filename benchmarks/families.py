@@ -10,8 +10,8 @@ the same command again measures only missing ones. Prints Markdown.
 Columns: the share of the network's multiply-adds (attention's products included) that N:M can
 prune; the multiply-adds of weights, dense and kept; the share of the convolutions' multiply-adds
 that the engine runs, and its segments; the largest difference from torch, as a fraction of the
-output's range; and torch's time over that of `auto`, dense and thin (two threads, interleaved,
-medians).
+output's range; and torch's time over that of `auto`, dense and thin (interleaved, medians). With
+--threads 1 times are the CPU's, which other programs hardly change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from thinlens.cli.main import main
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.plan import Plan
-from thinlens.engine.timings import measure_interleaved
+from thinlens.engine.timings import WALL_CLOCK, Clock, measure_interleaved
 from thinlens.engine.trace import Operation
 from thinlens.errors import UsageError
 from thinlens.files import write_json
@@ -350,6 +350,7 @@ def compared(network: Checkpoint) -> Row:
     seconds = measure_interleaved(
         [partial(module, image), partial(run, image)],
         ROUNDS,
+        clock=WALL_CLOCK if threads > 1 else Clock(now=time.process_time),
         after_round=lambda done: time.monotonic() - begin > MOST_SECONDS,
     )
     torch_seconds, auto_seconds = map(median, seconds)

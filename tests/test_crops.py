@@ -71,10 +71,21 @@ def test_noise_differs_from_batch_to_batch() -> None:
     assert (first - target).std().item() == pytest.approx(25 / 255, rel=0.1)
 
 
+def test_images_without_room_for_a_crop_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    small = torch.zeros(3, 20, 90, dtype=torch.uint8)
+    crops = crops_from_clean(SR, [small, clean()], patch=12)
+    for one, other in zip(
+        crops.batch(0, 0, 0), crops_from_clean(SR, [clean()], patch=12).batch(0, 0, 0), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert crops.description.startswith("targets: 1 clean images")
+    (line,) = (message for message in caplog.messages if "left out" in message)
+    assert line.startswith("1 of 2 training images are smaller than the patch of 12")
+
+
 def test_unusable_settings_are_refused() -> None:
-    with pytest.raises(UsageError, match="1 of 2 training images are smaller than the patch"):
-        small = torch.zeros(3, 20, 90, dtype=torch.uint8)
-        crops_from_clean(SR, [clean(), small], patch=12)
+    with pytest.raises(UsageError, match="1 of 1 training images are smaller than the patch"):
+        crops_from_clean(SR, [torch.zeros(3, 20, 90, dtype=torch.uint8)], patch=12)
     with pytest.raises(UsageError, match="there are no training images"):
         Crops(SR, [], [])
     with pytest.raises(UsageError, match="at least 1"):

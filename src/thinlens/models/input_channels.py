@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
-from thinlens.models.copying import meta_copy
-from thinlens.models.running import evaluating, weight_like
+from thinlens.models.trial_run import trial_run
 
 USUAL_CHANNELS = (3, 1)
 """RGB and grey: a first convolution with so many inputs takes the image."""
@@ -58,16 +56,9 @@ def _runs(module: nn.Module, channels: int) -> bool:
     return any(_runs_on(module, (1, channels, side, side)) for side in TRIAL_SIDES)
 
 
-@torch.no_grad()
 def _runs_on(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    kind = weight_like(module)
     try:
-        copied = meta_copy(module).eval()
-        result = copied(torch.empty(shape, dtype=kind.dtype, device="meta"))
-    except Exception:  # a network that reads values runs on its own device
-        try:
-            with evaluating(module):
-                result = module(kind.new_zeros(shape))
-        except Exception:
-            return False
+        result = trial_run(module, shape, lambda copied, image: copied(image))
+    except Exception:  # whatever a network raises
+        return False
     return isinstance(result, Tensor | list | tuple | dict)

@@ -20,8 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
-from thinlens.models.copying import copy_network, meta_copy
-from thinlens.models.running import weight_like
+from thinlens.models.trial_run import trial_run
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -54,23 +53,15 @@ class DryRun:
 def dry_run(model: nn.Module, example: Sequence[int]) -> DryRun:
     """Run a copy of `model` once on an input shaped `example`; `model` is not changed.
 
-    The copy is on the meta device, where tensors have shapes but no values; a network whose
-    control flow reads values runs on its own device, on zeros. Raises `UsageError` if it runs on
-    neither.
+    A trial run (`trial_run`): without values where that suffices. Raises `UsageError` if it fails.
 
     >>> dry_run(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (1, 3, 16, 16)).outputs
     [torch.Size([1, 8, 14, 14])]
     """
-    kind = weight_like(model)
     try:
-        image = torch.empty(*example, dtype=kind.dtype, device="meta")
-        return _forward(meta_copy(model), image)
-    except Exception:  # what the meta device cannot run, the network's own device may
-        copied = copy_network(model)
-        try:
-            return _forward(copied, kind.new_zeros(tuple(example)))
-        except Exception as error:
-            raise _cannot_run(model, example, error) from error
+        return trial_run(model, example, _forward)
+    except Exception as error:  # whatever a network raises
+        raise _cannot_run(model, example, error) from error
 
 
 def _cannot_run(model: nn.Module, example: Sequence[int], error: Exception) -> UsageError:
@@ -86,8 +77,6 @@ def _cannot_run(model: nn.Module, example: Sequence[int], error: Exception) -> U
     return UsageError(f"the network cannot run on an input of shape {tuple(example)}: {error}")
 
 
-@torch.inference_mode(mode=False)  # its tensors count their writes
-@torch.no_grad()
 def _forward(model: nn.Module, image: Tensor) -> DryRun:
     calls: list[Call] = []
 
@@ -99,7 +88,7 @@ def _forward(model: nn.Module, image: Tensor) -> DryRun:
 
         module.register_forward_hook(note, with_kwargs=True)
 
-    for name, module in model.eval().named_modules():
+    for name, module in model.named_modules():
         if is_leaf(name, module):
             watch(name, module)
     image = image.clone()

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thinlens.models import registry_name
-from thinlens.models.copying import copy_network, meta_copy
-from thinlens.models.running import weight_like
+from thinlens.models.trial_run import trial_run
 from thinlens.sparsity.dry_run import bind_arguments, is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
@@ -57,15 +56,10 @@ def find_products(model: nn.Module, example: Sequence[int]) -> list[MatrixProduc
     """
     if registry_name(model) is not None:
         return []
-    kind = weight_like(model)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        try:
-            image = torch.empty(*example, dtype=kind.dtype, device="meta")
-            counter = _counted(meta_copy(model), image)
-        except Exception:  # as in `dry_run`
-            counter = _counted(copy_network(model), kind.new_zeros(tuple(example)))
+        counter = trial_run(model, example, _counted)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return [
@@ -75,9 +69,8 @@ def find_products(model: nn.Module, example: Sequence[int]) -> list[MatrixProduc
     ]
 
 
-@torch.no_grad()
 def _counted(model: nn.Module, image: Tensor) -> _Counter:
-    counter = _Counter(model.eval())
+    counter = _Counter(model)
     with counter:
         model(image)
     return counter

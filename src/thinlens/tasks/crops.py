@@ -52,6 +52,25 @@ class Crops:
         if not self.inputs:
             raise UsageError("there are no training images")
 
+    @classmethod
+    def fitting(
+        cls, task: Task, inputs: Sequence[Tensor], targets: Sequence[Tensor], **settings: Any
+    ) -> Crops:
+        """Return crops of the images in which one fits; how many were left out is logged.
+
+        `settings` are the other fields. A `UsageError` if a crop fits in none.
+        """
+        patch, degraded = settings.get("patch", cls.patch), settings.get("degraded", cls.degraded)
+        side = patch + 2 * (0 if degraded else task.margin)
+        fits = [index for index, x in enumerate(inputs) if min(x.shape[-2:]) >= side]
+        if 0 < len(fits) < len(inputs):
+            log.warning(
+                "%d of %d training images are smaller than the patch of %d input pixels: left out",
+                *(len(inputs) - len(fits), len(inputs), side),
+            )
+            inputs, targets = [inputs[i] for i in fits], [targets[i] for i in fits]
+        return cls(task, inputs, targets, **settings)
+
     def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Return `(input, target)` in [0, 1], `[B, C, p, p]` and `[B, C, scale p, scale p]`."""
         generator = np.random.default_rng([seed, epoch, step])
@@ -117,7 +136,8 @@ def crops_from_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Cr
     targets = [task.align(image) for image in clean]
     if task.synthetic:
         log.info("no pairs: training on %s of %d clean images", task.synthetic, len(clean))
-    return Crops(task, [task.downscale(image) for image in targets], targets, **settings)
+    inputs = [task.downscale(image) for image in targets]
+    return Crops.fitting(task, inputs, targets, **settings)
 
 
 def _detail(crop: Tensor) -> float:

@@ -69,7 +69,7 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
         return crops_from_clean(task, clean, **settings)
     targets = _read_all(pairs, lambda pair: _target(pair, task))
     inputs = _read_all(pairs, lambda pair: _input(pair, task))
-    return Crops(task, inputs, targets, degraded=True, **settings)
+    return Crops.fitting(task, inputs, targets, degraded=True, **settings)
 
 
 def _target(pair: PairFiles, task: Task) -> Tensor:

@@ -1,0 +1,34 @@
+"""Trial runs of networks of any package: without values where that suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.models.copying import copy_network, meta_copy
+from thinlens.models.running import weight_like
+
+T = TypeVar("T")
+
+
+@torch.inference_mode(mode=False)  # its tensors count their writes
+@torch.no_grad()
+def trial_run(module: nn.Module, shape: Sequence[int], run: Callable[[nn.Module, Tensor], T]) -> T:
+    """Return what `run` returns for a copy of `module` and an image of `shape`.
+
+    The copy, in evaluation mode, is on the meta device, where tensors have shapes but no values; a
+    network whose control flow reads values runs on its own device, on zeros. Raises what that
+    raises. `module` is not changed.
+
+    >>> trial_run(nn.Conv2d(3, 8, 3), (1, 3, 16, 16), lambda copy, image: copy(image).shape)
+    torch.Size([1, 8, 14, 14])
+    """
+    kind = weight_like(module)
+    try:
+        image = torch.empty(*shape, dtype=kind.dtype, device="meta")
+        return run(meta_copy(module).eval(), image)
+    except Exception:  # what the meta device cannot run, the network's own device may
+        return run(copy_network(module).eval(), kind.new_zeros(tuple(shape)))

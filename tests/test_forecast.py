@@ -96,7 +96,8 @@ def test_a_region_beyond_the_image_is_refused(tmp_path: Path) -> None:
 def test_both_on_the_command_line(tmp_path: Path) -> None:
     model = sr_checkpoint(tmp_path / "model")
     Image.new("RGB", (40, 30), (9, 99, 199)).save(tmp_path / "a.png")
-    words = ("restore", tmp_path / "a.png", "--model", model, "--out", tmp_path / "out")
+    sources = ("restore", tmp_path / "a.png", "--model", model)
+    words = (*sources, "--out", tmp_path / "out", "--engine", "torch")
     ran = run(*words, "--dry-run", "--json")
     assert ran.status == 0
     assert len(ran.json["planned"]) == 1
@@ -105,3 +106,28 @@ def test_both_on_the_command_line(tmp_path: Path) -> None:
     assert ran.status == 0
     assert Path(ran.json["preview"]).name == "a.png.preview.png"
     assert Path(ran.json["preview"]).exists()
+
+
+def test_restore_on_the_command_line_keeps_and_names(tmp_path: Path) -> None:
+    model, out = sr_checkpoint(tmp_path / "model"), tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    TABLE["RGBA png"][1](tmp_path / "in" / "a.png")
+    TABLE["L jpeg exif xmp iptc dpi icc"][1](tmp_path / "in" / "b.jfif.jpg")
+    for index in range(7):
+        (tmp_path / "in" / f"{index}.gif").touch()
+    words = ("restore", tmp_path / "in", "--model", model, "--out", out, "--engine", "torch")
+    ran = run(*words, "--format", "webp", "--size", "3x", "--strength", "0.5", "--strip")
+    assert ran.status == 0
+    assert "7 files were not taken: 0.gif, 1.gif, 2.gif, 3.gif, 4.gif and 2 more" in ran.out
+    assert {path.name for path in out.iterdir()} == {"a.webp", "b.jfif.webp", "manifest.jsonl"}
+    assert photograph_size(out / "a.webp") == (18, 27)
+    one = run(
+        *words[:1], tmp_path / "in" / "a.png", *words[2:4], "--out", tmp_path / "b.jpg", *words[6:]
+    )
+    assert (one.status, (tmp_path / "b.jpg").exists()) == (0, True)
+    bad = run(*words, "--format", "webp", "--size", "huge", "--json")
+    assert bad.status == 2
+    assert bad.json["error"].startswith("--size 'huge': wanted WIDTHxHEIGHT")
+    assert run(*words, "--format", "gif").status == 2
+    several = run("restore", "--model", model, "--out", out)
+    assert "no source" in several.err

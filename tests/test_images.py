@@ -20,9 +20,10 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
+from thinlens.images.decoding import open_photograph
 from thinlens.images.folders import image_paths
 from thinlens.images.pixels import luma, to_float, to_uint8
-from thinlens.images.reading import colour_profile, image_size, read_image
+from thinlens.images.reading import image_size, read_image
 from thinlens.images.writing import write_png
 
 SUFFIX = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
@@ -242,11 +243,12 @@ def test_colour_becomes_grey_by_the_luma_of_bt601(tmp_path: Path) -> None:
 
 def test_a_profile_is_kept_where_it_fits(tmp_path: Path) -> None:
     _profiled(tmp_path / "x.png")
-    profile = colour_profile(tmp_path / "x.png", 3)
+    metadata = open_photograph(tmp_path / "x.png").metadata
+    profile = metadata.icc
     assert profile is not None
-    assert colour_profile(tmp_path / "x.png", 1) is None
+    assert metadata.of_result(8, 8, channels=1).icc is None
     write_png(tmp_path / "y.png", RGB, profile)
-    assert colour_profile(tmp_path / "y.png", 3) == profile
+    assert open_photograph(tmp_path / "y.png").metadata.icc == profile
 
 
 # --- Damage ---------------------------------------------------------------------------------------

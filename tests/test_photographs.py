@@ -228,6 +228,27 @@ def test_jpeg_xl_and_heic_are_read_and_jpeg_xl_is_written(tmp_path: Path) -> Non
     heif.register_heif_opener()
     picture(tmp_path / "in.png").save(tmp_path / "in.heic", quality=90)
     assert open_photograph(tmp_path / "in.heic").colours.shape == (3, 6, 9)
+    deep = (np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3) * 65535).astype(np.uint16)
+    made = heif.from_bytes(mode="RGB;16", size=(64, 64), data=deep.tobytes())
+    made.save(tmp_path / "deep.heic", quality=-1, chroma=444)  # 10 bits, lossless
+    read = open_photograph(tmp_path / "deep.heic")
+    shown = read.colours.rows(0, 64).permute(1, 2, 0).double().numpy()
+    assert read.depth == 16
+    assert np.abs(shown - deep / 65535).max() <= 3 / 1023
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_deep_avif_keeps_its_bits(bits: int, tmp_path: Path) -> None:
+    pyvips = pytest.importorskip("pyvips")
+    deep = (np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3) * 65535).astype(np.uint16)
+    image = pyvips.Image.new_from_array(deep).copy(interpretation="rgb16")
+    path = tmp_path / "in.avif"
+    image.heifsave(str(path), compression="av1", bitdepth=bits, lossless=True)
+    read = open_photograph(path)
+    shown = read.colours.rows(0, 64).permute(1, 2, 0).double().numpy()
+    assert read.depth == 16
+    assert shown.max() == 1
+    assert np.abs(shown - deep / 65535).max() <= 2 / (2**bits - 1)
 
 
 def test_same_keeps_the_format_and_the_ending(tmp_path: Path) -> None:

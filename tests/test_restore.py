@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thinlens.errors import RunError, UsageError
-from thinlens.images.reading import colour_profile, read_image
+from thinlens.images.decoding import open_photograph
+from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
 from thinlens.restoration import memory
 from thinlens.restoration.folder import RestoreResult, restore_folder
@@ -258,7 +259,7 @@ def test_colours_and_profiles_pass_through_a_grey_network(tmp_path: Path) -> Non
     write_png(tmp_path / "in" / "a.png", image, profile)
     restore_folder(Invert(), GREY, tmp_path / "in", tmp_path / "out")
     assert torch.equal(read_image(tmp_path / "out" / "a.png"), 255 - image)
-    assert colour_profile(tmp_path / "out" / "a.png", 3) == profile
+    assert open_photograph(tmp_path / "out" / "a.png").metadata.icc == profile
 
 
 def test_an_interrupt_finishes_the_image_at_hand(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
-from thinlens.images import rows
-from thinlens.images.reading import colour_profile, read_image
-from thinlens.images.rows import InMemoryRowReader, StreamingRowReader, open_rows
+from thinlens.images import decoding
+from thinlens.images.decoding import DecodeOptions, open_photograph
+from thinlens.images.reading import read_image
+from thinlens.images.rows import InMemoryRowReader, StreamingRowReader
 from thinlens.images.writing import write_png, write_rows
 
 PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
@@ -23,7 +24,7 @@ PROFILE = b"\0" * 16 + b"RGB " + b"\0" * 108
 @pytest.fixture
 def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyvips")
-    monkeypatch.setattr(rows, "MIN_STREAMED_PIXELS", 1)
+    monkeypatch.setattr(decoding, "MIN_STREAMED_PIXELS", 1)
 
 
 def picture(channels: int = 3, height: int = 40, width: int = 33) -> Tensor:
@@ -43,12 +44,11 @@ def test_streamed_rows_are_those_of_the_whole(
     path, image = tmp_path / f"a{suffix}", picture(channels)
     pixels = image[0] if channels == 1 else image.permute(1, 2, 0)
     Image.fromarray(pixels.contiguous().numpy()).save(path)
-    for count in (3, None):
-        stream, whole = open_rows(path, channels=count), read_image(path, channels=count)
-        assert isinstance(stream, StreamingRowReader)
-        assert stream.shape == tuple(whole.shape)
-        for top, bottom in [(0, 9), (3, 20), (18, 21), (18, 40), (40, 40)]:
-            assert torch.equal(stream.rows(top, bottom), whole[:, top:bottom])
+    stream, whole = open_photograph(path).colours, read_image(path, channels=None)
+    assert isinstance(stream, StreamingRowReader)
+    assert stream.shape == tuple(whole.shape)
+    for top, bottom in [(0, 9), (3, 20), (18, 21), (18, 40), (40, 40)]:
+        assert torch.equal(stream.rows(top, bottom), whole[:, top:bottom])
 
 
 def test_rotated_and_transparent_images_are_read_whole(tmp_path: Path, streaming: None) -> None:
@@ -57,11 +57,11 @@ def test_rotated_and_transparent_images_are_read_whole(tmp_path: Path, streaming
     Image.new("RGB", (8, 4)).save(tmp_path / "rotated.png", exif=exif)
     Image.new("RGBA", (8, 4), (1, 2, 3, 255)).save(tmp_path / "alpha.png")
     for name, shape in (("rotated.png", (3, 8, 4)), ("alpha.png", (3, 4, 8))):
-        read = open_rows(tmp_path / name)
+        read = open_photograph(tmp_path / name).colours
         assert isinstance(read, InMemoryRowReader)
         assert read.shape == shape
     with pytest.raises(UsageError, match="wanted at most 31"):
-        open_rows(tmp_path / "alpha.png", max_pixels=31)
+        open_photograph(tmp_path / "alpha.png", DecodeOptions(max_pixels=31))
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, streaming: None) -> None:
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, streaming: None) -> None
     Image.fromarray(picture(height=200, width=200).permute(1, 2, 0).numpy()).save(path)
     path.write_bytes(path.read_bytes()[:9000])
     with pytest.raises(UsageError, match=r"cannot read .*a\.jpg"):
-        open_rows(path).rows(0, 200)
+        open_photograph(path).colours.rows(0, 200)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -80,7 +80,7 @@ def test_written_by_rows_is_written_whole(tmp_path: Path, channels: int) -> None
     write_rows(tmp_path / "rows.png", shape, bands(image), profile)
     for name in ("rows.png", "whole.png"):
         assert torch.equal(read_image(tmp_path / name, channels=None), image)
-        assert colour_profile(tmp_path / name, channels) == profile
+        assert open_photograph(tmp_path / name).metadata.icc == profile
 
 
 @pytest.mark.parametrize("error", [RunError("broken tile"), KeyboardInterrupt()])

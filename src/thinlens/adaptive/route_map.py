@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from thinlens.adaptive.router import Routes
-from thinlens.images.rows import RowReader, open_rows
+from thinlens.images.decoding import DecodeOptions, open_photograph
+from thinlens.images.pixels import to_uint8
+from thinlens.images.rows import RowReader
 from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_rows
 
@@ -29,8 +31,9 @@ def draw_route_map(result: Path, target: Path, routes: Routes, tiling: Tiling) -
 
     Only a band of tiles is in memory at once.
     """
-    image = open_rows(result, channels=3, max_pixels=2**62)
-    write_rows(target, image.shape, _bands(image, routes, tiling))
+    image = open_photograph(result, DecodeOptions(max_pixels=2**62)).colours
+    _, height, width = image.shape
+    write_rows(target, (3, height, width), _bands(image, routes, tiling))
 
 
 def _bands(image: RowReader, routes: Routes, tiling: Tiling) -> Iterator[Tensor]:
@@ -41,7 +44,9 @@ def _bands(image: RowReader, routes: Routes, tiling: Tiling) -> Iterator[Tensor]
     tile_routes = iter(routes.routes.tolist())
     for band in cut:
         top, bottom = band[0].core.top * scale, band[0].core.bottom * scale
-        rows = image.rows(top, bottom).clone()
+        values = image.rows(top, bottom)
+        levels = values if values.dtype == torch.uint8 else to_uint8(values)
+        rows = levels.expand(3, -1, -1).clone()
         for tile in band:
             route = next(tile_routes)
             if route == fallback:

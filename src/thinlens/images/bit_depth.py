@@ -31,8 +31,8 @@ def bits_per_channel(file: BinaryIO) -> int:
         return max(8, head[_PNG_DEPTH]) if len(head) > _PNG_DEPTH else 8
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff_bits(tiff_directory(file))
-    if head[4:12] in (b"ftypavif", b"ftypmif1", b"ftypheic", b"ftypavis"):
-        return _avif_bits(head)
+    if head[4:8] == b"ftyp":
+        return _heif_bits(head)
     largest = _PNM.match(head)
     return 16 if largest and int(largest[2]) > 255 else 8
 
@@ -53,11 +53,14 @@ def _tiff_bits(directory: Image.Exif) -> int:
     return _FLOAT_BITS if is_float else max(8, most)
 
 
-def _avif_bits(head: bytes) -> int:
-    """Return the bits in the configuration box (AV1-ISOBMFF 1.2, 2.3.3)."""
-    position = head.find(b"av1C")
-    if position < 0 or position + 6 >= len(head):
-        return 8
-    flags = head[position + 6]
-    high, twelve = flags & 0x40, flags & 0x20
-    return 8 if not high else 12 if twelve else 10
+def _heif_bits(head: bytes) -> int:
+    """Return the bits of an AVIF or HEIC by its boxes.
+
+    They are AV1's configuration (AV1-ISOBMFF 1.2, 2.3.3), or the information on pixels (ISO
+    23008-12, 6.5.6).
+    """
+    av1, pixels = head.find(b"av1C"), head.find(b"pixi")
+    if av1 >= 0 and av1 + 6 < len(head):
+        high, twelve = head[av1 + 6] & 0x40, head[av1 + 6] & 0x20
+        return 8 if not high else 12 if twelve else 10
+    return max(8, head[pixels + 9]) if 0 <= pixels < len(head) - 9 else 8

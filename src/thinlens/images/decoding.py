@@ -82,7 +82,7 @@ def open_photograph(path: Path, options: DecodeOptions | None = None) -> Photogr
             return _open_deep(file, path, bits, options)
         image = _checked(file, path, options)
         if _is_streamable(image, file) and not (options.srgb and image.info.get("icc_profile")):
-            return Photograph(StreamingRowReader(path, None), metadata=read_metadata(image))
+            return Photograph(StreamingRowReader(path), metadata=read_metadata(image))
         return _decoded(image, file, path, options)
 
 
@@ -117,8 +117,6 @@ def _decoded(image: Image.Image, file: BinaryIO, path: Path, options: DecodeOpti
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     metadata = tiff_metadata(tiff_directory(file)) if is_tiff else Metadata()
     image.load()
-    if image.info.get("bit_depth", 8) > 8:
-        raise UsageError(f"{path} is a HEIC of more than 8 bits a channel: wanted another format")
     if not is_tiff:
         metadata = read_metadata(image)  # of a PNG, some stands after the pixels
     # Pillow turns a TIFF while it decodes.
@@ -195,7 +193,7 @@ def _deep_header(file: BinaryIO, path: Path, options: DecodeOptions) -> _DeepHea
         header = _DeepHeader("TIFF", size, int(directory.get(ORIENTATION_TAG, UPRIGHT)), None)
     else:
         check_size(image.size, path, options.max_pixels)
-        # libvips turns an AVIF itself
+        # decoders turn AVIF and HEIC themselves
         orientation = orientation_of(image, file) if image.format == "PNG" else UPRIGHT
         header = _DeepHeader(str(image.format), image.size, orientation, image)
     check_size(header.size, path, options.max_pixels)

@@ -1,5 +1,6 @@
 """Decoding of more than 8 bits a channel, by libvips: 16-bit PNG, TIFF and AVIF, float TIFF.
 
+HEIC is decoded by its extra.
 Pillow drops the low bits of RGB images. Plain PNM, which libvips' wheel lacks, NumPy reads.
 """
 
@@ -40,6 +41,8 @@ def decode_deep(
     """
     if kind == "PPM":
         return _decode_pnm(path), None
+    if kind == "HEIF":
+        return _scaled(_decode_heic(path), "ushort", kind, bits, path), None
     library = vips()
     loader = getattr(library.Image, _LOADERS[kind])
     try:
@@ -76,8 +79,8 @@ def _scaled(samples: Any, sample_type: str, kind: str, bits: int, path: Path) ->
     """Scale samples `[H, W, C]` to float32 `[C, H, W]` in [0, 1]."""
     if sample_type in _FULL_SCALE:
         white = _FULL_SCALE[sample_type]
-        if kind == "AVIF":
-            white -= 2 ** (16 - bits) - 1  # libvips shifts 10 and 12 bits up to 16
+        if kind in ("AVIF", "HEIF"):
+            white -= 2 ** (16 - bits) - 1  # both decoders shift 10 and 12 bits up to 16
         scaled = samples.astype(np.float32)
         scaled /= white
     elif sample_type in ("float", "double"):
@@ -90,6 +93,13 @@ def _scaled(samples: Any, sample_type: str, kind: str, bits: int, path: Path) ->
     else:
         raise UsageError(f"{path} holds {sample_type} samples: wanted unsigned ones, or floats")
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def _decode_heic(path: Path) -> Any:
+    """Return the samples `[H, W, C]` of a HEIC, which the extra's decoder turns upright."""
+    import pillow_heif
+
+    return np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False, bgr_mode=False))
 
 
 def _decode_pnm(path: Path) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.images.opening import MAX_PIXELS, PLAIN_MODE, is_rotated_by_pillow, opened
-from thinlens.images.orientation import TRANSPOSED, UPRIGHT, orientation_of
+from thinlens.images.orientation import TRANSPOSED, orientation_of
 
 
 def read_image(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -38,33 +38,6 @@ def image_size(path: Path) -> tuple[int, int]:
         turned = not is_rotated_by_pillow(image)
         transposed = turned and orientation_of(image, file) in TRANSPOSED
         return (width, height) if transposed else (height, width)
-
-
-def is_streamable(path: Path, min_pixels: int, max_pixels: int = MAX_PIXELS) -> bool:
-    """Return whether a file has at least `min_pixels` and can be decoded row by row.
-
-    That is a PNG or JPEG in RGB or grey, upright, without alpha and not interlaced. Raises the
-    `UsageError` of `read_image` where the header is refused.
-    """
-    with opened(path, max_pixels) as (image, file):
-        return (
-            image.width * image.height >= min_pixels
-            and image.format in ("PNG", "JPEG")
-            and image.mode in ("L", "RGB")
-            and not image.has_transparency_data
-            and orientation_of(image, file) == UPRIGHT
-            and not image.info.get("interlace")
-            and not image.info.get("progressive")
-        )
-
-
-def colour_profile(path: Path, channels: int) -> bytes | None:
-    """Return the file's ICC profile if it fits an image of `channels`, so that a copy keeps it."""
-    with opened(path) as (image, _):
-        profile = image.info.get("icc_profile")
-    # Bytes 16 to 20 of a profile name its colour space (ICC.1:2022, 7.2).
-    fits = isinstance(profile, bytes) and profile[16:20] == (b"GRAY" if channels == 1 else b"RGB ")
-    return profile if fits else None
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:

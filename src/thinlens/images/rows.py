@@ -1,12 +1,11 @@
 """Row readers: an image from top to bottom, a few rows at a time.
 
-Pillow decodes whole images and needs up to 7 bytes a pixel meanwhile. With the extra `large`
-(pyvips, which streams) only the rows in use are in memory.
+Pillow decodes whole images and needs up to 7 bytes a pixel meanwhile. pyvips streams: only the rows
+in use are in memory.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +13,9 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
-from thinlens.images.opening import MAX_PIXELS
-from thinlens.images.reading import is_streamable, read_image
 
 MIN_STREAMED_PIXELS = 4_000_000
-"""Pixels from which an image is streamed if pyvips is installed."""
+"""Pixels from which an image is streamed if its file allows it."""
 
 
 class RowReader(Protocol):
@@ -59,12 +56,10 @@ class InMemoryRowReader:
 class StreamingRowReader:
     """The rows of a file, uint8, decoded on demand and released after use."""
 
-    def __init__(self, path: Path, channels: int | None) -> None:
-        self._path, self._channels, self._vips = path, channels, vips()
+    def __init__(self, path: Path) -> None:
+        self._path, self._vips = path, vips()
         try:
             image = self._vips.Image.new_from_file(str(path), access="sequential", fail=True)
-            if channels == 3 and image.bands == 1:
-                image = image.bandjoin([image, image])
             self._region = self._vips.Region.new(image)
         except self._vips.Error as error:
             raise UsageError(f"cannot read {path}: {_reason(error)}") from error
@@ -91,18 +86,7 @@ class StreamingRowReader:
         return self._buffer[:, : bottom - top]
 
     def reopen(self) -> RowReader:
-        return StreamingRowReader(self._path, self._channels)
-
-
-def open_rows(path: Path, *, channels: int | None = 3, max_pixels: int = MAX_PIXELS) -> RowReader:
-    """Open an image as `read_image` reads it; by rows if it is large and pyvips is installed.
-
-    Only files that are stored as they are shown (`is_streamable`) are read by rows.
-    """
-    large = find_spec("pyvips") is not None and is_streamable(path, MIN_STREAMED_PIXELS, max_pixels)
-    if large and channels != 1:
-        return StreamingRowReader(path, channels)
-    return InMemoryRowReader(read_image(path, channels=channels, max_pixels=max_pixels))
+        return StreamingRowReader(self._path)
 
 
 def vips() -> Any:

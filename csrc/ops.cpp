@@ -226,7 +226,8 @@ void add_resize(Program& program, Slice input, Slice output) {
   ResizeJob job{program.activation(input), program.activation(output), {}};
   if (job.in.channels != job.out.channels) refuse("a resize keeps the channels");
   program.require_disjoint(job.in, job.out);
-  program.require_scratch(int64_t(2) * job.in.row_vectors * program.kernels().lanes);
+  const int64_t vectors = int64_t(2) * job.in.row_vectors + int64_t(3) * job.out.row_vectors;
+  program.require_scratch(vectors * program.kernels().lanes);
   job.placement.rows = {0, job.out.height, 0, job.in.height};
   job.placement.columns = {0, job.out.width, 0, job.in.width};
   const int number = program.next_placement();

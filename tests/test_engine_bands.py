@@ -15,6 +15,7 @@ from torch import Tensor
 from native_engine import BF16, CORE, KERNELS, built
 from test_engine import NETWORKS, Odd, tiny
 from test_engine_streaming import HALO, ROWS, ran, two_steps
+from thinlens.engine import bands
 from thinlens.engine import plan as plans
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
@@ -98,14 +99,28 @@ def test_no_row_block_computes_much_more_than_another() -> None:
     assert [rows.start for _, rows in plan.bands()][1:] == [r.stop for _, r in plan.bands()][:-1]
 
 
+def test_what_is_computed_twice_takes_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFDN's first features are added at its end, its attention's at the end of each block."""
+    image, size = torch.rand(1, 3, 150, 20), Size(3, 150, 20)
+    results, plans_by_share = [], []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(bands, "MAX_RECOMPUTED", share)
+        fast = Compiled(RFDN, 1)
+        results.append(joined(fast, image))
+        plans_by_share.append(fast.plan(size))
+    once, twice = plans_by_share
+    assert torch.equal(*results)
+    assert twice.bytes < 0.9 * once.bytes and len(twice.steps) == len(once.steps) + 3
+
+
 def test_another_image_ends_the_bands_of_the_last_one() -> None:
     image = torch.rand(1, 3, 60, 20)
     for other in (lambda: RFDN_FAST(image), lambda: next(RFDN_FAST.bands(image))):
-        bands = RFDN_FAST.bands(image)
-        next(bands)
+        rows = RFDN_FAST.bands(image)
+        next(rows)
         other()
         with pytest.raises(UsageError, match="another image"):
-            next(bands)
+            next(rows)
 
 
 RFDN_FAST = Compiled(RFDN, 1)

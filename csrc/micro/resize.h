@@ -50,11 +50,23 @@ inline Interpolation interpolation(int index, const AxisPlacement& a, int count)
           position - float(low)};
 }
 
-// scratch: a plain row of the input's width, and one in the strided layout.
+// scratch: a plain row of the input's width, one in the strided layout, and by place of an output
+// row the columns that it mixes, and the weight of the second one.
 void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
   const View &in = job.in, &out = job.out;
+  const int places = out.row_vectors * kLanes;
   float* plain = scratch;
   Element* mixed = reinterpret_cast<Element*>(scratch + in.row_vectors * kLanes);
+  float* weights = scratch + 2 * in.row_vectors * kLanes;
+  int* low_columns = reinterpret_cast<int*>(weights + places);
+  int* high_columns = low_columns + places;
+  for (int place = 0; place < places; ++place) {
+    const int column = place % kLanes * out.row_vectors + place / kLanes;
+    // finish_row zeroes what is past the width.
+    const Interpolation x = interpolation(column < out.width ? column : out.width - 1,
+                                          job.placement.columns, in.width);
+    low_columns[place] = x.low, high_columns[place] = x.high, weights[place] = x.weight;
+  }
   for (int y = begin; y < end; ++y) {
     const Interpolation rows = interpolation(y, job.placement.rows, in.height);
     for (int c = 0; c < out.channels; ++c) {
@@ -63,13 +75,9 @@ void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
         store(mixed + i, load(low + i) * (1.0f - rows.weight) + load(high + i) * rows.weight);
       lanes_to_row(mixed, plain, in.width, in.row_vectors);
       Element* to = row_of(out, y, c);
-      for (int l = 0; l < kLanes; ++l)
-        for (int s = 0; s < out.row_vectors && l * out.row_vectors + s < out.width; ++s) {
-          const Interpolation x =
-              interpolation(l * out.row_vectors + s, job.placement.columns, in.width);
-          to[s * kLanes + l] =
-              to_element(plain[x.low] * (1.0f - x.weight) + plain[x.high] * x.weight);
-        }
+      for (int i = 0; i < places; ++i)
+        to[i] = to_element(plain[low_columns[i]] * (1.0f - weights[i]) +
+                           plain[high_columns[i]] * weights[i]);
       finish_row(out, y, c);
     }
   }

@@ -8,6 +8,7 @@ its first rows are repeated past its end, so that what an operation touches is a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from thinlens.engine.graph import Node
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.ops.concat import Concat
+from thinlens.engine.ops.conv import Conv
 from thinlens.engine.ops.pointwise import copied
 from thinlens.engine.stream import (
     FusedGroup,
@@ -34,6 +36,13 @@ ROWS_PER_THREAD = 4
 MAX_CONCAT_ROWS = 32
 """Rows of a concatenation's buffer from which its inputs have buffers of their own."""
 
+LATE_ROWS = 24
+"""Rows that wait for a reader from which it comes late."""
+
+MAX_RECOMPUTED = 0.015
+"""Multiply-adds of a convolution, relative to those of the network, up to which it may be computed
+twice."""
+
 WRAP_FROM = 3
 """Rows of a line buffer, relative to those that one operation touches, from which it wraps: fewer
 are moved, which takes no memory of its own."""
@@ -48,7 +57,8 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
     """Return the layout and the only group of a network that can roll.
 
     Inputs of concatenations are copied where they cannot lie in the result's buffer, or would wait
-    there for long: only the last rows of the others would be needed.
+    there for long: only the last rows of the others would be needed. Cheap convolutions are
+    computed twice where a reader that comes late would keep many rows waiting.
     """
     concats = [node for node in layout.order if isinstance(node, Concat)]
     scattered = [node for node in concats if not node.can_roll(layout.placement)]
@@ -64,6 +74,9 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
     if waiting:
         layout = _with_copies(layout, waiting, lanes)
         group = _band_group(layout, threads)
+    if _recompute_for_late_readers(layout, group):
+        layout = lay_out(layout.order[-1], lanes)
+        group = _band_group(layout, threads)
     return layout, group
 
 
@@ -72,6 +85,52 @@ def _with_copies(layout: Layout, concats: Sequence[Node], lanes: int) -> Layout:
     for node in concats:
         node.inputs = [copied(source) for source in node.inputs]
     return lay_out(layout.order[-1], lanes)
+
+
+def _recompute_for_late_readers(layout: Layout, group: FusedGroup) -> bool:
+    """Let readers that come late read a convolution of their own; return whether any does."""
+    convs = [node for node in group.nodes if isinstance(node, Conv)]
+    limit = MAX_RECOMPUTED * sum(map(_multiply_adds, convs))
+    changed = False
+    for node in convs:
+        buffer = layout.placement[node][0]
+        readers = [reader for reader in group.nodes if node in reader.inputs]
+        lags = {reader: _lag(group, node, reader) for reader in readers}
+        late = [reader for reader in readers if lags[reader] > LATE_ROWS]
+        early = max((lags[reader] for reader in readers if reader not in late), default=0)
+        if not early or not late or buffer.channels != node.size.channels:
+            continue
+        most = max(lags[reader] for reader in late)
+        saved = (most - early) * buffer.channels * buffer.row_vectors
+        sources = {layout.placement[source][0] for source in node.inputs}
+        added = sum(
+            max(0, most - group.line_buffers[source].rows) * source.channels * source.row_vectors
+            for source in sources
+        )
+        if added < saved and _multiply_adds(node) <= limit:
+            again = copy.copy(node)
+            again.inputs = list(node.inputs)
+            for reader in late:
+                reader.inputs = [again if source is node else source for source in reader.inputs]
+            changed = True
+    return changed
+
+
+def _multiply_adds(conv: Conv) -> int:
+    """Count a convolution's, of its non-zero weights."""
+    rows, columns = computed_rows(conv), conv.size.width // conv.upscale
+    return int(np.count_nonzero(conv.params.weight)) * rows * columns
+
+
+def _lag(group: FusedGroup, node: Node, reader: Node) -> int:
+    """Count the rows of `node` that wait for `reader`, at most."""
+    (strip,) = group.strips
+    ahead = strip[1:, group.nodes.index(node)] * node.upscale
+    begin = strip[:-1, group.nodes.index(reader)]
+    areas = [
+        reader.footprint(index) for index, source in enumerate(reader.inputs) if source is node
+    ]
+    return max(int((ahead - area.first(begin)).max()) for area in areas)
 
 
 def _band_group(layout: Layout, threads: int) -> FusedGroup:

@@ -163,9 +163,10 @@ def test_what_it_cannot_convolve_is_refused(change: dict[str, Any]) -> None:
     sizes = {"weight": np.ones((4, 4, 3, 3), np.float32), "padding": 1, "stride": 1, "dilation": 1}
     params = ConvParams(**{"bias": np.zeros(4, np.float32), **sizes, **change})
     assert not params.fits_winograd
-    kernels = CORE.kernels("baseline")
-    shape = CORE.Shape(params.in_channels, 8, 16, 4, halo=2)
-    out = CORE.Shape(4, 8 // params.strides[0], 16 // params.strides[1], 4 // params.strides[1])
+    kernels = CORE.kernels(KERNELS[0])
+    width, (below, right) = 4 * kernels.lanes, params.strides
+    shape = CORE.Shape(params.in_channels, 8, width, 4, halo=2)
+    out = CORE.Shape(4, 8 // below, width // right, 4 // right)
     floats = [kernels.floats(shape), kernels.floats(out)]
     program = CORE.Program(kernels, sum(floats))
     x = CORE.Slice(program.tensor(0, shape), 0, params.in_channels)

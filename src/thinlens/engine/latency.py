@@ -1,8 +1,9 @@
 """Latency table: nanoseconds of every prunable layer in the engine at every N.
 
 Networks with the same fraction of all prunable layers kept run interleaved and whole, so that every
-layer is timed among its neighbours and with the threads that will run it; between the fractions,
-latency is interpolated linearly in N.
+layer is timed among its neighbours and with the threads that will run it, by the fastest kernel
+for its weights, dense ones included; between the fractions, latency is interpolated linearly in N.
+From where a dense kernel is faster, a layer's latency rises no more.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from thinlens.sparsity.prunable import Layer
 from thinlens.sparsity.ranks import magnitude_ranks
 
 FRACTIONS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
-"""Fractions of every group that the timed networks keep. The dense kernel takes over near 1."""
+"""Fractions of every group that the timed networks keep. A dense kernel takes over at 1/4 to 1."""
 
 MIN_LATENCY_ROUNDS, MAX_LATENCY_ROUNDS = 4, 12
 """Timed rounds, after one of warm-up. A median needs some; more than these change it little."""
@@ -144,7 +145,7 @@ def _layer_table(m: int, seconds: Mapping[int, float]) -> list[int]:
     measured = sorted(seconds)
     nanoseconds = [seconds[n] * 1e9 for n in measured]
     line = np.interp(np.arange(m + 1), measured, nanoseconds)
-    # No N is slower than dense: there the plan selects the dense kernel.
+    # No N is slower than dense: there the plan selects a dense kernel.
     rising = np.maximum.accumulate(np.minimum(line, seconds[m] * 1e9)).round().astype(int)
     # One nanosecond more for each weight, so that a search never meets a weight without a cost.
     return [int(cost) + n for n, cost in enumerate(rising)]

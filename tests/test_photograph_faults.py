@@ -307,3 +307,18 @@ def test_small_files_hold_the_same_and_are_smaller(
             results.append(colours(read).float())
         assert torch.equal(*results)
         assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "extra"),
+    [(b"\xff\x0a" + bytes(40), "jxl"), (b"\0\0\0\x1cftypheic" + bytes(40), "heic")],
+)
+def test_a_missing_extra_is_named_whatever_the_file_is_called(
+    head: bytes, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thinlens.images import formats
+
+    (tmp_path / "in.jpg").write_bytes(head)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=rf"pip install 'thinlens\[{extra}\]'"):
+        open_photograph(tmp_path / "in.jpg")

@@ -228,6 +228,8 @@ def test_jpeg_xl_and_heic_are_read_and_jpeg_xl_is_written(tmp_path: Path) -> Non
     heif.register_heif_opener()
     picture(tmp_path / "in.png").save(tmp_path / "in.heic", quality=90)
     assert open_photograph(tmp_path / "in.heic").colours.shape == (3, 6, 9)
+    (tmp_path / "in.heic").rename(tmp_path / "heic.jpg")  # as telephones name them
+    assert open_photograph(tmp_path / "heic.jpg").colours.shape == (3, 6, 9)
     deep = (np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3) * 65535).astype(np.uint16)
     made = heif.from_bytes(mode="RGB;16", size=(64, 64), data=deep.tobytes())
     made.save(tmp_path / "deep.heic", quality=-1, chroma=444)  # 10 bits, lossless

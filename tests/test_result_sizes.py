@@ -123,6 +123,13 @@ def test_the_network_runs_again_while_the_result_is_too_small(tmp_path: Path) ->
     assert [size for size in calls if size != (64, 64)] == [(8, 12), (16, 24), (32, 48)]
 
 
+def test_a_size_beyond_reason_is_listed(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", torch.zeros(3, 8, 12, dtype=torch.uint8))
+    options = RestoreOptions(size="99999x")
+    result = restore_folder(twice, TASK, tmp_path / "a.png", tmp_path / "out", options=options)
+    assert "has more than 4294967296 pixels" in result.failures["a.png"]
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("alpha", [False, True])
 def test_strength_blends_with_the_enlarged_input(

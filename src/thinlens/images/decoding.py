@@ -88,7 +88,7 @@ def open_photograph(path: Path, options: DecodeOptions | None = None) -> Photogr
 
 def _checked(file: BinaryIO, path: Path, options: DecodeOptions) -> Image.Image:
     """Open an image of at most 8 bits a channel and check its header."""
-    image = open_unlimited(file, path)
+    image = open_unlimited(file)
     check_size(image.size, path, options.max_pixels)
     if not options.first_frame:
         check_frames(image, path)
@@ -182,7 +182,7 @@ class _DeepHeader:
 def _deep_header(file: BinaryIO, path: Path, options: DecodeOptions) -> _DeepHeader:
     """Check the header of an image of more than 8 bits a channel."""
     try:
-        image: Image.Image | None = open_unlimited(file, path)
+        image: Image.Image | None = open_unlimited(file)
     except UnidentifiedImageError:
         image = None  # perhaps a TIFF whose kind of pixels Pillow does not have
     if image is not None and not options.first_frame:

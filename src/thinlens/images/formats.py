@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +37,8 @@ class ImageFormat:
     """A module that brings Pillow the decoder; empty: Pillow has it."""
     extra: str = ""
     """The extra of thinlens that installs the plugin."""
+    signature: str = ""
+    """A regular expression for the first bytes of the files that the plugin reads."""
 
 
 FORMATS = {
@@ -55,8 +58,23 @@ FORMATS = {
         ImageFormat("bmp", (".bmp", ".dib"), "BMP"),
         ImageFormat("pnm", (".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
         ImageFormat("avif", (".avif",), "AVIF", encode_avif, max_side=65_535),
-        ImageFormat("jxl", (".jxl",), "JXL", encode_jxl, plugin="pillow_jxl", extra="jxl"),
-        ImageFormat("heic", (".heic", ".heif", ".hif"), "HEIF", plugin="pillow_heif", extra="heic"),
+        ImageFormat(
+            "jxl",
+            (".jxl",),
+            "JXL",
+            encode_jxl,
+            plugin="pillow_jxl",
+            extra="jxl",
+            signature=r"\xff\x0a|\0\0\0\x0cJXL ",
+        ),
+        ImageFormat(
+            "heic",
+            (".heic", ".heif", ".hif"),
+            "HEIF",
+            plugin="pillow_heif",
+            extra="heic",
+            signature=r"[\0-\xff]{4}ftyp(hei|hev|(mif1|msf1)(?!.*avif))",
+        ),
     )
 }
 """The formats of photographs: adding one is a line here, and an encoder if it is written, too."""
@@ -78,18 +96,21 @@ def format_of(name: str | PurePath) -> ImageFormat | None:
     return next((entry for entry in FORMATS.values() if suffix in entry.suffixes), None)
 
 
-def decoders(name: str | PurePath) -> tuple[str, ...]:
-    """Return Pillow's names of the decoders that may read a file, after loading what they need.
+def decoders(head: bytes) -> tuple[str, ...]:
+    """Return Pillow's names of the decoders that may read a file which begins with `head`.
 
-    A format that an extra reads is among them only for files with its suffix. Raises `UsageError`
-    with the extra to install where it is missing.
+    Those of an extra are loaded where the content is theirs, whatever the file's name is. Raises
+    `UsageError` with the extra to install where it is missing.
+
+    >>> "HEIF" in decoders(bytes([137]) + b"PNG")
+    False
     """
-    own = format_of(name)
     plain = [entry.decoder for entry in FORMATS.values() if not entry.plugin]
-    if own is None or not own.plugin:
-        return tuple(plain)
-    load_plugin(own)
-    return (own.decoder, *plain)
+    for entry in FORMATS.values():
+        if entry.plugin and re.match(entry.signature.encode("latin-1"), head, re.DOTALL):
+            load_plugin(entry)
+            return (entry.decoder, *plain)
+    return tuple(plain)
 
 
 def load_plugin(image_format: ImageFormat) -> None:
@@ -97,9 +118,8 @@ def load_plugin(image_format: ImageFormat) -> None:
     if not image_format.plugin:
         return
     if find_spec(image_format.plugin) is None:
-        raise UsageError(
-            f"{image_format.name} needs an extra: pip install 'thinlens[{image_format.extra}]'"
-        )
+        install = f"pip install 'thinlens[{image_format.extra}]'"
+        raise UsageError(f"{image_format.decoder} images need an extra: {install}")
     module = import_module(image_format.plugin)
     if image_format.plugin == "pillow_heif":
         module.register_heif_opener()

@@ -29,6 +29,9 @@ PLAIN_MODE = {
 }
 """Pillow's modes of at most 8 bits of grey or RGB, and the mode to which they are converted."""
 
+_SIGNATURE_BYTES = 32
+"""The first bytes, which show what a file holds."""
+
 _open_lock = threading.Lock()
 
 
@@ -73,7 +76,7 @@ def opened(path: Path, max_pixels: float = math.inf) -> Iterator[tuple[Image.Ima
     """
     with reading_errors(path), opened_file(path) as file:
         bits = bits_per_channel(file)
-        image = open_unlimited(file, path)
+        image = open_unlimited(file)
         check_size(image.size, path, max_pixels)
         check_frames(image, path)
         if bits > 8:
@@ -86,24 +89,26 @@ def opened(path: Path, max_pixels: float = math.inf) -> Iterator[tuple[Image.Ima
         yield image, file
 
 
-def open_unlimited(file: BinaryIO, path: Path) -> Image.Image:
+def open_unlimited(file: BinaryIO) -> Image.Image:
     """Open without Pillow's pixel limit, which `max_pixels` replaces; no pixel is decoded.
 
     The checksums of a PNG are verified.
     """
-    image = _open(file, path)
+    image = _open(file)
     if image.format == "PNG":
         image.verify()  # otherwise Pillow does not check pixel checksums
-        image = _open(file, path)
+        image = _open(file)
     return image
 
 
-def _open(file: BinaryIO, path: Path) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
+    file.seek(0)
+    allowed = decoders(file.read(_SIGNATURE_BYTES))
     file.seek(0)
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file, formats=decoders(path))
+            return Image.open(file, formats=allowed)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -14,7 +14,7 @@ import torch
 from thinlens.errors import UsageError
 from thinlens.images.decoding import DecodeOptions, photograph_size
 from thinlens.images.rows import InMemoryRowReader
-from thinlens.restoration.folder import input_record
+from thinlens.restoration.folder import input_record, is_file_name
 from thinlens.restoration.manifest import ResultManifest
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.options import RestoreOptions
@@ -98,6 +98,8 @@ def forecast(
     `UsageError` that `restore_folder` would.
     """
     options = options or RestoreOptions()
+    if is_file_name(out):
+        raise UsageError(f"{out} is the name of one image: a dry run wants a folder as --out")
     restorer = as_restorer(
         network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
     )

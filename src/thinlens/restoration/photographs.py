@@ -31,6 +31,9 @@ GAMMA_TOLERANCE = 0.01
 MAX_PASSES = 6
 """Times that a network may run after itself for a larger size."""
 
+MAX_RESULT_PIXELS = 2**32
+"""Of a result of another size than the network's: more is taken for a mistake."""
+
 Check = Callable[[], None]
 Finish = Callable[[Tensor], Tensor]
 
@@ -138,6 +141,10 @@ class PhotographRestorer:
         target = (
             bands.size if options.result_size is None else options.result_size.of(height, width)
         )
+        if target[0] * target[1] > MAX_RESULT_PIXELS:
+            raise UsageError(
+                f"a result of {target[1]}x{target[0]} has more than {MAX_RESULT_PIXELS} pixels"
+            )
         passes = 1
         while bands.size[0] > height and _smaller(bands.size, target) and passes < MAX_PASSES:
             whole = torch.cat(list(bands.parts), dim=1)

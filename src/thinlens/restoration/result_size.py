@@ -11,7 +11,7 @@ from thinlens.errors import UsageError
 _FORMS = "wanted WIDTHxHEIGHT in pixels (3840x2160), a factor (2x, 1.5x) or a percentage (50%)"
 
 _BOX = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
-_FACTOR = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)(x|%)")
+_FACTOR = re.compile(r"(\d{1,5}(?:\.\d{1,6})?)(x|%)")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -54,6 +56,21 @@ def test_full_tiles_are_equally_large(tiling: Tiling, height: int, width: int) -
     assert {(t.outer.height, t.outer.width) for t in tiles} == {
         (min(height, sizes[0]), min(width, sizes[1]))
     }
+
+
+@given(tilings, st.integers(1, 300), st.integers(1, 300))
+def test_balanced_full_tiles_have_few_sizes(tiling: Tiling, height: int, width: int) -> None:
+    """An engine plans each: two a side where the grid does not divide it, the last tile's being
+    longer, else one."""
+    full = replace(tiling, full=True).balanced(height, width)
+    tiles = full.tiles(height, width)
+    for axis, (length, lengths) in enumerate(
+        [(height, {t.outer.height for t in tiles}), (width, {t.outer.width for t in tiles})]
+    ):
+        assert full.core[axis] <= tiling.core[axis]
+        on_grid = tiling.grid <= tiling.core[axis]
+        if on_grid:
+            assert len(lengths) <= (1 if length % tiling.grid == 0 else 2)
 
 
 @given(tilings, sides, sides, st.data())

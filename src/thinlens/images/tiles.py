@@ -108,12 +108,27 @@ class Tiling:
     def balanced(self, height: int, width: int) -> Tiling:
         """Return the tiling with as few cores for an image of this size, all of nearly equal size.
 
+        `full` tiles get cores of whole steps of the grid: their outer boxes then have two heights
+        and two widths at most, one where the grid divides the image's side.
+
         >>> Tiling((48, 48)).balanced(48, 100).core
         (48, 34)
+        >>> Tiling((48, 48), grid=6, full=True).balanced(48, 100).core
+        (48, 36)
         """
-        sizes = zip((height, width), self.core, strict=True)
-        rows, columns = (ceil(length / ceil(length / side)) for length, side in sizes)
+        rows, columns = (
+            self._balanced_side(length, side)
+            for length, side in zip((height, width), self.core, strict=True)
+        )
         return replace(self, core=(rows, columns))
+
+    def _balanced_side(self, length: int, side: int) -> int:
+        """Return the side of as few cores as possible, none larger than `side`."""
+        count = ceil(length / side)
+        grid = self.grid if self.full and self.grid <= side and count > 1 else 1
+        while round_up(ceil(length / count), grid) > side:
+            count += 1
+        return round_up(ceil(length / count), grid)
 
     def _axis(
         self, axis: int, length: int, region: tuple[int, int]

@@ -185,7 +185,12 @@ class Tiler:
         margin = self._margin()
         # An engine compiles a plan for each size; torch runs any size alike.
         full = not isinstance(self._network, nn.Module)
-        tiling = Tiling((edge, edge), (margin, margin), self.receptive_field.grid, full)
+        field = self.receptive_field
+        if full and field.chosen is None and field.radius != field.margin:
+            # An effective radius is measured at one place of the grid, and no core that is on the
+            # grid has more around it than the margin.
+            margin += field.grid // 2
+        tiling = Tiling((edge, edge), (margin, margin), field.grid, full)
         return tiling.balanced(height, width)
 
     def _measure_seam(self, tiling: Tiling, image: RowReader) -> SeamError | None:

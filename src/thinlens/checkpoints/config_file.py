@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ class CheckpointConfig:
     """Which of several outputs is the image: an index or a key."""
     stored: str | None = None
     """The type in which floating-point values are stored, if not their own: `float16`."""
+    built: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of buffers that are not stored, because building the network gives them."""
 
     def __post_init__(self) -> None:
         for name in ("model", "sha256"):
@@ -102,6 +104,10 @@ class CheckpointConfig:
             raise UsageError("output is no number and no name")
         if self.stored not in (None, STORED_TYPE):
             raise UsageError(f"stored is {quoted(self.stored)}: wanted {STORED_TYPE}")
+        if type(self.built) is not dict or any(type(x) is not str for x in self.built.values()):
+            raise UsageError("built is no object of strings")
+        if self.built and (self.narrowed or self.built.keys() & {x.name for x in self.tensors}):
+            raise UsageError("built names tensors that are stored, or of other shapes")
         if len({entry.name for entry in self.tensors}) != len(self.tensors):
             raise UsageError("a tensor is listed twice")
 
@@ -109,12 +115,18 @@ class CheckpointConfig:
         """Return the file's bytes: JSON, one line a tensor."""
         head = {"format": FORMAT_VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
         del head["tensors"]
-        for field in fields(self):  # older versions know no key that is not needed
-            if field.default is not MISSING and head[field.name] == field.default:
-                del head[field.name]
+        for key, default in _defaults().items():  # older versions know no key that is not needed
+            if head[key] == default:
+                del head[key]
         lines = [f"    {json.dumps(asdict(entry))}" for entry in self.tensors]
         body = json.dumps(head, indent=2).removesuffix("\n}")
         return (body + ',\n  "tensors": [\n' + ",\n".join(lines) + "\n  ]\n}\n").encode()
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the values of keys that are optional."""
+    optional = {f.name: f.default for f in fields(CheckpointConfig) if f.default is not MISSING}
+    return {**optional, "built": {}}
 
 
 def read_config(path: Path) -> CheckpointConfig:
@@ -147,8 +159,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _check_keys(content: Mapping[str, Any], schema: type, where: str) -> None:
-    names = {field.name for field in fields(schema)}
-    required = {field.name for field in fields(schema) if field.default is MISSING}
+    names = {f.name for f in fields(schema)}
+    required = {
+        f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING
+    }
     for kind, keys in (
         ("lacks", required - set(content)),
         ("has the unknown key", set(content) - names),

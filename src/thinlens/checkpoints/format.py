@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.checkpoints.blueprint import is_foreign
+from thinlens.checkpoints.built_buffers import built_buffers, check_built
 from thinlens.checkpoints.config_file import CheckpointConfig, quoted, read_config
 from thinlens.checkpoints.factories import allowing, is_factory_name
 from thinlens.checkpoints.safe_build import build_from_config, build_meta, is_resized
@@ -86,7 +87,6 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     patterns = patterns or {}
     _check_zeros(module, patterns)
     tensors, entries = pack_network(module, patterns, half=store is not None)
-    packed_file = safetensors.torch.save(tensors)
     manifest = CheckpointConfig(
         model=model,
         **_origin(module, model),
@@ -94,13 +94,20 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
         task=dict(task),
         provenance=dict(provenance or {}),
         versions={"thinlens": _version(), "torch": torch.__version__},
-        sha256=hashlib.sha256(packed_file).hexdigest(),
+        sha256="",
         tensors=entries,
     )
     with allowing((model.partition(":")[0],) if is_factory_name(model) else ()):
         if is_resized(manifest):
             manifest = replace(manifest, narrowed=True)
+        elif is_foreign(model):
+            built = built_buffers(module, manifest)
+            tensors = {name: x for name, x in tensors.items() if name not in built}
+            kept = [entry for entry in entries if entry.name not in built]
+            manifest = replace(manifest, built=built, tensors=kept)
         build_meta(manifest)
+    packed_file = safetensors.torch.save(tensors)
+    manifest = replace(manifest, sha256=hashlib.sha256(packed_file).hexdigest())
     text = manifest.dump()
     sweep_leftovers(folder)
     _finish_save(folder)
@@ -130,7 +137,13 @@ def load(folder: Path) -> Checkpoint:
     except (UsageError, OSError) as error:
         raise UsageError(f"{path} cannot be used: {error}") from error
     module = build_from_config(manifest)
-    for name, tensor in unique_tensors(module).items():
+    parts = unique_tensors(module)
+    try:
+        check_built(parts, manifest)
+    except UsageError as error:
+        raise UsageError(f"{folder} cannot be used: {error}") from error
+    for name in parts.keys() & weights:
+        tensor = parts[name]
         # A copy has torch's alignment; the parser's tensors have none.
         stored = weights[name].clone()
         tensor.data = stored if manifest.stored is None else stored.to(tensor.dtype)

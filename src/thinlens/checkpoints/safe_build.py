@@ -42,7 +42,7 @@ def build_meta(manifest: CheckpointConfig) -> nn.Module:
     """
     plan = blueprint(manifest)
     per_tensor = MERGED_REGISTRATIONS if manifest.merged else REGISTRATIONS_PER_TENSOR
-    with plan.shapes_context(per_tensor * (len(manifest.tensors) + 1)):
+    with plan.shapes_context(per_tensor * (len(manifest.tensors) + len(manifest.built) + 1)):
         module = plan.build_shapes()
     if manifest.merged:
         _check_reduction(unique_tensors(module), manifest)
@@ -50,8 +50,8 @@ def build_meta(manifest: CheckpointConfig) -> nn.Module:
     tensors = unique_tensors(module)
     listed = {entry.name: entry for entry in manifest.tensors}
     for kind, names in (
-        ("missing", tensors.keys() - listed),
-        ("unexpected", listed.keys() - tensors),
+        ("missing", tensors.keys() - listed.keys() - manifest.built.keys()),
+        ("unexpected", (listed.keys() | manifest.built.keys()) - tensors.keys()),
     ):
         if names:
             raise UsageError(
@@ -61,8 +61,13 @@ def build_meta(manifest: CheckpointConfig) -> nn.Module:
     if manifest.narrowed:
         _resize_meta(module, tensors, manifest, foreign=plan.foreign)
         tensors = unique_tensors(module)
+    if manifest.built:
+        _check_reduction(tensors, manifest)
     for name, tensor in tensors.items():
-        _check_entry(listed[name], tensor)
+        if name in listed:
+            _check_entry(listed[name], tensor)
+        elif isinstance(tensor, nn.Parameter):
+            raise UsageError(f"{name} is a weight, which the file lacks")
     return module
 
 

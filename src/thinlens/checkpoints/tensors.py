@@ -66,7 +66,7 @@ def half_precision(name: str, tensor: Tensor) -> Tensor:
 
     >>> half_precision("scale", torch.tensor([1e5]))
     Traceback (most recent call last):
-    thinlens.errors.UsageError: scale has the value 1e+05, which float16 does not hold (65504)
+    thinlens.errors.UsageError: scale has the value 100000, which float16 does not hold (65504)
     """
     if not tensor.is_floating_point():
         return tensor

@@ -176,3 +176,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_a_part_is_no_time() -> None:
     assert parse_milliseconds("1/8") is None and parse_milliseconds(0.125) is None
+
+
+@built
+def test_a_layer_that_runs_dense_has_one_price() -> None:
+    """From where a dense kernel runs it, more weights cost nothing but the unit's nanosecond."""
+    module = nn.Sequential(*(nn.Conv2d(c, 32, 3, padding=1) for c in (3, 32)), nn.Conv2d(32, 3, 1))
+    example = (1, 3, 48, 64)
+    costs = measure_latency_table(module, find_layers(module, example, m=M), example, 1).tables["1"]
+    assert costs[M] - costs[M - 1] in (1, 2)  # rounded

@@ -17,6 +17,7 @@ from torch import nn
 
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
 from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network
@@ -102,17 +103,40 @@ def measure_steps(
             done >= MIN_LATENCY_ROUNDS and time.monotonic() - begin > MAX_LATENCY_SECONDS
         ),
     )
-    medians = {}
+    medians: dict[float, list[float]] = {}
     for (fraction, steps), calls in zip(step_rounds.items(), call_rounds, strict=True):
         rounds = [
             [*seconds, max(0.0, call - sum(seconds))]
             for seconds, call in zip(steps[-len(calls) :], calls, strict=True)
         ]
         medians[fraction] = np.median(rounds, axis=0).tolist()
+    pool_dense_times(medians, {fraction: plan.kernels for fraction, plan in plans.items()})
     return {
         fraction: list(zip([*plans[fraction].layers, ""], seconds, strict=True))
         for fraction, seconds in medians.items()
     }
+
+
+def pool_dense_times(
+    seconds: Mapping[float, list[float]], kernels: Mapping[float, Mapping[int, KernelChoice]]
+) -> None:
+    """Let steps that a dense kernel runs, whatever the fraction, take the same time: the median.
+
+    `seconds` are by fraction and step, `kernels` those of the steps that are convolutions. Zeros
+    change nothing there, so that differences are noise.
+
+    >>> seconds = {0.5: [1.0], 0.75: [3.0], 1.0: [2.0]}
+    >>> pool_dense_times(seconds, {0.5: {0: 16}, 0.75: {0: DENSE}, 1.0: {0: DENSE}})
+    >>> seconds
+    {0.5: [1.0], 0.75: [2.5], 1.0: [2.5]}
+    """
+    for step in range(min(map(len, seconds.values()))):
+        for kernel in (DENSE, WINOGRAD):
+            alike = [x for x in seconds if kernels[x].get(step) == kernel]
+            if alike:
+                pooled = float(np.median([seconds[x][step] for x in alike]))
+                for fraction in alike:
+                    seconds[fraction][step] = pooled
 
 
 def _pruned(module: nn.Module, prunable: Mapping[str, int], fraction: float) -> nn.Module:

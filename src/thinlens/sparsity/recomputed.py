@@ -95,7 +95,7 @@ def _remove_normalisations(network: nn.Module) -> bool:
 
 
 def _remove_load_hooks(layer: nn.Module) -> None:
-    """Remove the normalisations' hooks on loading, which torch leaves: they expect its tensors."""
+    """Remove the normalisations' hooks on loading, which torch keeps: they expect its tensors."""
     hooks: Any = layer._load_state_dict_pre_hooks
     for key, hook in list(hooks.items()):
         origin: str = getattr(hook, "hook", hook).__module__

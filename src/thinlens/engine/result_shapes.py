@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
-Rule = Callable[[Mapping[str, Any]], Shape | None]
+ShapeRule = Callable[[Mapping[str, Any]], Shape | None]
 """Maps an operation's arguments by name to its result's shape; None where it does not know it."""
 
 PLAIN = torch.float32
@@ -142,7 +142,7 @@ _ELEMENTWISE = (
 
 _BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "_prelu_kernel")
 
-_RULES: dict[str, Rule] = {
+_RULES: dict[str, ShapeRule] = {
     **dict.fromkeys(_ELEMENTWISE, _same),
     **dict.fromkeys(_BINARY, _broadcast),
     "cat": _concatenated,

@@ -83,6 +83,14 @@ def test_images_without_room_for_a_crop_are_left_out(caplog: pytest.LogCaptureFi
     assert line.startswith("1 of 2 training images are smaller than the patch of 12")
 
 
+def test_the_first_side_that_fits_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    crops = crops_from_clean(SR, [clean()], patch=(4000, 12, 8))
+    assert crops.patch == 12
+    assert caplog.messages == ["no training image holds a crop of 4000 pixels: taking 12"]
+    with pytest.raises(UsageError, match="smaller than the patch of 4000"):
+        crops_from_clean(SR, [clean()], patch=(4000, 3000))
+
+
 def test_unusable_settings_are_refused() -> None:
     with pytest.raises(UsageError, match="1 of 1 training images are smaller than the patch"):
         crops_from_clean(SR, [torch.zeros(3, 20, 90, dtype=torch.uint8)], patch=12)

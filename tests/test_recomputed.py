@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 from thinlens.api import prune
 from thinlens.errors import UsageError
 from thinlens.methods.verified import check_zeros_stay
+from thinlens.models import MODELS
 from thinlens.models.source import NetworkSource, set_source, source_of
 from thinlens.sparsity.pattern import Pattern
 from thinlens.sparsity.recomputed import merge_recomputed
@@ -167,6 +168,14 @@ def test_a_merged_network_computes_the_same(kind: str) -> None:
         assert (merged(image()) - expected).abs().max() <= 1e-6 * scale
     assert merge_recomputed(merged, EXAMPLE) is merged
     assert all(p.requires_grad for p in merged[1].parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_our_networks_compute_no_weights_that_can_be_pruned(name: str) -> None:
+    """GCANet repeats one kernel for all channels in every pass: each output sees one input."""
+    entry = MODELS[name]
+    module = entry.build(entry.make_config(**entry.tiny)).eval()
+    assert merge_recomputed(module, (1, entry.channels, 32, 32)) is module
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -31,7 +31,7 @@ def built_buffers(module: nn.Module, manifest: CheckpointConfig) -> dict[str, st
         torch.manual_seed(BUILD_SEED)
         built = unique_tensors(build_from_config(manifest))
     return {
-        name: digest(tensor)
+        name: sha256_of(tensor)
         for name, tensor in unique_tensors(module).items()
         if not isinstance(tensor, nn.Parameter)
         and tensor.numel() * tensor.itemsize >= SMALLEST_BUFFER
@@ -44,7 +44,7 @@ def built_buffers(module: nn.Module, manifest: CheckpointConfig) -> dict[str, st
 def check_built(tensors: Mapping[str, Tensor], manifest: CheckpointConfig) -> None:
     """Raise `UsageError` if a network was built with another buffer than the saved one had."""
     for name, sha256 in manifest.built.items():
-        if digest(tensors[name]) != sha256:
+        if sha256_of(tensors[name]) != sha256:
             versions = ", ".join(f"{key} {value}" for key, value in manifest.versions.items())
             raise UsageError(
                 f"{name} is not stored, and {manifest.model} builds another one here than where "
@@ -52,10 +52,10 @@ def check_built(tensors: Mapping[str, Tensor], manifest: CheckpointConfig) -> No
             )
 
 
-def digest(tensor: Tensor) -> str:
+def sha256_of(tensor: Tensor) -> str:
     """Return the SHA-256 of a tensor's values in memory order.
 
-    >>> digest(torch.zeros(2))[:8]
+    >>> sha256_of(torch.zeros(2))[:8]
     'af5570f5'
     """
     values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -64,4 +64,4 @@ def digest(tensor: Tensor) -> str:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     same_form = one.shape == other.shape and one.dtype == other.dtype
-    return same_form and digest(one) == digest(other)
+    return same_form and sha256_of(one) == sha256_of(other)

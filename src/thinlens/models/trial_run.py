@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from thinlens.models.copying import copy_network, meta_copy
 from thinlens.models.running import weight_like
 
-T = TypeVar("T")
+_T = TypeVar("_T")
+
+TrialFunction = Callable[[nn.Module, Tensor], _T]
+"""What is done with a copy of a network and an image."""
 
 
 @torch.inference_mode(mode=False)  # its tensors count their writes
 @torch.no_grad()
-def trial_run(module: nn.Module, shape: Sequence[int], run: Callable[[nn.Module, Tensor], T]) -> T:
+def trial_run(
+    module: nn.Module, shape: Sequence[int], run: Callable[[nn.Module, Tensor], _T]
+) -> _T:
     """Return what `run` returns for a copy of `module` and an image of `shape`.
 
     The copy, in evaluation mode, is on the meta device, where tensors have shapes but no values; a

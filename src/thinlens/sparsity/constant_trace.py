@@ -61,6 +61,12 @@ class Convolution:
     """The origins of its weight and its bias, as far as they do not depend on the input."""
 
 
+def _is_depthwise(arguments: dict[str, Any]) -> bool:
+    """Whether each output sees one input channel: no N of M weights can be kept, none is merged."""
+    groups, weight = arguments.get("groups", 1), arguments.get("weight")
+    return groups > 1 and isinstance(weight, Tensor) and weight.shape[1] == 1
+
+
 class ConstantTrace(TorchFunctionMode):
     """Follow all tensors that do not depend on the input while the network runs inside the context.
 
@@ -111,7 +117,7 @@ class ConstantTrace(TorchFunctionMode):
         return result
 
     def _note_convolution(self, arguments: dict[str, Any]) -> None:
-        if self.is_constant(arguments["input"]):
+        if self.is_constant(arguments["input"]) or _is_depthwise(arguments):
             return
         values = [arguments.get("weight"), arguments.get("bias")]
         origins = [self._origins.get(storage(v)) for v in values if isinstance(v, Tensor)]

@@ -54,22 +54,33 @@ class Crops:
 
     @classmethod
     def fitting(
-        cls, task: Task, inputs: Sequence[Tensor], targets: Sequence[Tensor], **settings: Any
+        cls,
+        task: Task,
+        inputs: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        *,
+        patch: int | Sequence[int] = patch,
+        **settings: Any,
     ) -> Crops:
         """Return crops of the images in which one fits; how many were left out is logged.
 
-        `settings` are the other fields. A `UsageError` if a crop fits in none.
+        `patch` may list sides, of which the first that fits in an image is taken; `settings` are
+        the other fields. A `UsageError` if none fits.
         """
-        patch, degraded = settings.get("patch", cls.patch), settings.get("degraded", cls.degraded)
-        side = patch + 2 * (0 if degraded else task.margin)
-        fits = [index for index, x in enumerate(inputs) if min(x.shape[-2:]) >= side]
+        sides = [patch] if isinstance(patch, int) else list(patch)
+        around = 0 if settings.get("degraded", cls.degraded) else 2 * task.margin
+        shortest = [min(x.shape[-2:]) for x in inputs]
+        side = next((x for x in sides if x + around <= max(shortest, default=0)), sides[0])
+        if side != sides[0]:
+            log.warning("no training image holds a crop of %d pixels: taking %d", sides[0], side)
+        fits = [index for index, length in enumerate(shortest) if length >= side + around]
         if 0 < len(fits) < len(inputs):
             log.warning(
                 "%d of %d training images are smaller than the patch of %d input pixels: left out",
                 *(len(inputs) - len(fits), len(inputs), side),
             )
             inputs, targets = [inputs[i] for i in fits], [targets[i] for i in fits]
-        return cls(task, inputs, targets, **settings)
+        return cls(task, inputs, targets, patch=side, **settings)
 
     def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Return `(input, target)` in [0, 1], `[B, C, p, p]` and `[B, C, scale p, scale p]`."""

@@ -26,8 +26,9 @@ Data = str | Path | TrainingData | Tensor | Sequence[Item] | Iterable[Item] | No
 """A folder of images, `TrainingData`, inputs (`[C, h, w]` or `[B, C, h, w]`) or pairs, or a loader
 of such; None where none is needed."""
 
-CALIBRATION_CROPS = {"patch": 80, "batch_size": 1, "candidates": 1}
-"""Options of calibration crops: large ones, so that few outputs depend on the border."""
+CALIBRATION_CROPS = {"patch": (80, 64, 48, 32, 24, 16), "batch_size": 1, "candidates": 1}
+"""Options of calibration crops: large ones, so that few outputs depend on the border; the first
+side that fits in an image."""
 
 SMALLEST_SIDE = 2
 """The least height and width of an image, in pixels, from which anything can be calibrated."""

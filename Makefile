@@ -49,7 +49,7 @@ stub: $(STAMP)  ## Write the types of the C++ extension to _native.pyi.
 bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes on where it was stopped.
 	$(BIN)/python benchmarks/engines.py --out bench-out
 
-ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _geometry.py _programs.py _pointwise.py \
+ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _geometry.py _programs.py _bands.py _pointwise.py \
 	_reductions.py .py _streaming.py _bf16.py _winograd.py)
 
 SANITIZED := build/sanitized

@@ -170,6 +170,31 @@ def test_a_merged_network_computes_the_same(kind: str) -> None:
     assert all(p.requires_grad for p in merged[1].parameters())
 
 
+class ComputedBias(nn.Conv2d):
+    """Swin2SR: the bias alone is computed, by a pass with branches that no recording holds."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        bias = torch.cat([self.bias[:4], torch.zeros_like(self.bias[4:])])  # type: ignore[index]
+        y = F.conv2d(x, self.weight, bias, padding=1)
+        return y if mask is None else y * mask.shape[0]
+
+
+class TwoWays(Standardized):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x) if mask is None else x * mask.shape[0]
+
+
+def test_a_computed_bias_needs_no_merging() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), ComputedBias(8, 8, 3)).eval()
+    assert merge_recomputed(module, EXAMPLE) is module
+
+
+def test_a_pass_that_no_recording_holds_is_one_sentence() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), TwoWays(8, 8, 3, padding=1)).eval()
+    with pytest.raises(UsageError, match="cannot be merged: it does not run with them"):
+        merge_recomputed(module, EXAMPLE)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_our_networks_compute_no_weights_that_can_be_pruned(name: str) -> None:
     """GCANet repeats one kernel for all channels in every pass: each output sees one input."""

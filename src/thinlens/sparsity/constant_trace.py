@@ -58,7 +58,13 @@ class Convolution:
     modules: tuple[nn.Module, ...]
     """The modules that were running, outermost first."""
     constants: tuple[Origin, ...]
-    """The origins of its weight and its bias, as far as they do not depend on the input."""
+    """The origins of its weight and, if it has one, its bias, in this order."""
+
+    @property
+    def computes_weight(self) -> bool:
+        """Whether this forward pass computed its weight from parameters."""
+        weight = self.constants[0]
+        return weight.computed and weight.of_parameters
 
 
 def _is_depthwise(arguments: dict[str, Any]) -> bool:

@@ -120,6 +120,8 @@ def _follow(network: nn.Module, example: Sequence[int]) -> tuple[Tensor, list[_O
     with _stack(network, trace), torch.no_grad(), runnable(image.shape), trace:
         network(image)
     for use in trace.convolutions:
+        if not use.computes_weight:
+            continue  # a bias that is computed may stay: it is not pruned
         paths += [
             common_prefix(use.modules, origin.modules)
             for origin in use.constants
@@ -222,7 +224,14 @@ def _inputs(
 
 def _check_equal(network: nn.Module, image: Tensor, expected: Any) -> None:
     """Raise `UsageError` unless the merged network computes what the original does."""
-    for merged, dense in zip(tree_leaves(network(image)), tree_leaves(expected), strict=True):
+    try:
+        outputs = tree_leaves(network(image))
+    except Exception as failure:  # a recorded pass takes the way of the first call only
+        raise UsageError(
+            "the weights that this network computes in every forward pass cannot be merged: it "
+            f"does not run with them ({failure}): wanted a network with plain weights"
+        ) from failure
+    for merged, dense in zip(outputs, tree_leaves(expected), strict=True):
         if not isinstance(dense, Tensor):
             continue
         scale = (dense.max() - dense.min()).clamp_min(torch.finfo(dense.dtype).tiny)

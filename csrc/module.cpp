@@ -88,8 +88,7 @@ void run_steps(Program& program, ThreadPool& pool, const std::vector<Input>& inp
 void run_blocks(Program& program, ThreadPool& pool, const Input& input, const Output& output,
                 int first, int last, int output_top) {
   if (input.shape(0) != 1 || output.shape(0) != 1) refuse("row blocks are of one image");
-  const RunArguments arguments{
-      {image_of<const float>(input, 0)}, {image_of<float>(output, 0)}, {}};
+  const RunArguments arguments{{image_of<const float>(input, 0)}, {image_of<float>(output, 0)}, {}};
   const nb::gil_scoped_release release;
   program.run_blocks(pool, arguments, first, last, output_top);
 }

@@ -122,7 +122,8 @@ int Program::tensor(int64_t offset, const Shape& s, LineBuffer b) {
   v.row_vectors = s.row_vectors, v.halo = s.halo;
   v.fp32_storage = s.fp32_storage && kernels_.value_bytes < int(sizeof(float));
   v.slice = {int(tensors_.size()), 0, s.channels};
-  tensors_.push_back({offset, offset + size, v, rows_in_memory(s, b), b.copies, b.wrap, b.rows > 0});
+  tensors_.push_back(
+      {offset, offset + size, v, rows_in_memory(s, b), b.copies, b.wrap, b.rows > 0});
   return v.slice.tensor;
 }
 

@@ -270,8 +270,7 @@ void Program::run_shared(ThreadPool& pool, const FusedGroup& g, const Scratch& s
         step.run(from, std::min(from + step.block_rows, end),
                  {scratch[worker].get(), shifts.data()});
       });
-      if (step.output.tensor >= 0)
-        repeat_rows(step, begin, end, 0, shifts[step.output.tensor]);
+      if (step.output.tensor >= 0) repeat_rows(step, begin, end, 0, shifts[step.output.tensor]);
       seconds_[i] += clock_seconds(thread_cpu_time) - start;
     }
   }
@@ -292,8 +291,7 @@ std::vector<double> Program::run_strip(const FusedGroup& g, int strip, float* sc
       const double start = clock_seconds(thread_cpu_time);
       place_step(step, begin, end, strip, &shifts);
       step.run(begin, end, {scratch, shifts.data()});
-      if (step.output.tensor >= 0)
-        repeat_rows(step, begin, end, strip, shifts[step.output.tensor]);
+      if (step.output.tensor >= 0) repeat_rows(step, begin, end, strip, shifts[step.output.tensor]);
       seconds[i] += clock_seconds(thread_cpu_time) - start;
     }
   }

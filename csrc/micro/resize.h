@@ -63,8 +63,8 @@ void run_resize(const ResizeJob& job, int begin, int end, float* scratch) {
   for (int place = 0; place < places; ++place) {
     const int column = place % kLanes * out.row_vectors + place / kLanes;
     // finish_row zeroes what is past the width.
-    const Interpolation x = interpolation(column < out.width ? column : out.width - 1,
-                                          job.placement.columns, in.width);
+    const Interpolation x =
+        interpolation(column < out.width ? column : out.width - 1, job.placement.columns, in.width);
     low_columns[place] = x.low, high_columns[place] = x.high, weights[place] = x.weight;
   }
   for (int y = begin; y < end; ++y) {

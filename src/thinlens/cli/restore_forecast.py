@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from thinlens.cli.verb import Answer
 from thinlens.errors import UsageError
-from thinlens.restoration.network import Restorer
 
 if TYPE_CHECKING:
     from thinlens.checkpoints.format import Checkpoint
+    from thinlens.restoration.network import Restorer
     from thinlens.restoration.options import RestoreOptions
 
 SHOWN_IMAGES = 20
@@ -30,9 +30,10 @@ def dry_run_answer(
 ) -> Answer:
     """Return what `restore` would do."""
     from thinlens.api import runner
+    from thinlens.checkpoints.format import Checkpoint
     from thinlens.restoration.forecast import forecast
 
-    running = network if isinstance(network, Restorer) else runner(network, engine)
+    running = runner(network, engine) if isinstance(network, Checkpoint) else network
     plan = forecast(running, task, sources, out, options=options)
     lines = []
     for image in plan.images[:SHOWN_IMAGES]:

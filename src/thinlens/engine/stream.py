@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cache
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -86,22 +87,45 @@ def fused_groups(layout: Layout, row_bytes: RowBytes, threads: int) -> list[Fuse
 def _longest_group(
     layout: Layout, start: int, row_bytes: RowBytes, threads: int
 ) -> FusedGroup | None:
-    """Return the longest useful group of the operations from `start` on."""
-    longest: FusedGroup | None = None
-    for end, node in enumerate(layout.order[start:], start + 1):
-        if not node.can_stream(layout.placement):
-            break
-        group = _group(layout, layout.order[start:end], threads)
-        if _line_buffer_bytes(group, row_bytes) > CACHE_BYTES:
-            break
-        if _is_useful(group) and _strips_are_disjoint(layout, group):
-            longest = group
-    return longest
+    """Return the longest useful group of the operations from `start` on.
+
+    Longer groups take more bytes: lengths are doubled, then bisected, so that a plan takes n log n
+    steps for n operations.
+    """
+    nodes = [*takewhile(lambda node: node.can_stream(layout.placement), layout.order[start:])]
+    has_blocks = [len(_block_ends(*_strips(node, threads)[0])) > 2 for node in nodes]
+    if not any(has_blocks[1:]):
+        return None
+
+    @cache
+    def group(length: int) -> FusedGroup:
+        return _group(layout, nodes[:length], threads)
+
+    def fits(length: int) -> bool:
+        return _line_buffer_bytes(group(length), row_bytes) <= CACHE_BYTES
+
+    fitting, excess = 0, 1
+    while excess <= len(nodes) and fits(excess):
+        fitting, excess = excess, 2 * excess
+    excess = min(excess, len(nodes) + 1)
+    while excess - fitting > 1:
+        middle = (fitting + excess) // 2
+        fitting, excess = (middle, excess) if fits(middle) else (fitting, middle)
+    lengths = [length for length in range(fitting, 1, -1) if has_blocks[length - 1]]
+    candidates = map(group, lengths)
+    return next((x for x in candidates if _is_useful(x) and _strips_are_disjoint(layout, x)), None)
 
 
 def _is_useful(group: FusedGroup) -> bool:
     """Whether there are a line buffer and several row blocks."""
     return bool(group.line_buffers) and len(group.strips[0]) > 2
+
+
+def _strips(last: Node, threads: int) -> list[tuple[int, int]]:
+    """Return where the strips of a group begin and end, in rows of its last node."""
+    rows = computed_rows(last)
+    count = max(1, min(threads, rows // MIN_STRIP_ROWS))
+    return list(pairwise(rows * i // count for i in range(count + 1)))
 
 
 def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
@@ -119,11 +143,9 @@ def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
 
 def _group(layout: Layout, nodes: list[Node], threads: int) -> FusedGroup:
     """Plan strips and line buffers of a group of `nodes`."""
-    rows = computed_rows(nodes[-1])
-    count = max(1, min(threads, rows // MIN_STRIP_ROWS))
-    cuts = [rows * i // count for i in range(count + 1)]
     readers = readers_of(nodes)
-    strips = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in pairwise(cuts)]
+    cuts = _strips(nodes[-1], threads)
+    strips = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in cuts]
     inner = [
         buffer
         for buffer in {layout.placement[node][0]: None for node in nodes}

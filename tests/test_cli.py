@@ -101,7 +101,7 @@ BAD_LINES = [
     ("prune sr --method one-shot --budget 9/8 --out run --m 4", "above 0 and at most 1"),
     ("prune sr --method one-shot --budget x --out run --m 4", "1/8, 0.125 or 12.5%"),
     ("prune sr --method one-shot --budget 1/9 --out run --m 4", "lowest reachable"),
-    ("prune sr --method one-shot --budget 1/2 --out run", "M = 32 prunes no layer"),
+    ("prune sr --method one-shot --budget 1/2 --out run --policy skip", "M = 32 prunes no layer"),
     ("prune sr --method one-shot --budget 1/2 --out run --preset plus", "no presets"),
     ("evaluate sr --data empty", "empty holds no images"),
     ("evaluate sr --data clean --sigma 25", "sigma"),

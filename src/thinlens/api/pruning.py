@@ -87,7 +87,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
         example=example,
         m=m,
         seed=seed,
-        options={**kind.network_options(module), **options},
+        options={**kind.network_options(module, m), **options},
     )
     chosen.check_steps(trainer.settings)
     task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)

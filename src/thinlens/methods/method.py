@@ -127,8 +127,8 @@ class Method(ABC):
         return steps > 0
 
     @classmethod
-    def network_options(cls, model: nn.Module) -> dict[str, Any]:
-        """Return the options whose defaults depend on the network."""
+    def network_options(cls, model: nn.Module, m: int | None) -> dict[str, Any]:
+        """Return the options whose defaults depend on the network and on M, if one is asked for."""
         return {}
 
     def announce_share(self, model: nn.Module) -> dict[str, Any]:

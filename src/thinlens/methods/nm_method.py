@@ -82,9 +82,9 @@ class NMMethod(Method):
         return layers
 
     @classmethod
-    def network_options(cls, model: nn.Module) -> dict[str, Any]:
-        """Return the policy: the papers' for networks of `MODELS`, fit for all others."""
-        return {"policy": default_policy(model)}
+    def network_options(cls, model: nn.Module, m: int | None) -> dict[str, Any]:
+        """Return the policy (`default_policy`)."""
+        return {"policy": default_policy(model, m or cls.m)}
 
     def announce_share(self, model: nn.Module) -> dict[str, Any]:
         """Log the share of the multiply-adds that can be pruned, with the reasons of the rest.

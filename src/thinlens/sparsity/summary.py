@@ -93,7 +93,7 @@ def summarize(
     """
     groups = [pattern.m for pattern in patterns.values() if pattern.m is not None]
     example = (1, *input_shape)
-    policy = policy or ("skip" if patterns else default_policy(module))
+    policy = policy or ("skip" if patterns else default_policy(module, m))
     listed = find_layers(module, example, m=max(groups, default=m), policy=policy)
     layers = tuple(_with_pattern(layer, patterns) for layer in listed)
     n = {name: p.n for name, p in patterns.items() if p.n is not None}

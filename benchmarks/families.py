@@ -34,7 +34,6 @@ import tyro
 from torch import nn
 
 import thinlens
-from thinlens.api import runner
 from thinlens.benchmark.run import describe_machine
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.checkpoints.spandrel_package import architectures
@@ -42,6 +41,7 @@ from thinlens.cli.main import main
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.plan import Plan
+from thinlens.engine.selected_engine import SelectedEngine
 from thinlens.engine.timings import WALL_CLOCK, Clock, measure_interleaved
 from thinlens.engine.trace import Operation
 from thinlens.errors import UsageError
@@ -342,7 +342,8 @@ def compared(network: Checkpoint) -> Row:
     module, threads = keep_output(network.module.eval()), torch.get_num_threads()
     channels = image_channels(module)
     image = torch.rand(1, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    run = runner(network, "auto")
+    make = SelectedEngine("auto")
+    run = make(module)
     expected = module(image)
     span = float(expected.max() - expected.min())
     row = {"error": float((run(image) - expected).abs().max()) / span}
@@ -363,7 +364,7 @@ def compared(network: Checkpoint) -> Row:
     native_error = float((engine(image) - expected).abs().max()) / span
     return {
         **row,
-        "auto": "torch" if run is module else "mixed" if plan.is_mixed else "engine",
+        "auto": make.used,
         "native_error": native_error,
         "native": convolution_share(plan),
         "parts": len(plan.parts()),

@@ -68,6 +68,17 @@ def _temporary_prefix(name: str) -> str:
     return f".{start}{ending}"
 
 
+def read_cached_object(path: Path, most_bytes: int) -> dict[str, Any]:
+    """Return the JSON object of a cache file; empty where it is missing, damaged or too large."""
+    try:
+        if path.stat().st_size > most_bytes:
+            return {}
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     with atomic_write(path) as file:

@@ -7,7 +7,6 @@ again in every process.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from thinlens.errors import RunError
-from thinlens.files import write_json
+from thinlens.files import read_cached_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +131,7 @@ class TimingCache:
 
 def _read(path: Path) -> dict[str, Seconds]:
     """Return the valid entries of the file."""
-    try:
-        if path.stat().st_size > MAX_CACHE_BYTES:
-            return {}
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
+    content = read_cached_object(path, MAX_CACHE_BYTES)
     entries = {key: _entry(value) for key, value in content.items()}
     return {key: value for key, value in entries.items() if value}
 

@@ -10,7 +10,6 @@ one counts as empty.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import astuple
@@ -25,7 +24,7 @@ from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import build
 from thinlens.engine.timings import cache_folder
 from thinlens.errors import RunError
-from thinlens.files import write_json
+from thinlens.files import read_cached_object, write_json
 from thinlens.models import registry_name
 from thinlens.models.fingerprint import FINGERPRINT_DIGITS, fingerprint
 from thinlens.restoration.network import Network, device_of, dtype_of
@@ -98,14 +97,7 @@ def _sources() -> str:
 
 def _read(path: Path) -> dict[str, ReceptiveField]:
     """Return the valid entries of the file."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return {}
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
+    content = read_cached_object(path, MAX_BYTES)
     fields = {key: _field(value) for key, value in content.items()}
     return {key: field for key, field in fields.items() if field is not None}
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
 from thinlens.engine.plan import GIB, Plan, PlanContext
@@ -69,10 +70,12 @@ def compile(
     return Compiled(frozen, threads or torch.get_num_threads(), kernels)
 
 
-class Compiled:
+class Compiled(Description):
     """A module, its plans by input size, and the threads that run them.
 
-    Safe to call from several threads: calls run one after the other.
+    Its attributes `scale`, `input_channels`, `output_channels` and `size_requirements` are named as
+    those of spandrel's descriptors. Safe to call from several threads: calls run one after the
+    other.
     """
 
     def __init__(

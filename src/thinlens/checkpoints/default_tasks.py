@@ -39,8 +39,11 @@ def described(task: Task) -> dict[str, Any]:
     return {"name": task.name, **asdict(task)}  # type: ignore[call-overload]
 
 
-def default_task(name: str, module: nn.Module, **options: Any) -> Task:
-    """Return the task of the network called `name` in `MODELS`; `options` override its fields."""
+def default_task(name: str, module: nn.Module, /, **options: Any) -> Task:
+    """Return the task of the network called `name` in `MODELS`; `options` override its fields.
+
+    An option `name` is another task, such as `denoise-jpeg` for a denoiser.
+    """
     entry = model_entry(name)
     config: Any = module.config
     fields: dict[str, Any] = {}  # the other tasks are RGB, at one size
@@ -48,7 +51,8 @@ def default_task(name: str, module: nn.Module, **options: Any) -> Task:
         fields = {"scale": config.scale}
     elif entry.task == "denoise":
         fields = {"channels": getattr(config, "channels", entry.channels)}
-    return make_task(entry.task, **{**fields, **options})
+    kind = str(options.pop("name", entry.task))
+    return make_task(kind, **{**fields, **options})
 
 
 def foreign_task(name: str, scale: int, channels: int) -> Task:
@@ -58,7 +62,7 @@ def foreign_task(name: str, scale: int, channels: int) -> Task:
     for, where that is one task; else plain restoration.
 
     >>> foreign_task("spandrel:ESRGAN", 4, 3), foreign_task("spandrel:SCUNet", 1, 3)
-    (SuperResolution(scale=4), Denoising(channels=3, sigma=25.0, sigmas=()))
+    (SuperResolution(scale=4), Denoising(channels=3, sigma=25.0, sigmas=(), sigma_range=()))
     """
     if scale in (2, 3, 4) and channels == 3:
         return make_task("sr", scale=scale)

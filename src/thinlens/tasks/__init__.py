@@ -12,6 +12,7 @@ from thinlens.tasks.deblurring import Deblurring
 from thinlens.tasks.dehazing import Dehazing
 from thinlens.tasks.denoising import Denoising
 from thinlens.tasks.deraining import Deraining
+from thinlens.tasks.jpeg_denoising import JpegDenoising
 from thinlens.tasks.metrics import psnr, ssim
 from thinlens.tasks.restoration import Restoration
 from thinlens.tasks.super_resolution import SuperResolution
@@ -20,6 +21,7 @@ from thinlens.tasks.task import MetricProtocol, Task
 TASKS: dict[str, type[Task]] = {
     "sr": SuperResolution,
     "denoise": Denoising,
+    "denoise-jpeg": JpegDenoising,
     "derain": Deraining,
     "deblur": Deblurring,
     "dehaze": Dehazing,
@@ -37,7 +39,7 @@ def make_task(name: str, **options: object) -> Task:
     An unknown name, an unknown option or a value of the wrong type is a `UsageError`.
 
     >>> make_task("denoise", sigma=15)
-    Denoising(channels=1, sigma=15, sigmas=())
+    Denoising(channels=1, sigma=15, sigmas=(), sigma_range=())
     """
     if name not in TASKS:
         raise UsageError(f"unknown task {name!r}: wanted {' or '.join(TASKS)}")

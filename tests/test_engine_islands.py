@@ -173,14 +173,14 @@ def test_the_report_of_kernels_has_every_convolution() -> None:
     wide = nn.Conv2d(16, 16, 3, padding=1)
     grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
     module = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), wide, grouped).eval()
-    convs = kernel_report(module, Size(3, 24, 24), 1)
+    convs = kernel_report(Compiled(module, 1), Size(3, 24, 24))
     assert [conv["layer"] for conv in convs] == ["0", "1", "2"]
     assert [conv["dense_kernel"] for conv in convs] == ["dense", "winograd", "sparse"]
     assert all(conv["ms"] > 0 and conv["dense_ms"] > 0 for conv in convs)
 
 
 def test_the_report_lists_the_parts_in_order() -> None:
-    parts = segment_report(Islands().eval(), Size(3, 24, 24), 1)
+    parts = segment_report(Compiled(Islands().eval(), 1), Size(3, 24, 24))
     assert {part["kind"] for part in parts} == {"engine", "torch"}
     assert sum(part["layers"] for part in parts if part["kind"] == "engine") == 4
     assert all(part["ms"] > 0 for part in parts)

@@ -132,6 +132,8 @@ def _engine_reports(network: Checkpoint) -> tuple[list[dict[str, Any]], list[dic
     """Return the parts of a network that the engine and torch run, and its convolutions."""
     import torch
 
+    from thinlens.engine.automatic import select_engine
+    from thinlens.engine.compiled import Compiled
     from thinlens.engine.graph import Size
     from thinlens.engine.kernel_report import kernel_report
     from thinlens.engine.native import native
@@ -140,9 +142,12 @@ def _engine_reports(network: Checkpoint) -> tuple[list[dict[str, Any]], list[dic
 
     if native() is None:
         raise UsageError("--engine: the native engine was not built on this machine")
-    size = Size(image_channels(network.module), ENGINE_SIDE, ENGINE_SIDE)
-    module, threads = network.module.eval(), torch.get_num_threads()
-    return segment_report(module, size, threads), kernel_report(module, size, threads)
+    module, channels = network.module.eval(), image_channels(network.module)
+    size = Size(channels, ENGINE_SIDE, ENGINE_SIDE)
+    engine = select_engine(module, channels)
+    if not isinstance(engine, Compiled):  # torch is faster: what the engine would run
+        engine = Compiled(module, torch.get_num_threads())
+    return segment_report(engine, size), kernel_report(engine, size)
 
 
 def _engine_table(parts: list[dict[str, Any]]) -> Any:

@@ -47,13 +47,19 @@ share so small an image compute a good part of its rows twice, and wait for each
 
 
 def compile(
-    model: nn.Module | Pruned, precision: str = "fp32", threads: int | None = None
+    model: nn.Module | Pruned,
+    precision: str = "fp32",
+    threads: int | None = None,
+    *,
+    least_work: float = 0.0,
 ) -> Callable[[Tensor], Tensor]:
     """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
 
     It holds a copy of the current weights and plans a size on its first use. Results agree with
     torch to a few 1e-6 of their size; with `precision="bf16"`, which stores weights and all
     activations but the output in bfloat16 and needs a CPU with AVX512_BF16, to about 1e-2.
+    What the engine does not know runs in torch; so does a segment between such parts with at most
+    `least_work` multiply-adds for each value that is copied between both.
     torch.compile and torch.export take it as one operation, without a gradient, which can run as
     long as the callable exists. Without the C++ core torch runs the module, after one warning.
     Raises `UsageError` for an operation that the engine does not know, or for a wrong input.
@@ -67,7 +73,8 @@ def compile(
         frozen = frozen.float()  # activations are float32, or the bfloat16 of the kernels
     if native() is None:
         return torch.inference_mode()(frozen)
-    return Compiled(frozen, threads or torch.get_num_threads(), kernels)
+    threads = threads or torch.get_num_threads()
+    return Compiled(frozen, threads, kernels, least_work=least_work)
 
 
 class Compiled(Description):
@@ -84,6 +91,7 @@ class Compiled(Description):
         threads: int,
         kernels: str | None = None,
         kernel_selector: KernelSelector | None = None,
+        least_work: float = 0.0,
     ) -> None:
         core = native()
         if core is None:
@@ -94,7 +102,9 @@ class Compiled(Description):
         self._kernels = name = kernels or fastest()
         max_bytes = int(MEMORY_FRACTION * _memory_bytes())
         selector = kernel_selector or tuner(name)
-        self._context = PlanContext(core, core.kernels(name), selector, max_bytes, threads)
+        self._context = PlanContext(
+            core, core.kernels(name), selector, max_bytes, threads, least_work
+        )
         self.pool = core.ThreadPool(threads)
         self._single_threaded: list[Compiled] = []
         """The same network on one thread, once for each thread; built for the first batch of small
@@ -120,12 +130,28 @@ class Compiled(Description):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the module and the settings: plans are made anew."""
-        threads, kernels, _ = self._settings
-        return Compiled, (self.module, threads, kernels)
+        threads, kernels, _, least_work = self._settings
+        return Compiled, (self.module, threads, kernels, None, least_work)
 
     @property
-    def _settings(self) -> tuple[int, str, KernelSelector]:
-        return self._context.threads, self._kernels, self._context.kernel_selector
+    def _settings(self) -> tuple[int, str, KernelSelector, float]:
+        context = self._context
+        return context.threads, self._kernels, context.kernel_selector, context.least_work
+
+    def with_selector(self, selector: KernelSelector) -> Compiled:
+        """Return the same network with kernels by another selector."""
+        threads, kernels, _, least_work = self._settings
+        return Compiled(self.module, threads, kernels, selector, least_work)
+
+    @property
+    def kernels(self) -> str:
+        """The set of instructions."""
+        return self._kernels
+
+    @property
+    def least_work(self) -> float:
+        """Multiply-adds for each copied value that a segment between parts of torch has."""
+        return self._context.least_work
 
     @property
     def is_mixed(self) -> bool:
@@ -174,11 +200,10 @@ class Compiled(Description):
 
     def _one_thread_each(self, size: Size, image: Tensor) -> Tensor:
         """Distribute a batch over single threads."""
-        context, threads = self._context, self._context.threads
+        threads = self._context.threads
         if not self._single_threaded:
             self._single_threaded = [
-                Compiled(self.module, 1, self._kernels, context.kernel_selector)
-                for _ in range(threads)
+                Compiled(self.module, 1, *self._settings[1:]) for _ in range(threads)
             ]
         engines = self._single_threaded[: len(image)]
         queue, positions = iter(range(len(image))), current_tile_positions()

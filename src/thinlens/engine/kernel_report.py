@@ -5,33 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.kernel_choice import kernel_name
-from thinlens.engine.native import fastest
 from thinlens.engine.tuner import tuner
 
 KERNEL_ROUNDS = 5
 """Runs of the network, of which each convolution's least time is reported."""
 
 
-def kernel_report(module: nn.Module, size: Size, threads: int) -> list[dict[str, Any]]:
-    """List the convolutions of `module` for an image of `size` in the order in which they run.
+def kernel_report(engine: Compiled, size: Size) -> list[dict[str, Any]]:
+    """List the convolutions of a compiled network for an image of `size` in the order they run.
 
     Each has `layer` (empty where no module's weights are used), `kernel` (dense, winograd or
     sparse), `ms`, `dense_kernel`, the fastest that multiplies by zeros too, and `dense_ms`: the
     difference is what the zeros save. Raises `UsageError` where the engine runs no layer.
     """
-    kernels = fastest()
     image = torch.rand(1, size.channels, size.height, size.width)
-    engines = [Compiled(module, threads, kernels, x) for x in (None, tuner(kernels).dense)]
+    engines = [engine, engine.with_selector(tuner(engine.kernels).dense)]
     plans = [engine.plan(size) for engine in engines]
     rounds: list[list[list[float]]] = []
     for _ in range(1 + KERNEL_ROUNDS):  # the first is warm-up
-        for engine in engines:
-            engine(image)
+        for run in engines:
+            run(image)
         rounds.append([plan.program.seconds() for plan in plans])
     ms, dense_ms = (
         [1e3 * min(times) for times in zip(*of_plan, strict=True)]

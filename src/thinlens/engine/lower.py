@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class Lowered:
         return next(iter([*reasons, *self.reasons.values()]), "")
 
 
-def lower(traced: Trace) -> Lowered:
+def lower(traced: Trace, least_work: float = 0.0) -> Lowered:
     """Return the fused graph of a trace.
 
     Where fusion finds that a node cannot run, its operation is torch's.
@@ -66,7 +67,7 @@ def lower(traced: Trace) -> Lowered:
     while True:
         lowering = _Lowering(traced, blocked)
         lowered = lowering.lowered()
-        more = {} if not lowered.islands else lowering.too_small()
+        more = {} if not lowered.islands else lowering.too_small(least_work)
         if not more:
             try:
                 lowered.root = fuse(lowered.root)
@@ -79,6 +80,19 @@ def lower(traced: Trace) -> Lowered:
     if lowered.islands and not any(operation.name in WORK for operation in lowered.native):
         raise UsageError(f"the engine runs no layer of this network: {lowered.first_reason()}")
     return lowered
+
+
+def _multiply_adds(operation: Operation) -> int:
+    """Count those of a convolution or a product of matrices; 0 for other operations."""
+    if operation.name not in WORK:
+        return 0
+    if operation.name == "convolution":
+        arguments = operation.arguments
+        weight = arguments["weight"]
+        spatial = arguments["input"] if arguments["transposed"] else operation.results[0]
+        return int(weight.numel() * prod(spatial.shape[2:]) * len(spatial))
+    name = {"addmm": "mat1", "linear": "input"}.get(operation.name, "self")
+    return int(operation.results[0].numel() * operation.arguments[name].shape[-1])
 
 
 class _Lowering:
@@ -135,8 +149,22 @@ class _Lowering:
                     inner += source.inputs
         raise UsageError("the engine cannot run this network")
 
-    def too_small(self) -> Reasons:
-        """List the operations of segments without a convolution or a linear layer."""
+    def too_small(self, least_work: float) -> Reasons:
+        """List the operations of segments that do not pay.
+
+        They have no convolution or linear layer, or fewer than `least_work` multiply-adds for each
+        value that is copied between torch and the engine.
+        """
+        return {
+            operation: TOO_SMALL
+            for segment in self._segments()
+            if self._work_per_copy(segment) <= least_work
+            for operation in segment
+            if operation not in self._blocked
+        }
+
+    def _segments(self) -> list[set[Operation]]:
+        """List the operations of the engine that are connected at one level."""
         segments: dict[int, set[Operation]] = {}
         by_tensor: dict[int, set[Operation]] = {}
         for operation in self._native:
@@ -148,13 +176,27 @@ class _Lowering:
             for member in segment:
                 by_tensor.update({id(result): segment for result in member.results})
             segments.update({id(member): segment for member in segment})
-        return {
-            operation: TOO_SMALL
-            for segment in segments.values()
-            if not any(operation.name in WORK for operation in segment)
-            for operation in segment
-            if operation not in self._blocked
+        return list({id(segment): segment for segment in segments.values()}.values())
+
+    def _work_per_copy(self, segment: set[Operation]) -> float:
+        """Return the multiply-adds of a segment for each value that it copies."""
+        read_by_torch = {id(x) for operation in self._reasons for x in operation.sources} | {
+            id(self._traced.output)
         }
+        copied = {
+            id(x): x.numel()
+            for operation in segment
+            for x in operation.sources
+            if id(x) in self._torch_tensors
+        }
+        copied |= {
+            id(x): x.numel()
+            for operation in segment
+            for x in operation.results
+            if id(x) in read_by_torch
+        }
+        work = sum(_multiply_adds(operation) for operation in segment)
+        return work / max(1, sum(copied.values()))
 
     def _lower_native(self, operation: Operation) -> None:
         if operation in self._blocked:

@@ -58,6 +58,9 @@ class PlanContext:
     max_bytes: int
     """Bytes that the activations of a plan may take."""
     threads: int = 1
+    least_work: float = 0.0
+    """Multiply-adds for each value copied between torch and the engine, at most, of segments that
+    torch runs after all."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Plan:
         """Plan `module` for whole images of `size`, or for tiles of larger images."""
         self._core, self._kernels = context.core, context.kernels
         traced = trace(module, size)
-        lowered = lower(traced)
+        lowered = lower(traced, context.least_work)
         output = lowered.root
         self.reasons = lowered.reasons
         """Why torch runs the operations of islands."""

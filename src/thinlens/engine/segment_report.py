@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
 
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
@@ -16,14 +15,13 @@ REPORT_ROUNDS = 3
 """Runs of the network, of which each part's least time is reported."""
 
 
-def segment_report(module: nn.Module, size: Size, threads: int) -> list[dict[str, Any]]:
-    """List the parts of `module` for an image of `size` in the order in which they run.
+def segment_report(engine: Compiled, size: Size) -> list[dict[str, Any]]:
+    """List the parts of a compiled network for an image of `size` in the order in which they run.
 
     Each has `kind` (engine or torch), `operations`, `layers` (convolutions and linear layers), `ms`
     and `why`: why an island of torch is one, the commonest reason first. Raises `UsageError` where
     the engine runs no layer.
     """
-    engine = Compiled(module, threads)
     plan = engine.plan(size)
     image = torch.rand(1, size.channels, size.height, size.width)
     times: list[list[float]] = []

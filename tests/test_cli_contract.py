@@ -19,7 +19,7 @@ from thinlens.methods import METHODS, Method
 FLAGS = {
     "demo": ["--data", "--json", "--out"],
     "train": ["--data", "--json", "--out", "--recipe", "--scale", "--seed", "--steps"],
-    "import": ["--json", "--model", "--out", "--scale", "--store"],
+    "import": ["--arguments", "--json", "--model", "--out", "--output", "--scale", "--store"],
     "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
         "--store",

@@ -55,13 +55,16 @@ def named_network(
     tensors; with `resized` they may be larger, as channels were pruned. Raises `UsageError`
     where no name is known.
     """
+    carried = source_of(module)
+    if model is not None and carried is not None and carried.name == model and arguments is None:
+        return model
     if model is not None and is_factory_name(model):
         return _factory_source(module, model, arguments or {}, resized)
     if arguments is not None:
         raise UsageError("arguments= are a factory's: wanted model='package.module:function', too")
     if model is not None and not is_foreign(model):
         return model
-    source = source_of(module) or _spandrel_source(module)
+    source = carried or _spandrel_source(module)
     if source is None:
         name = registry_name(module)
         if name is not None and model is None:

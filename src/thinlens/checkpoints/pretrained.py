@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.checkpoints.default_tasks import default_task, described, foreign_task
+from thinlens.checkpoints.default_tasks import (
+    default_task,
+    described,
+    foreign_task,
+    measured_task,
+)
 from thinlens.checkpoints.detection import Fit, Mismatch, compare_state, detect, fill, spandrel_fit
+from thinlens.checkpoints.factories import is_factory_name
+from thinlens.checkpoints.factory_weights import network_by_factory
 from thinlens.checkpoints.format import Checkpoint, load, packed_bytes
 from thinlens.checkpoints.shipped import resolve
 from thinlens.checkpoints.spandrel_networks import PREFIX
@@ -18,6 +26,7 @@ from thinlens.checkpoints.state_dicts import Contents, contents_of, without_coun
 from thinlens.checkpoints.weights_file import read_weights
 from thinlens.errors import UsageError
 from thinlens.models import model_entry
+from thinlens.models.output import OutputName
 from thinlens.tasks.task import Task
 
 
@@ -33,14 +42,30 @@ class Imported:
     """Its own, or what its scale and its architecture show."""
 
 
-def import_network(file: Path, model: str | None = None, **options: Any) -> Imported:
+def import_network(
+    file: Path,
+    model: str | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    output: OutputName | None = None,
+    **options: Any,
+) -> Imported:
     """Build the network that a file of weights belongs to, and fill it.
 
     The file is a .pth, .pt, .ckpt, .bin or .safetensors of any training program; no code of it
-    runs. Without `model` the network is detected: ours first, then spandrel's. `options` are
-    fields of the config of one of ours. Raises `UsageError` if no network fits, or if values are
-    not finite.
+    runs. Without `model` the network is detected: ours first, then spandrel's. `model` may be a
+    function that builds it, `package.module:function`, with JSON `arguments`; `output` is the index
+    or the key of the tensor that is kept where it returns several. `options` are fields of the
+    config of one of ours. Raises `UsageError` if no network fits, or if values are not finite.
     """
+    if model is not None and is_factory_name(model):
+        contents = contents_of(read_weights(file), file)
+        module = network_by_factory(contents, model, arguments or {}, output)
+        return Imported(module, model, measured_task(module))
+    if arguments is not None or output is not None:
+        raise UsageError(
+            "arguments and output are a factory's: wanted the model package.module:function, too"
+        )
     if model is not None and not model.startswith(PREFIX):
         model_entry(model).make_config(**options)  # a mistake in them comes before the file's
     contents = contents_of(read_weights(file), file)

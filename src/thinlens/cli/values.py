@@ -1,9 +1,11 @@
-"""Parsers of flag values: sizes, patterns, widths, noise levels."""
+"""Parsers of flag values: sizes, patterns, widths, noise levels, arguments."""
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
+from typing import Any
 
 from thinlens.errors import UsageError
 
@@ -44,3 +46,20 @@ def sigmas(text: str) -> tuple[float, ...]:
     if len(set(levels)) < len(levels):
         raise UsageError(f"--sigma {text}: wanted every level once")
     return levels
+
+
+def json_arguments(flag: str, text: str | None) -> dict[str, Any] | None:
+    """Parse keyword arguments, a JSON object such as '{"channels": 64}'; None where there are none.
+
+    >>> json_arguments("--arguments", '{"channels": 64}')
+    {'channels': 64}
+    """
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise UsageError(f"{flag} {text!r}: wanted a JSON object, such as '{{\"channels\": 64}}'")
+    return values

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from thinlens.engine.axes import CHANNELS, Axes, image_axes, to_image
+from thinlens.engine.channel_groups import OVER_GROUPS, over_groups
 from thinlens.engine.graph import Node, Size
 from thinlens.engine.ops import OPERATIONS
 from thinlens.engine.ops.channel_copy import picked_channels
@@ -179,11 +180,15 @@ def _on_views(
 ) -> list[EngineValue]:
     """Lower an operation on views as one on their images."""
     a, name = dict(operation.arguments), operation.name
-    value = next(values[id(x)] for x in operation.sources)
+    value = values[id(max(operation.sources, key=Tensor.numel))]
     axes, size = value.axes, value.node.size
+    if name in OVER_GROUPS:
+        grouped = over_groups(name, value.node, axes, a)
+        if grouped is not None:
+            return [EngineValue(*grouped)]
     for tensor in operation.sources:
         other = values[id(tensor)]
-        if name != "cat" and other.axes != axes:
+        if name != "cat" and not _is_broadcast(other, value):
             raise UsageError(f"{name!r} of tensors in different orders")
         if (
             name == "cat"
@@ -215,6 +220,19 @@ def _on_views(
         )
         for node in results
     ]
+
+
+def _is_broadcast(other: EngineValue, value: EngineValue) -> bool:
+    """Whether a value is in the order of another one, but for axes of which it has one position."""
+    sides = [(x.channels, x.height, x.width) for x in (other.node.size, value.node.size)]
+    single = [axis for axis, (one, many) in enumerate(zip(*sides, strict=True)) if one == 1 < many]
+    if any(one not in (1, many) for one, many in zip(*sides, strict=True)):
+        return False
+    expected = tuple(
+        tuple(factor for factor in dim if factor.axis not in single)
+        for dim in value.axes.dimensions
+    )
+    return other.axes.dimensions == expected
 
 
 def _result_size(operation: Operation, value: EngineValue, dimension: int | None) -> Size:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from torch import Tensor
+
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.ops.channel_copy import picked_channels
+from thinlens.engine.ops.expression import clamp
 from thinlens.engine.ops.lowering import Arguments, TraceContext
-from thinlens.engine.ops.pointwise import copy_step
+from thinlens.engine.ops.pointwise import copy_step, of_nodes
+from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
@@ -54,6 +59,22 @@ class Concat(Node):
 
 
 def lower_cat(context: TraceContext, a: Arguments, size: Size) -> Node | None:
-    """Lower `cat` along channels."""
-    sources = [context.node(tensor) for tensor in a["tensors"]]
-    return Concat(sources, size) if a["dim"] in CHANNEL_AXES else None
+    """Lower `cat` along channels; some may be constant, such as the map of a noise level."""
+    if a["dim"] not in CHANNEL_AXES:
+        return None
+    image = next(context.node(x) for x in a["tensors"] if context.is_node(x))
+    sources = [
+        context.node(x) if context.is_node(x) else _constant_channels(context, x, image)
+        for x in a["tensors"]
+    ]
+    return Concat(sources, size)
+
+
+def _constant_channels(context: TraceContext, constant: Tensor, image: Node) -> Node:
+    """Return channels of one value each, as a step that reads one channel of `image`."""
+    values = context.constant(constant)
+    if values is None or values.ndim != 4 or (values != values[:, :, :1, :1]).any():
+        raise UsageError("a concatenation with a constant that varies over the image")
+    levels = values[0, :, 0, 0]
+    repeated = picked_channels(image, [0] * len(levels))
+    return of_nodes([repeated], repeated.size, lambda x: clamp(x, levels, levels))

@@ -35,7 +35,7 @@ FLAGS = {
         *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--margin"),
         *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
         *("--alpha", "--first-frame", "--format", "--quality", "--resample", "--size"),
-        *("--strength", "--strip", "--dry-run", "--preview", "--compression"),
+        *("--strength", "--strip", "--dry-run", "--preview", "--compression", "--memory"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),

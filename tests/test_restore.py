@@ -20,7 +20,7 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.decoding import open_photograph
 from thinlens.images.reading import read_image
 from thinlens.images.writing import write_png
-from thinlens.restoration import memory
+from thinlens.restoration import free_memory, memory, memory_budget
 from thinlens.restoration.folder import RestoreResult, restore_folder
 from thinlens.restoration.sources import result_names
 from thinlens.restoration.tiled import restore_image
@@ -89,7 +89,7 @@ def test_the_mode_of_a_module_is_restored() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
+    monkeypatch.setattr(memory_budget, "available_bytes", lambda device: 10**4)
     with pytest.raises(UsageError, match=r"300x400 needs about 0\.0 GiB .* wanted more memory"):
         restore_image(Twice(), torch.rand(3, 400, 300))
 
@@ -103,7 +103,7 @@ def test_the_estimate_is_the_peak_of_the_activations() -> None:
 
 
 def test_free_memory_is_known_here() -> None:
-    free = memory.available_bytes(torch.device("cpu"))
+    free = free_memory.available_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
 
 

@@ -200,18 +200,18 @@ def test_compute_memory_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyP
 
 
 def test_large_images_are_cut_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from thinlens.restoration import memory
+    from thinlens.restoration import memory, memory_budget
 
     made, image = tiler("dncnn-17", 1), smooth(1, 300, 310)
     made._tile = None
     needed = memory.peak_bytes(tiny("dncnn-17"), torch.Size((1, 1, 300, 310)))
-    monkeypatch.setattr(memory, "available_bytes", lambda device: needed // 2)
+    monkeypatch.setattr(memory_budget, "available_bytes", lambda device: needed // 2)
     tiles = joined(made, image)
     assert made.used is not None
     assert made.used % memory.STEP == 0
     assert (made.used + 2 * receptive_field("dncnn-17").margin) ** 2 <= 300 * 310 / 4
     torch.testing.assert_close(tiles, whole_of(tiny("dncnn-17"), image), rtol=0, atol=1e-6)
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * needed)
+    monkeypatch.setattr(memory_budget, "available_bytes", lambda device: 4 * needed)
     joined(made, image)
     assert made.used is None
 

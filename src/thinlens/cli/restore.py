@@ -89,6 +89,9 @@ class Restore(Verb):
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""
+    memory: Annotated[str | None, tyro.conf.arg(metavar="2G|800M", help_behavior_hint="")] = None
+    """Most memory of the process, libraries included: smaller tiles or bands; not for bundles
+    (default: half of what is free; a container's limit counts)."""
     beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
     """Of a bundle: weight of the cost, from 0 (the best network at any cost) on, in SLS's
     equation 8 (default: 0.3)."""
@@ -137,7 +140,7 @@ class Restore(Verb):
         else:
             self._refuse_routing()
             network, options = loaded, {"tile": self.tile, "blend": self.blend}
-            options["margin"] = self.margin
+            options |= {"margin": self.margin, "memory": self.memory}
         if self.max_pixels is not None:
             options["max_pixels"] = self.max_pixels
         options |= {name: getattr(self, name) for name in PHOTOGRAPH_OPTIONS}
@@ -181,6 +184,8 @@ class Restore(Verb):
             raise UsageError(f"--tile {self.tile}: the tiles of {self.model} are its own")
         if self.margin is not None:
             raise UsageError(f"--margin {self.margin}: the margin of {self.model} is its own")
+        if self.memory is not None:
+            raise UsageError(f"--memory {self.memory}: the tiles of {self.model} are its own")
         options = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
         make = SelectedEngine(self.engine)
         router = bundle.restorer(make, options, blend=self.blend, engine=self.engine)

@@ -28,7 +28,7 @@ from thinlens.restoration.sources import (
     collect_inputs,
     result_names,
 )
-from thinlens.restoration.tiled import Tiler, as_restorer
+from thinlens.restoration.tiled import Tiler
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
 
@@ -91,9 +91,7 @@ def restore_folder(
     options = options or RestoreOptions()
     if options.format != SAME_FORMAT:
         load_plugin(FORMATS[options.format])
-    restorer = as_restorer(
-        network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
-    )
+    restorer = options.restorer(network, task.channels)
     if is_file_name(out):
         return _restore_file(restorer, task, sources, out, options)
     inputs = collect_inputs(sources, out)

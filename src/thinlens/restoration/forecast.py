@@ -23,7 +23,6 @@ from thinlens.restoration.sources import (
     collect_inputs,
     result_names,
 )
-from thinlens.restoration.tiled import as_restorer
 from thinlens.tasks.task import Task
 
 FORECAST_SIDE = 192
@@ -100,9 +99,7 @@ def forecast(
     options = options or RestoreOptions()
     if is_file_name(out):
         raise UsageError(f"{out} is the name of one image: a dry run wants a folder as --out")
-    restorer = as_restorer(
-        network, task.channels, tile=options.tile, blend=options.blend, margin=options.margin
-    )
+    restorer = options.restorer(network, task.channels)
     inputs = collect_inputs([source] if isinstance(source, Path) else list(source), out)
     outputs = result_names(list(inputs.paths), options.suffix_for)
     check_no_input_is_a_result(inputs, out, outputs)

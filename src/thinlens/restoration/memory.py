@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.errors import UsageError
+from thinlens.restoration.memory_budget import MemoryBudget
 from thinlens.restoration.network import Network, device_of, dtype_of
 from thinlens.restoration.sizes import run_at_any_size, size_rule
 
@@ -33,31 +32,35 @@ ENGINE_PROBE = 256
 SMALL = 256
 """Images of at most this side squared are not probed: even EDSR's 256 channels at x4 take 1 GiB."""
 
-_MEMORY_INFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
-
-
 TILE_BYTES = 2**30
 """Most bytes for one tile: larger tiles are hardly faster."""
 
-IMAGE_BYTES = 2**28
-"""Most bytes of an image, as floats, that is restored by bands of rows: it is in memory whole."""
+IMAGE_BYTES = 2**29
+"""Most bytes of an image, as floats, that is restored by bands of rows where no budget is chosen:
+it is in memory whole. 44 megapixels in RGB."""
+
+DEFAULT_BUDGET = MemoryBudget()
 
 STEP = 16
 """Sides of tiles are multiples of it, in pixels, so that they do not depend on every free byte."""
 
 
-def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int]) -> int | None:
+def largest_tile(
+    network: Network,
+    shape: torch.Size,
+    margin: Callable[[], int],
+    budget: MemoryBudget = DEFAULT_BUDGET,
+) -> int | None:
     """Return the side of the largest cores for a batch of `shape` `[B, C, h, w]`; None: no cut.
 
-    A tile with its margin, which is called only if the image must be cut, takes at most half of
-    the free memory and `TILE_BYTES`. Raises a `UsageError` if a tile as large as the margin does
-    not fit. Where the system does not report free memory, `TILE_BYTES` alone counts.
+    A tile with its margin, which is called only if the image must be cut, takes at most the
+    budget's share for a forward pass and `TILE_BYTES`. Raises a `UsageError` if a tile as large as
+    the margin does not fit. Without a report of free memory, `TILE_BYTES` alone counts.
     """
     area = shape[-2] * shape[-1]
     if area <= SMALL**2:
         return None
-    needed, limit = peak_bytes(network, shape), _limit(network)
+    needed, limit = peak_bytes(network, shape), _limit(network, budget)
     if needed <= limit:
         return None
     around = margin()
@@ -65,34 +68,38 @@ def largest_tile(network: Network, shape: torch.Size, margin: Callable[[], int])
     if edge < max(STEP, around):
         raise UsageError(
             f"an image of {shape[-1]}x{shape[-2]} needs about {needed / 2**30:.1f} GiB as a whole, "
-            f"and the {limit / 2**30:.1f} GiB that are free do not hold tiles with a margin of "
+            f"and the {limit / 2**30:.1f} GiB that it may take do not hold tiles with a margin of "
             f"{around} pixels: wanted more memory"
         )
     return edge
 
 
-def runs_in_bands(network: Network, shape: torch.Size) -> bool:
-    """Whether an engine restores a whole image by bands of rows, in the memory that is free.
+def runs_in_bands(
+    network: Network, shape: torch.Size, budget: MemoryBudget = DEFAULT_BUDGET
+) -> bool:
+    """Whether an engine restores a whole image by bands of rows, in the memory of the budget.
 
     `shape` is `[B, C, h, w]`. An image of up to `SMALL` squared pixels runs whole.
     """
     batch, channels, height, width = shape
     if not isinstance(network, Compiled) or not network.can_roll or batch != 1:
         return False
-    if height * width <= SMALL**2 or 4 * channels * height * width > IMAGE_BYTES:
+    limit = _limit(network, budget)
+    image_limit = IMAGE_BYTES if budget.limit is None else limit
+    if height * width <= SMALL**2 or 4 * channels * height * width > image_limit:
         return False
     rows, columns = size_rule(network.module).accepted(height, width)
     try:
         plan = network.plan(Size(channels, rows, columns))
     except UsageError:  # a size that the engine does not plan
         return False
-    return plan.is_banded and plan.bytes <= _limit(network)
+    return plan.is_banded and plan.bytes <= limit
 
 
-def _limit(network: Network) -> int:
+def _limit(network: Network, budget: MemoryBudget) -> int:
     """Return the bytes that one forward pass may take."""
-    free = available_bytes(device_of(network))
-    return TILE_BYTES if free is None else min(TILE_BYTES, free // 2)
+    share = budget.forward_bytes(device_of(network))
+    return TILE_BYTES if share is None else min(TILE_BYTES, share)
 
 
 def peak_bytes(network: Network, shape: torch.Size) -> int:
@@ -117,15 +124,6 @@ def peak_bytes(network: Network, shape: torch.Size) -> int:
     return int(activations.peak * WORKSPACE * area / PROBE**2)
 
 
-def available_bytes(device: torch.device) -> int | None:
-    """Return the bytes that this process can still allocate, or None where the system does not
-    report them."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    limits = [_machine_free(), _group_free()]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 class _ActivationBytes:
     """Counts the bytes of the module outputs that are allocated, and their peak."""
 
@@ -139,26 +137,3 @@ class _ActivationBytes:
             self._allocated[id(output)] = output.nbytes
             weakref.finalize(output, self._allocated.pop, id(output))
             self.peak = max(self.peak, sum(self._allocated.values()))
-
-
-def _machine_free() -> int | None:
-    if _MEMORY_INFO.exists():
-        fields = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
-
-
-def _group_free() -> int | None:
-    """Return the free bytes of the container's control group (version 2), if it has a limit."""
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-        # The file cache counts as used, and the kernel frees it on demand.
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
-        statistics = dict(line.split() for line in lines)
-    except OSError:
-        return None
-    return None if limit == "max" else int(limit) - used + int(statistics["inactive_file"])

@@ -12,7 +12,10 @@ from thinlens.errors import UsageError, check_choice
 from thinlens.images.formats import FORMATS, WRITABLE, ImageFormat, format_of
 from thinlens.images.opening import MAX_PIXELS
 from thinlens.images.resample import Resampling
+from thinlens.restoration.memory_budget import MemoryBudget
+from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.result_size import ResultSize
+from thinlens.restoration.tiled import as_restorer
 
 Compression = Literal["fast", "small"]
 
@@ -21,7 +24,7 @@ AlphaHandling = Literal["network", "bicubic", "flatten"]
 SAME_FORMAT = "same"
 """The format that an input's name stands for, or PNG if that is not written."""
 
-_NOT_IN_RESULTS = ("tile", "blend", "margin", "max_pixels", "picture")
+_NOT_IN_RESULTS = ("tile", "blend", "margin", "memory", "max_pixels", "picture")
 """Fields that do not change a result, or that the manifest holds elsewhere."""
 
 
@@ -35,6 +38,8 @@ class RestoreOptions:
     """Input pixels on either side of the borders of tiles over which they are blended."""
     margin: int | None = None
     """Input pixels around tiles; None: those with which tiles equal the whole image."""
+    memory: str | None = None
+    """Most memory of the process, such as 2G or 800M; None: half of what is free."""
     max_pixels: int = MAX_PIXELS
     """Inputs with more pixels are refused before they are decoded."""
     picture: Callable[[Path, Path], None] | None = None
@@ -71,11 +76,22 @@ class RestoreOptions:
             raise UsageError(f"--strength {self.strength}: wanted 0 to 1")
         if self.result_size is not None:
             self.result_size.of(1, 1)
+        MemoryBudget.parse(self.memory)
 
     @property
     def result_size(self) -> ResultSize | None:
         """What `size` stands for."""
         return None if self.size is None else ResultSize.parse(self.size)
+
+    def restorer(self, network: Network | Restorer, channels: int) -> Restorer:
+        """Return what restores images of any size with these tiles, in this memory."""
+        return as_restorer(
+            *(network, channels),
+            tile=self.tile,
+            blend=self.blend,
+            margin=self.margin,
+            memory=MemoryBudget.parse(self.memory),
+        )
 
     def format_for(self, name: str) -> ImageFormat:
         """Return the format of the result of an input of this name."""

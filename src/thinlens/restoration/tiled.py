@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.field_cache import cached_field
-from thinlens.restoration.memory import largest_tile, runs_in_bands
+from thinlens.restoration.memory import DEFAULT_BUDGET, largest_tile, runs_in_bands
+from thinlens.restoration.memory_budget import MemoryBudget
 from thinlens.restoration.network import (
     Network,
     Restorer,
@@ -51,6 +53,7 @@ class Tiler:
     into memory, and others are cut into tiles as large as memory allows. `blend` is the width in
     pixels over which neighbouring tiles are blended. `margin` are the pixels around a core, by
     default those with which tiles equal the whole image; the error of a smaller one is measured.
+    `memory` is what tiles and bands may take, by default a share of what is free.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Tiler:
         tile: int | None = None,
         blend: int = 0,
         margin: int | None = None,
+        memory: MemoryBudget = DEFAULT_BUDGET,
     ) -> None:
         if tile is not None and tile < 1:
             raise UsageError(f"--tile {tile}: wanted at least one pixel")
@@ -68,10 +72,12 @@ class Tiler:
             raise UsageError(f"blend {blend}: wanted a width of 0 or more pixels")
         if margin is not None and margin < 0:
             raise UsageError(f"--margin {margin}: wanted 0 or more pixels")
-        self._chosen_margin = margin
+        self._chosen_margin, self._memory = margin, memory
         self._network, self._channels, self._tile, self._blend = network, channels, tile, blend
         self._limit: int | None = None
         """Longest side of cores after memory ran out; None: it has not."""
+        self._bands_fit = True
+        """Whether memory did not run out for bands of a whole image."""
         self.used: int | None = None
         """Longest side of the cores of the last image; None: it was not cut."""
         self.seam_error: SeamError | None = None
@@ -122,7 +128,9 @@ class Tiler:
             raise UsageError(f"an image of {channels} channels: the network takes {self._channels}")
         if self._runs_in_bands(image.shape):
             yield from self._whole_bands(image, finish, check)
-            return
+            if self._bands_fit:
+                return
+            image = image.reopen()  # its rows were read
         tiling = self._tiling(image.shape)
         if self._chosen_margin is not None and self.used and self.seam_error is None:
             self.seam_error = self._measure_seam(tiling, image)
@@ -138,10 +146,10 @@ class Tiler:
 
     def _runs_in_bands(self, shape: tuple[int, int, int]) -> bool:
         """Whether an image of `[C, height, width]` runs whole by bands of rows: without tiles."""
-        chosen = self._tile is not None or self._limit is not None
+        chosen = self._tile is not None or self._limit is not None or not self._bands_fit
         channels, height, width = shape
         batch = torch.Size((channels // self._channels, self._channels, height, width))
-        return not chosen and runs_in_bands(self._network, batch)
+        return not chosen and runs_in_bands(self._network, batch, self._memory)
 
     def _whole_bands(
         self,
@@ -149,14 +157,25 @@ class Tiler:
         finish: Callable[[Tensor], Tensor],
         check: Callable[[], None] | None,
     ) -> Iterator[Tensor]:
-        """Yield the bands of a whole image, which equal those of no tile at all."""
+        """Yield the bands of a whole image, which equal those of no tile at all.
+
+        Where memory runs out before the first, nothing is yielded and `_bands_fit` becomes false.
+        """
         self.used = None
         pixels = image.rows(0, image.shape[1])
         whole = to_float(pixels) if pixels.dtype == torch.uint8 else pixels
         if not isinstance(self._network, Compiled):
             raise TypeError("only an engine runs by bands")
         bands = run_bands(self._network, whole[None])
-        for index, band in enumerate(bands):
+        try:
+            first = next(bands)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self._bands_fit = False
+            log.warning("memory ran out for an image of %dx%d: cutting it", *whole.shape[:0:-1])
+            return
+        for index, band in enumerate(chain([first], bands)):
             if index and check:
                 check()
             yield finish(band[0])
@@ -168,7 +187,7 @@ class Tiler:
         if edge is None:
             batch = torch.Size((max(1, shape[0] // self._channels), self._channels, height, width))
             with torch.inference_mode(), evaluating(self._network):
-                edge = largest_tile(self._network, batch, self._margin)
+                edge = largest_tile(self._network, batch, self._margin, self._memory)
         edge = min(edge or max(height, width), self._limit or max(height, width))
         self.used = None
         return self._cut(edge, height, width)
@@ -277,11 +296,12 @@ def as_restorer(
     tile: int | None = None,
     blend: int = 0,
     margin: int | None = None,
+    memory: MemoryBudget = DEFAULT_BUDGET,
 ) -> Restorer:
     """Return what restores images of any size: a `Restorer` itself, a network in tiles."""
     if isinstance(network, Restorer):
         return network
-    return Tiler(network, channels, tile=tile, blend=blend, margin=margin)
+    return Tiler(network, channels, tile=tile, blend=blend, margin=margin, memory=memory)
 
 
 def restore_image(

@@ -1,0 +1,120 @@
+"""Free memory: of the machine, of the control groups of this process, and of a GPU.
+
+Control groups (cgroups) are how containers and service managers limit memory. A process counts in
+its own group and in all those around it, so that the least of their free bytes counts. In version 1
+the limits of memory are a hierarchy of their own; both versions may be mounted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_MEMORY_INFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/statm")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+
+_RESIDENT_FIELD = 1
+"""Of /proc/self/statm, in pages."""
+
+
+@dataclass(frozen=True)
+class _GroupFiles:
+    """Names of the files of a control group."""
+
+    limit: str
+    used: str
+    statistics: str
+    cache: str
+    """The line of the file cache, which counts as used and which the kernel frees on demand."""
+
+
+_VERSION_2 = _GroupFiles("memory.max", "memory.current", "memory.stat", "inactive_file")
+_VERSION_1 = _GroupFiles(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file"
+)
+
+_CONTROLLER = "memory"
+"""The name of version 1's hierarchy, and of its folder."""
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Return the bytes that this process can still allocate, or None where the system does not
+    report them."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [_machine_free(), group_free_bytes()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def resident_bytes() -> int | None:
+    """Return the bytes of this process that are in memory, or None where that is not known."""
+    try:
+        pages = int(_STATUS.read_text().split()[_RESIDENT_FIELD])
+    except (OSError, ValueError, IndexError):
+        return _peak_resident_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def group_free_bytes(mount: Path = _MOUNT, membership: Path = _MEMBERSHIP) -> int | None:
+    """Return the free bytes of the control groups around this process; None without a limit.
+
+    `membership` lists its groups as /proc/self/cgroup does: `0::/a/b` (version 2),
+    `9:memory:/a/b` (version 1).
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    free: list[int] = []
+    for line in ["0::/", f"0:{_CONTROLLER}:/", *lines]:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            free += _free_of_groups(mount, path, _VERSION_2)
+        elif _CONTROLLER in controllers.split(","):
+            free += _free_of_groups(mount / _CONTROLLER, path, _VERSION_1)
+    return min(free, default=None)
+
+
+def _free_of_groups(root: Path, path: str, files: _GroupFiles) -> list[int]:
+    """Return the free bytes of a group and of those around it that have a limit."""
+    group = root / path.strip("/")
+    groups = [group, *(parent for parent in group.parents if root in (parent, *parent.parents))]
+    return [free for folder in groups if (free := _free_of_group(folder, files)) is not None]
+
+
+def _free_of_group(folder: Path, files: _GroupFiles) -> int | None:
+    try:
+        limit = (folder / files.limit).read_text().strip()
+        used = int((folder / files.used).read_text())
+        lines = (folder / files.statistics).read_text().splitlines()
+        cache = dict(line.split() for line in lines).get(files.cache, "0")
+        # version 1 has a number that no machine has in place of "max"
+        return None if limit == "max" else int(limit) - used + int(cache)
+    except (OSError, ValueError):
+        return None
+
+
+def _machine_free() -> int | None:
+    if _MEMORY_INFO.exists():
+        fields = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _peak_resident_bytes() -> int | None:
+    """Return the peak, for systems that report nothing else: more than what is in memory now."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

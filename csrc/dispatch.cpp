@@ -8,6 +8,9 @@
 #if defined(__x86_64__)
 // The compiler's check covers the operating system's saving of wide registers, too.
 #define cpu(feature) bool(__builtin_cpu_supports(feature))
+#elif defined(__aarch64__)
+#include "arm64_features.h"
+#define cpu(feature) thinlens::arm64_has(feature)
 #endif
 
 namespace thinlens {

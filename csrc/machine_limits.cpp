@@ -5,7 +5,7 @@
 #include <memory>
 #include <new>
 
-#include "clock.h"
+#include "system.h"
 
 namespace thinlens {
 namespace {

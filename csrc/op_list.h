@@ -1,8 +1,8 @@
 // The operations that every set of instructions has a kernel for.
 //
 // To add one: write csrc/micro/<op>.h with its job (a struct of views and numbers that it runs on)
-// and its kernel `run_<op>`, include that file here, add a line OP(<op>, <its job>), and add it to
-// programs in csrc/ops.cpp, where its arguments are validated and bound to Python.
+// and its kernel `run_<op>`, include that file here, add a line OP(<op>, <its job>), add it to
+// programs in csrc/operations.cpp, where its arguments are validated, and bind it in csrc/ops.cpp.
 #pragma once
 
 #include "micro/channel_norm.h"

@@ -1,17 +1,14 @@
 // A network as a program: its arena, its tensors, and how its steps run.
 #include "program.h"
 
-#include <sys/mman.h>
-
 #include <string>
 
-#include "clock.h"
 #include "errors.h"
+#include "system.h"
 
 namespace thinlens {
 namespace {
 
-constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kCacheLine = 64;  // bytes
 constexpr int kMaxImages = 1 << 20;
 
@@ -39,14 +36,11 @@ int rows_in_memory(const Shape& s, const LineBuffer& b) {
 }
 
 std::shared_ptr<float> allocate_pages(int64_t floats) {
-  const size_t bytes = size_t(floats) * sizeof(float);
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED)
+  const int64_t bytes = floats * int64_t(sizeof(float));
+  std::shared_ptr<float> pages = system_pages(bytes);
+  if (!pages)
     refuse("there is no memory for activations of " + std::to_string(bytes >> 20) + " MiB");
-#ifdef MADV_HUGEPAGE
-  if (bytes >= size_t(kHugePage)) madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-  return {static_cast<float*>(memory), [bytes](float* p) { munmap(p, bytes); }};
+  return pages;
 }
 
 std::shared_ptr<float> allocate_aligned(int64_t floats) {
@@ -84,11 +78,7 @@ Program::Program(const Kernels& kernels, int64_t arena_floats)
   arena_ = allocate_pages(arena_floats);
 }
 
-void Program::release() {
-#ifdef MADV_DONTNEED
-  madvise(arena_.get(), size_t(floats_) * sizeof(float), MADV_DONTNEED);
-#endif
-}
+void Program::release() { release_pages(arena_.get(), floats_ * int64_t(sizeof(float))); }
 
 int64_t Program::floats(const Kernels& kernels, const Shape& s, LineBuffer b) {
   constexpr int max_size = 1 << 24, max_halo = 1 << 10, max_copies = 1 << 10;

@@ -54,7 +54,7 @@ struct Step {      // one operation
 };
 
 // Every method validates its arguments and throws std::invalid_argument, so that no step can touch
-// memory outside its tensors. Operations are added by ops.cpp.
+// memory outside its tensors. Operations are added by operations.cpp.
 class Program {
  public:
   Program(const Kernels& kernels, int64_t arena_floats);

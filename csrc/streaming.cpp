@@ -1,9 +1,9 @@
 // Row-streaming execution of fused steps, with line buffers; each thread computes a strip of rows.
 #include <cstring>
 
-#include "clock.h"
 #include "errors.h"
 #include "program.h"
+#include "system.h"
 
 namespace thinlens {
 namespace {

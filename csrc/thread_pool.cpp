@@ -1,11 +1,10 @@
 // A pool of threads that share the blocks of a task.
 #include "thread_pool.h"
 
-#include <unistd.h>
-
 #include <string>
 
 #include "errors.h"
+#include "system.h"
 
 namespace thinlens {
 namespace {
@@ -18,13 +17,15 @@ void spin_wait(Ready ready) {
   for (int i = 0; i < polls && !ready(); ++i) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
   }
 }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : process_(getpid()) {
+ThreadPool::ThreadPool(int threads) : process_(process_number()) {
   if (threads < 1 || threads > 1024)
     refuse("threads must be 1 to 1024, not " + std::to_string(threads));
   for (int worker = 1; worker < threads; ++worker)
@@ -32,7 +33,7 @@ ThreadPool::ThreadPool(int threads) : process_(getpid()) {
 }
 
 ThreadPool::~ThreadPool() {
-  if (getpid() != process_) {  // a forked child has no threads to join
+  if (process_number() != process_) {  // a forked child has no threads to join
     for (auto& worker : workers_) worker.detach();
     return;
   }
@@ -49,7 +50,7 @@ void ThreadPool::run_blocks(int worker) {
 }
 
 void ThreadPool::run(int blocks, const std::function<void(int, int)>& task) {
-  if (workers_.empty() || blocks < 2 || getpid() != process_) {
+  if (workers_.empty() || blocks < 2 || process_number() != process_) {
     for (int block = 0; block < blocks; ++block) task(block, 0);
     return;
   }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -37,7 +38,7 @@ class ThreadPool {
   bool open_ = false;  // whether a thread that wakes may still join the task
   std::atomic<unsigned long> generation_{0};
   std::atomic<bool> stop_{false};
-  long process_;
+  int64_t process_;
 };
 
 }  // namespace thinlens

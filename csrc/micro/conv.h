@@ -131,13 +131,26 @@ class Prefetcher {
   int64_t channel_ = 0;
 };
 
-// Add one group of input channels to output channels [first, last) of a tile.
 // Stride is the horizontal one; 0 where it is known only at run time.
 template <int Stride>
 inline int64_t stride_x(const ConvJob& job) {
   return Stride ? Stride : job.stride_x;
 }
 
+// Multiply a row of a tile, and go to the next one. Sets of instructions that load several vectors
+// at once have a function multiply_neighbours.
+template <int Stride, class Cursor, int V>
+inline void multiply_row(Cursor& cursor, Vector (&sums)[V], int64_t column, int64_t row) {
+  if constexpr (Stride == 1 && requires { multiply_neighbours(cursor, sums, row); }) {
+    multiply_neighbours(cursor, sums, row);
+  } else {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) cursor.multiply_add(sums[v], v * column);
+    cursor.next_row(row);
+  }
+}
+
+// Add one group of input channels to output channels [first, last) of a tile.
 template <int R, int V, int Stride>
 void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, int last, int group,
                   float* sums, Prefetcher& prefetcher) {
@@ -155,12 +168,11 @@ void sparse_group(const ConvJob& job, const char* x, int y, int s, int first, in
         acc[r][v] = group ? load_partial_sum(sums + (r * V + v) * kLanes) : broadcast(job.bias[o]);
     const StoredNonZero* const nonzeros = static_cast<const StoredNonZero*>(job.nonzeros);
     const StoredNonZero* const end = nonzeros + start[1];
+    asm("" : "+r"(x));  // keep the sum of its terms
     for (const StoredNonZero* nonzero = nonzeros + start[0]; nonzero != end; ++nonzero) {
       RowCursor cursor(x, *nonzero);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r, cursor.next_row(row))
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) cursor.multiply_add(acc[r][v], v * column);
+      for (int r = 0; r < R; ++r) multiply_row<Stride>(cursor, acc[r], column, row);
     }
     if (group + 1 < job.channel_groups) {
 #pragma GCC unroll 8
@@ -209,14 +221,12 @@ void dense_tile(const ConvJob& job, int y, int s) {
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) acc[b][v] = broadcast(job.bias[i * block + b]);
     for (int t = 0; t < job.blocks[i].taps; ++t, w += block) {
-      Weight weight[block];
-#pragma GCC unroll 8
-      for (int b = 0; b < block; ++b) weight[b] = load_weight(job.weights, w + b);
+      const WeightBlock<block> weights(job.weights, w);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
         const Input in = load_input(x, offsets + t * kFusedWeights, v * column);
 #pragma GCC unroll 8
-        for (int b = 0; b < block; ++b) multiply_add(acc[b][v], weight[b], in);
+        for (int b = 0; b < block; ++b) weights.multiply_add(acc[b][v], b, in);
       }
     }
 #pragma GCC unroll 8

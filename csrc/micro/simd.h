@@ -16,6 +16,32 @@ typedef int32_t Ints __attribute__((vector_size(4 * THINLENS_FLOATS), may_alias)
 inline Floats load_floats(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 inline void store_floats(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
 inline Floats broadcast_floats(float value) { return value - Floats{}; }  // exact for -0 too
+
+// N floats in memory that are multiplied with vectors one by one. NEON multiplies by an element of
+// a register: one load brings four.
+template <int N>
+struct Factors {
+#if defined(__aarch64__)
+  static constexpr bool kElements = N % kFloats == 0;
+  Floats vectors[kElements ? N / kFloats : 1];
+  const float* p;
+
+  explicit Factors(const float* from) : p(from) {
+    if constexpr (kElements)
+#pragma GCC unroll 8
+      for (int i = 0; i < N / kFloats; ++i) vectors[i] = load_floats(from + i * kFloats);
+  }
+  void multiply_add(Floats& sum, int i, Floats x) const {
+    sum += x * (kElements ? vectors[i / kFloats][i % kFloats] : p[i]);
+  }
+#else
+  const float* p;
+
+  explicit Factors(const float* from) : p(from) {}
+  void multiply_add(Floats& sum, int i, Floats x) const { sum += broadcast_floats(p[i]) * x; }
+#endif
+};
+
 inline Floats maximum(Floats a, Floats b) {  // propagates NaN, as torch does
   return a >= b || a != a ? a : b;
 }

@@ -1,12 +1,12 @@
-// Storage of activations and weights in bfloat16, multiplied two at a time by AVX512_BF16.
+// Storage of activations and weights in bfloat16, multiplied two at a time: AVX512_BF16 and, on
+// arm64, the BF16 extension.
 //
-// A vector of 32 columns is held in registers as two of 16 floats: of every 8 columns the first 4
-// and the last 4, which is how unpacking splits 16-bit words. `vdpbf16ps` multiplies pairs of words
-// and adds both products, so the words of any two inputs are interleaved as they are loaded. See
-// storage_fp32.h for what the names mean.
+// Twice kFloats columns are held in registers as two vectors of floats. An instruction multiplies
+// pairs of words and adds both products, so the words of any two inputs are interleaved as they are
+// loaded. See storage_fp32.h for what the names mean; what depends on the instructions is in
+// bf16_avx512.h and bf16_neon.h: load, store, interleave, multiply_add, shift_lanes_up,
+// shift_lanes_down, broadcast_pair.
 #pragma once
-
-#include <immintrin.h>
 
 #include <cstring>
 
@@ -15,10 +15,10 @@
 
 namespace {
 
-constexpr int kLanes = 32;
+constexpr int kLanes = 2 * kFloats;
 constexpr int kFusedWeights = 2;
 typedef uint16_t Element;
-typedef uint16_t StoredVector __attribute__((vector_size(64), may_alias));
+typedef uint16_t StoredVector __attribute__((vector_size(4 * THINLENS_FLOATS), may_alias));
 typedef thinlens::NonZeroPair StoredNonZero;
 
 struct Vector {
@@ -46,29 +46,6 @@ inline Vector activate(Vector v, float slope) {
 }
 inline Vector broadcast(float value) { return {broadcast_floats(value), broadcast_floats(value)}; }
 
-inline Vector unpack_words(__m512i a, __m512i b) {
-  return {reinterpret_cast<Floats>(_mm512_unpacklo_epi16(a, b)),
-          reinterpret_cast<Floats>(_mm512_unpackhi_epi16(a, b))};
-}
-
-inline Vector load(const Element* p) {  // a bfloat16 is the upper half of a float
-  return unpack_words(_mm512_setzero_si512(), _mm512_load_si512(p));
-}
-
-inline void store(Element* p, Vector v) {
-  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-  const auto words =
-      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(v.high), reinterpret_cast<__m512>(v.low));
-  _mm512_store_si512(p, _mm512_permutexvar_epi64(order, (__m512i)words));
-}
-
-inline void store(float* p, Vector v) {
-  store_floats(p, __builtin_shufflevector(v.low, v.high, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20,
-                                          21, 22, 23));
-  store_floats(p + kFloats, __builtin_shufflevector(v.low, v.high, 8, 9, 10, 11, 24, 25, 26, 27, 12,
-                                                    13, 14, 15, 28, 29, 30, 31));
-}
-
 inline StoredVector load_stored(const Element* p) {
   return *reinterpret_cast<const StoredVector*>(p);
 }
@@ -90,35 +67,17 @@ inline float to_float(Element value) {
 }
 inline Element to_element(float value) { return thinlens::to_bf16(value); }
 
-inline StoredVector shift_lanes_up(StoredVector v) {
-  return __builtin_shufflevector(v, StoredVector{}, 32, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
-                                 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
-                                 30);
-}
-inline StoredVector shift_lanes_down(StoredVector v) {
-  return __builtin_shufflevector(v, StoredVector{}, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
-                                 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-                                 32);
-}
+typedef Vector Input;  // interleaved words of two inputs
 
-typedef Vector Input;    // interleaved words of two inputs
-typedef __m512i Weight;  // the same two weights in every lane
+}  // namespace
 
-inline Input interleave(const char* a, const char* b) {
-  __m512i first = _mm512_load_si512(a), second = _mm512_load_si512(b);
-  asm("" : "+v"(first), "+v"(second));  // else the second is loaded again for each half
-  return unpack_words(first, second);
-}
+#if defined(__aarch64__)
+#include "bf16_neon.h"
+#else
+#include "bf16_avx512.h"
+#endif
 
-inline void multiply_add(Vector& sum, Weight weight, Input in) {
-  const auto dot = [weight](Floats to, Floats words) {
-    return reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(to),
-                                                     (__m512bh) reinterpret_cast<__m512i>(words),
-                                                     (__m512bh)weight));
-  };
-  sum.low = dot(sum.low, in.low);
-  sum.high = dot(sum.high, in.high);
-}
+namespace {
 
 // Two non-zero weights, multiplied with their inputs row by row.
 struct RowCursor {
@@ -126,7 +85,7 @@ struct RowCursor {
   const Weight weight;
 
   RowCursor(const char* x, const StoredNonZero& pair)
-      : p(x + pair.first), q(x + pair.second), weight(_mm512_set1_epi32(int32_t(pair.weights))) {}
+      : p(x + pair.first), q(x + pair.second), weight(broadcast_pair(int32_t(pair.weights))) {}
   void multiply_add(Vector& sum, int64_t bytes) const {
     ::multiply_add(sum, weight, interleave(p + bytes, q + bytes));
   }
@@ -140,7 +99,18 @@ inline Input load_input(const char* x, const int32_t* offsets, int64_t bytes) {
   return interleave(x + offsets[0] + bytes, x + offsets[1] + bytes);
 }
 inline Weight load_weight(const void* weights, int64_t index) {
-  return _mm512_set1_epi32(static_cast<const int32_t*>(weights)[index]);
+  return broadcast_pair(static_cast<const int32_t*>(weights)[index]);
 }
+
+template <int N>
+struct WeightBlock {
+  Weight weights[N];
+
+  WeightBlock(const void* from, int64_t index) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) weights[i] = load_weight(from, index + i);
+  }
+  void multiply_add(Vector& sum, int i, Input in) const { ::multiply_add(sum, weights[i], in); }
+};
 
 }  // namespace

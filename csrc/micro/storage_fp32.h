@@ -53,6 +53,11 @@ inline StoredVector shift_lanes_down(StoredVector v) {
 }
 #endif
 
+#if defined(__aarch64__)
+}  // namespace
+
+#include "multiply_neon.h"
+#else
 // One non-zero weight, multiplied with its inputs row by row.
 struct RowCursor {
   const char* p;
@@ -80,4 +85,16 @@ inline Weight load_weight(const void* weights, int64_t index) {
 }
 inline void multiply_add(Vector& sum, Weight weight, Input in) { sum += weight * in; }
 
+template <int N>
+struct WeightBlock {
+  Weight weights[N];
+
+  WeightBlock(const void* from, int64_t index) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) weights[i] = load_weight(from, index + i);
+  }
+  void multiply_add(Vector& sum, int i, Input in) const { ::multiply_add(sum, weights[i], in); }
+};
+
 }  // namespace
+#endif

@@ -133,12 +133,11 @@ void multiply_position(const float* weights, const float* in, int64_t in_row, in
     Floats x[N];
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) x[n] = load_floats(in + n * kFloats);
+    const Factors<block> factors(weights);
 #pragma GCC unroll 8
-    for (int o = 0; o < block; ++o) {
-      const Floats weight = broadcast_floats(weights[o]);
+    for (int o = 0; o < block; ++o)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) acc[o][n] += weight * x[n];
-    }
+      for (int n = 0; n < N; ++n) factors.multiply_add(acc[o][n], o, x[n]);
   }
 #pragma GCC unroll 8
   for (int o = 0; o < block; ++o)

@@ -215,9 +215,10 @@ def test_bad_images_are_listed_and_the_others_done(tmp_path: Path) -> None:
     ]  # fmt: skip
     reasons = {line["path"]: line["error"] for line in lines(out)}
     assert {path: reasons[path] for path in outcome.failures} == outcome.failures
+    assert outcome.timing is not None
     assert outcome.as_json() == {
         "done": 2, "failed": 5, "skipped": 0, "seconds": outcome.as_json()["seconds"],
-        "not_taken": [], "failures": outcome.failures
+        "not_taken": [], "failures": outcome.failures, **outcome.timing.as_json()
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == {"good.png", "z.png", "manifest.jsonl"}
 

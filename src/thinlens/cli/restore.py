@@ -162,7 +162,8 @@ class Restore(Verb):
         removed = tuple(
             f"{name}: removed, its input has another result now" for name in result.removed
         )
-        text = (sentence, *others, *removed, *seams)
+        timing = (result.timing.sentence(),) if result.timing else ()
+        text = (sentence, *timing, *others, *removed, *seams)
         return Answer(result.as_json(), text, failures=tuple(failures))
 
     def _refuse_routing(self) -> None:

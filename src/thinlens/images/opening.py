@@ -6,7 +6,6 @@ import logging
 import math
 import stat
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from thinlens.errors import UsageError
 from thinlens.images.bit_depth import bits_per_channel
+from thinlens.images.decoder_warnings import recorded_warnings
 from thinlens.images.formats import FORMATS, decoders
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ _open_lock = threading.Lock()
 def reading_errors(path: Path) -> Iterator[None]:
     """Turn every exception of a decoder into a `UsageError` that names the file, and log its
     warnings."""
-    with warnings.catch_warnings(record=True) as messages:
-        warnings.simplefilter("always")
+    with recorded_warnings() as messages:
         try:
             yield
         except UsageError:
@@ -56,8 +55,8 @@ def reading_errors(path: Path) -> Iterator[None]:
         except Exception as error:
             # Damaged files make Pillow raise nearly any type (struct.error, SyntaxError, ...).
             raise UsageError(f"cannot read {path}: it is damaged ({error})") from error
-    for warning in messages:
-        log.warning("%s: %s", path, warning.message)
+    for message in messages:
+        log.warning("%s: %s", path, message)
 
 
 def opened_file(path: Path) -> BinaryIO:

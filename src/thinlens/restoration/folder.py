@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from torch import Tensor
-
 from thinlens.errors import RunError, UsageError
-from thinlens.images.decoding import DecodeOptions, open_photograph
 from thinlens.images.formats import FORMATS, format_of, load_plugin
-from thinlens.images.opening import check_regular
-from thinlens.images.writing import write_content
-from thinlens.progress import Progress
-from thinlens.restoration.manifest import ManifestRecord, ResultManifest, file_hash
+from thinlens.images.photograph import Photograph
+from thinlens.progress import Progress, no_progress
+from thinlens.restoration.codecs import Codecs, Timing
+from thinlens.restoration.job import FileState, Job, file_state
+from thinlens.restoration.manifest import ManifestRecord, ResultManifest
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.options import SAME_FORMAT, RestoreOptions
 from thinlens.restoration.photographs import PhotographRestorer
@@ -31,6 +31,9 @@ from thinlens.restoration.sources import (
 from thinlens.restoration.tiled import Tiler
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
+
+MOST_UNWRITTEN = 1
+"""Images that are computed and not written yet, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class RestoreResult:
     """Results that earlier runs had under names which inputs no longer have."""
     engine: str = ""
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
+    timing: Timing | None = None
+    """How well reading, computing and writing overlapped; None where nothing was restored."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `restore --json` prints; `seams` where a margin was chosen and used."""
@@ -60,6 +65,7 @@ class RestoreResult:
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
             **({"engine": self.engine} if self.engine else {}),
+            **(self.timing.as_json() if self.timing else {}),
             "not_taken": list(self.not_taken),
             "failures": dict(self.failures),
             **({"removed": list(self.removed)} if self.removed else {}),
@@ -101,45 +107,149 @@ def restore_folder(
     manifest, identities = ResultManifest(out), restorer.identities()
     removed = manifest.remove_stale(outputs, options.result_fields())
     job = Job(PhotographRestorer(restorer, task.channels, options))
-    skipped, failures = 0, {}
+    names = _Names(inputs.paths, outputs, out, pictures)
+    run = _FolderRun(job, restorer, manifest, identities, names, progress or no_progress)
     with deferred_signals() as stop:
-        for count, (name, path) in enumerate(inputs.paths.items()):
-            image_start, output = time.monotonic(), outputs[name]
-            record = input_record(name, path, output, identities, options)
-            if manifest.is_done(record, identities):
-                skipped += 1
-            else:
-                error = job.restore(path, out / output, stop.check)
-                record = replace(record, seconds=round(time.monotonic() - image_start, 3))
-                if error:
-                    failures[name] = error
-                    record = replace(record, error=error)
-                else:
-                    size, digest = _size_and_hash(out / output)
-                    record = replace(record, output_size=size, output_sha256=digest)
-                    record = replace(record, **restorer.manifest_fields())
-                    if options.picture:
-                        error = _picture_error(options.picture, out / output, pictures[output])
-                        failures |= {name: error} if error else {}
-                manifest.add(record)
-            if progress:
-                progress(count + 1, len(inputs.paths), {})
-            stop.check()
-    done = len(inputs.paths) - skipped - len(failures)
+        timing = run.restore_all(stop.check)
     return RestoreResult(
-        *(done, skipped, failures, time.monotonic() - start, _seam_error(restorer)),
+        *(run.done, run.skipped, run.failures, time.monotonic() - start, _seam_error(restorer)),
         inputs.not_taken,
         tuple(removed),
+        timing=timing if run.done else None,
     )
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Files by the names of inputs."""
+
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, str]
+    """Names of results, below the folder `out`."""
+    out: Path
+    pictures: Mapping[str, Path]
+    """Extra pictures, by names of results; empty without."""
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """An input that was hashed, and decoded unless it is done."""
+
+    record: ManifestRecord
+    is_done: bool
+    photograph: Photograph | str | None
+    """What `Job.ahead` returned."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An image whose result was computed, and is written or will be."""
+
+    record: ManifestRecord
+    details: Mapping[str, Any]
+    """What the restorer states of it, for the manifest."""
+    state: Future[FileState]
+    start: float
+    """When its restoration began, in seconds."""
+
+
+@dataclass
+class _FolderRun:
+    """The images of a folder, one after another; each is recorded once it is written."""
+
+    job: Job
+    restorer: Restorer
+    manifest: ResultManifest
+    identities: tuple[str, ...]
+    names: _Names
+    progress: Progress
+    skipped: int = 0
+    done: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    _waiting: deque[_Written] = field(default_factory=deque)
+
+    def restore_all(self, check: Callable[[], None]) -> Timing:
+        """Restore the images that are not done yet; `check` is called where all is recorded."""
+        with Codecs() as codecs:
+            names = iter(self.names.inputs)
+            ahead = self._read(codecs, next(names, None))
+            try:
+                while ahead is not None:
+                    current = codecs.result(ahead)
+                    ahead = self._read(codecs, next(names, None))
+                    self._restore(current, codecs, check)
+                    check()
+            except BaseException:
+                with suppress(RunError):
+                    self._record(codecs, 0)
+                raise
+            self._record(codecs, 0)
+            return codecs.timing()
+
+    def _read(self, codecs: Codecs, name: str | None) -> Future[_Ahead] | None:
+        """Hash and decode an image ahead, unless it is done; None where there is none."""
+        if name is None:
+            return None
+        path, output = self.names.inputs[name], self.names.outputs[name]
+
+        def read() -> _Ahead:
+            options = self.job.restorer.options
+            record = input_record(name, path, output, self.identities, options)
+            is_done = self.manifest.is_done(record, self.identities)
+            return _Ahead(record, is_done, None if is_done else self.job.ahead(path))
+
+        return codecs.read(read)
+
+    def _restore(self, ahead: _Ahead, codecs: Codecs, check: Callable[[], None]) -> None:
+        if ahead.is_done:
+            self.skipped += 1
+            self._report()
+            return
+        start, record = time.monotonic(), ahead.record
+        path, target = self.names.inputs[record.path], self.names.out / record.output
+        state = self.job.start(path, ahead.photograph, target, codecs, check)
+        self._waiting.append(_Written(record, self.restorer.manifest_fields(), state, start))
+        # a picture shows what the restorer did last
+        self._record(codecs, 0 if self.names.pictures else MOST_UNWRITTEN)
+
+    def _record(self, codecs: Codecs, most: int) -> None:
+        """Add lines to the manifest until at most so many images are not written."""
+        while self._waiting and (len(self._waiting) > most or self._waiting[0].state.done()):
+            written = self._waiting.popleft()
+            state = codecs.result(written.state)
+            name = written.record.path
+            seconds = round(time.monotonic() - written.start, 3)
+            record = replace(written.record, seconds=seconds)
+            if state.error:
+                self.failures[name] = state.error
+                record = replace(record, error=state.error)
+            else:
+                record = replace(record, output_size=state.size, output_sha256=state.sha256)
+                record = replace(record, **written.details)
+                self._draw(name, record.output)
+            self.done += name not in self.failures
+            self.manifest.add(record)
+            self._report()
+
+    def _draw(self, name: str, output: str) -> None:
+        picture = self.job.restorer.options.picture
+        if picture:
+            error = _picture_error(picture, self.names.out / output, self.names.pictures[output])
+            self.failures |= {name: error} if error else {}
+
+    def _report(self) -> None:
+        finished = self.done + self.skipped + len(self.failures)
+        self.progress(finished, len(self.names.inputs), {})
 
 
 def input_record(
     name: str, path: Path, output: str, identities: Sequence[str], options: RestoreOptions
 ) -> ManifestRecord:
     """Return the record of an input before it is restored."""
-    size, digest = _size_and_hash(path)
-    changed = options.result_fields()
-    return ManifestRecord(name, size, digest, identities[0], output, seconds=0.0, options=changed)
+    state, changed = file_state(path), options.result_fields()
+    return ManifestRecord(
+        *(name, state.size, state.sha256, identities[0], output), seconds=0.0, options=changed
+    )
 
 
 def is_file_name(out: Path) -> bool:
@@ -171,11 +281,14 @@ def _restore_file(
         raise UsageError("--map draws beside results in a folder: wanted a folder as --out")
     named = replace(options, format=own.name)
     job = Job(PhotographRestorer(restorer, task.channels, named))
-    with deferred_signals() as stop:
-        error = job.restore(sources[0], out, stop.check)
+    with deferred_signals() as stop, Codecs() as codecs:
+        photograph = codecs.result(codecs.read(partial(job.ahead, sources[0])))
+        written = job.start(sources[0], photograph, out, codecs, stop.check)
+        error = codecs.result(written).error
+        timing = None if error else codecs.timing()
     failures = {sources[0].name: error} if error else {}
-    seconds = time.monotonic() - start
-    return RestoreResult(1 - len(failures), 0, failures, seconds, _seam_error(restorer))
+    seconds, seams = time.monotonic() - start, _seam_error(restorer)
+    return RestoreResult(1 - len(failures), 0, failures, seconds, seams, timing=timing)
 
 
 def _seam_error(restorer: Restorer) -> SeamError | None:
@@ -199,58 +312,3 @@ def _picture_error(draw: Callable[[Path, Path], None], result: Path, picture: Pa
     except UsageError as error:
         return f"its picture of routes cannot be drawn: {error}"
     return None
-
-
-@dataclass(frozen=True)
-class Job:
-    """The restoration of one image file after another."""
-
-    restorer: PhotographRestorer
-
-    def restore(self, path: Path, target: Path, check: Callable[[], None]) -> str | None:
-        """Restore one image; return the reason if it cannot be restored, else None."""
-        options = self.restorer.options
-        decoding = DecodeOptions(options.max_pixels, options.first_frame, srgb=options.strip)
-        image_format = options.format_for(path.name)
-        try:
-            with _image_errors():
-                photograph = open_photograph(path, decoding)
-                content = self.restorer.content(photograph, image_format, check)
-            write_content(target, image_format, replace(content, bands=_guarded(content.bands)))
-        except (_NoResultError, UsageError) as error:
-            return str(error)
-        except RunError as error:
-            # A name that is too long concerns this image alone; a full disk concerns all.
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
-                return str(error)
-            raise
-        return None
-
-
-class _NoResultError(Exception):
-    """An image cannot be read or restored: the others go on, unlike after a failed write."""
-
-
-@contextmanager
-def _image_errors() -> Iterator[None]:
-    try:
-        yield
-    except (UsageError, RunError) as error:
-        raise _NoResultError(str(error)) from error
-    except Exception as error:  # whatever the code of a network or a restorer raises
-        raise _NoResultError(f"{type(error).__name__}: {error}") from error
-
-
-def _guarded(bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    with _image_errors():
-        yield from bands
-
-
-def _size_and_hash(path: Path) -> tuple[int | None, str | None]:
-    """Return a file's size in bytes and its SHA-256, or two None if it cannot be read."""
-    try:
-        check_regular(path)
-        return path.stat().st_size, file_hash(path)
-    except (OSError, UsageError):
-        return None, None

@@ -65,12 +65,15 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
     if scattered:
         layout = _with_copies(layout, scattered, lanes)
     group = _band_group(layout, threads)
-    waiting = [
-        node
-        for node in concats
-        if node not in scattered
-        and group.line_buffers[layout.placement[node][0]].rows > MAX_CONCAT_ROWS
-    ]
+    together = [node for node in concats if node not in scattered]
+    late = _read_late(group, _waiting(layout, group, together))
+    if late:
+        copies = {source: copied(source) for source in late}
+        for node in together:
+            node.inputs = [copies.get(source, source) for source in node.inputs]
+        layout = lay_out(layout.order[-1], lanes)
+        group = _band_group(layout, threads)
+    waiting = _waiting(layout, group, together)
     if waiting:
         layout = _with_copies(layout, waiting, lanes)
         group = _band_group(layout, threads)
@@ -78,6 +81,31 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
         layout = lay_out(layout.order[-1], lanes)
         group = _band_group(layout, threads)
     return layout, group
+
+
+def _waiting(layout: Layout, group: FusedGroup, concats: Sequence[Node]) -> list[Node]:
+    """List the concatenations whose buffer holds many rows."""
+    return [
+        node
+        for node in concats
+        if group.line_buffers[layout.placement[node][0]].rows > MAX_CONCAT_ROWS
+    ]
+
+
+def _read_late(group: FusedGroup, concats: Sequence[Node]) -> list[Node]:
+    """List the inputs that others read late, so that all of the concatenation waits for them.
+
+    A residual connection around a dense block reads its input so; only that input is copied.
+    """
+    return [
+        source
+        for source in dict.fromkeys(source for node in concats for source in node.inputs)
+        if any(
+            source in reader.inputs and _lag(group, source, reader) > LATE_ROWS
+            for reader in group.nodes
+            if not isinstance(reader, Concat)
+        )
+    ]
 
 
 def _with_copies(layout: Layout, concats: Sequence[Node], lanes: int) -> Layout:

@@ -127,10 +127,28 @@ def _insert_relayout(layout: Layout, lanes: int) -> bool:
 def _assign_buffer(layout: Layout, node: Node) -> None:
     """Give `node` a buffer unless it lies in a reader's; its nested inputs lie inside it."""
     if node not in layout.placement:
-        size = node.size
-        buffer = Buffer(size.channels, size.height, size.width, layout.row_vectors[node])
-        layout.placement[node] = (buffer, 0)
+        layout.placement[node] = _place_of_inputs(layout, node) or (_new_buffer(layout, node), 0)
     buffer, start = layout.placement[node]
     for source, first in node.nested_inputs():
         if source.view_start is None:  # else it lies where its own source does
             layout.placement.setdefault(source, (buffer, start + first))
+
+
+def _place_of_inputs(layout: Layout, node: Node) -> tuple[Buffer, int] | None:
+    """Return where all nested inputs of `node` already lie one after the other, or None.
+
+    In a dense block, `cat([x, a])` is the beginning of `cat([x, a, b])`.
+    """
+    nested, placement = node.nested_inputs(), layout.placement
+    if not nested or any(source not in placement for source, _ in nested):
+        return None
+    places = {(placement[x][0], placement[x][1] - first) for x, first in nested}
+    if len(places) > 1:
+        return None
+    buffer, start = places.pop()
+    return (buffer, start) if buffer.row_vectors == layout.row_vectors[node] else None
+
+
+def _new_buffer(layout: Layout, node: Node) -> Buffer:
+    size = node.size
+    return Buffer(size.channels, size.height, size.width, layout.row_vectors[node])

@@ -78,4 +78,4 @@ def test_a_residual_around_dense_blocks_copies_one_tensor(
         steps[band_bytes] = Compiled(network, threads).plan(Size(3, 150, 30)).steps
     banded, whole = (sum(step in COPIES for step in listed) for listed in steps.values())
     assert whole == 3  # the sums around three dense blocks
-    assert banded == whole + 3
+    assert banded <= whole + 3

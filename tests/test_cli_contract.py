@@ -36,6 +36,7 @@ FLAGS = {
         *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
         *("--alpha", "--first-frame", "--format", "--quality", "--resample", "--size"),
         *("--strength", "--strip", "--dry-run", "--preview", "--compression", "--memory"),
+        "--device",
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),

@@ -262,6 +262,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     *,
     task: Task | None = None,
     engine: str = "auto",
+    device: str = "auto",
     routing: RoutingOptions | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -270,8 +271,10 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
 
     The same call again restores only what has no result. An image that cannot be read is listed
     and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
-    an image file, the one source is restored to it. `engine` is as for `evaluate`, `options` are
-    fields of `RestoreOptions`, such as `format`, `size` and `tile`; `routing` those of a bundle.
+    an image file, the one source is restored to it. `engine` is as for `evaluate`; `device` is cpu,
+    cuda, mps, xpu, or auto, a GPU if torch has one, on which torch runs in half precision.
+    `options` are fields of `RestoreOptions`, such as `format`, `size` and `tile`; `routing` those
+    of a bundle.
 
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
@@ -280,7 +283,8 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     _check_options("restore", RestoreOptions, options)
     settings = RestoreOptions(**options)
     running: Runner | Restorer
-    make = SelectedEngine(engine)
+    on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
+    make = SelectedEngine(engine, "cpu" if on_cpu else device)
     if isinstance(network, Bundle):
         running = network.restorer(make, routing, blend=settings.blend, engine=engine)
     elif isinstance(network, AnyNetwork):

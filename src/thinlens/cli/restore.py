@@ -86,6 +86,8 @@ class Restore(Verb):
     """Restore the first image of animations and of files with several pages."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster one."""
+    device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|mps|xpu")] = "auto"
+    """What computes; a GPU runs torch in half precision; auto: a GPU if torch has one."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""
@@ -127,6 +129,7 @@ class Restore(Verb):
     def run(self) -> Answer:
         from thinlens.adaptive.bundle import Bundle
         from thinlens.api import load, restore
+        from thinlens.checkpoints.format import Checkpoint
         from thinlens.restoration.options import RestoreOptions
         from thinlens.tasks import make_task
 
@@ -150,7 +153,11 @@ class Restore(Verb):
             return dry_run_answer(network, task, self.source, self.out, self.engine, settings)
         with progress_bar("restoring") as report:
             result = restore(
-                network, self.source, self.out, engine=self.engine, progress=report, **options
+                *(network, self.source, self.out),
+                engine=self.engine,
+                device=self.device if isinstance(loaded, Checkpoint) else "cpu",
+                progress=report,
+                **options,
             )
         failures = [f"{name}: {reason}" for name, reason in result.failures.items()]
         sentence = (
@@ -187,6 +194,8 @@ class Restore(Verb):
             raise UsageError(f"--margin {self.margin}: the margin of {self.model} is its own")
         if self.memory is not None:
             raise UsageError(f"--memory {self.memory}: the tiles of {self.model} are its own")
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"--device {self.device}: bundles such as {self.model} run on the CPU")
         options = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
         make = SelectedEngine(self.engine)
         router = bundle.restorer(make, options, blend=self.blend, engine=self.engine)

@@ -1,4 +1,7 @@
-"""The engine of a command: torch, native, or for each network the faster one (auto)."""
+"""The engine of a command: torch, native, or for each network the faster one (auto).
+
+On another device than the CPU it is torch, in half precision.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from thinlens.engine.automatic import ImageFunction, select_engine
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.compiled import compile as compile_module
 from thinlens.engine.native import native
+from thinlens.engine.on_device import HalfPrecisionNetwork, resolve_device
 from thinlens.errors import UsageError, check_choice
 from thinlens.models import image_channels
 
@@ -25,8 +29,16 @@ class SelectedEngine:
     'torch'
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, device: str = "cpu") -> None:
+        """Select among `ENGINES`; `device` is one of `DEVICES`, of which native has only the CPU.
+
+        `auto` is the CPU for the engine native, else the GPU if torch has one.
+        """
         check_choice("engine", engine, ENGINES)
+        on_cpu = engine == "native" and device == "auto"
+        self._device = resolve_device("cpu" if on_cpu else device)
+        if engine == "native" and self._device.type != "cpu":
+            raise UsageError(f"--device {device}: the engine native runs on the CPU; wanted torch")
         self._engine = engine
         self._running: list[ImageFunction] = []
 
@@ -41,6 +53,8 @@ class SelectedEngine:
         return ", ".join(sorted({_kind(running) for running in self._running}))
 
     def _select(self, module: nn.Module) -> ImageFunction:
+        if self._device.type != "cpu":
+            return HalfPrecisionNetwork(module, self._device)
         if self._engine == "torch":
             return module
         if self._engine == "auto":

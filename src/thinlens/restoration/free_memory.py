@@ -46,10 +46,19 @@ _CONTROLLER = "memory"
 def available_bytes(device: torch.device) -> int | None:
     """Return the bytes that this process can still allocate, or None where the system does not
     report them."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type in ("cuda", "xpu"):
+        free, _ = getattr(torch, device.type).mem_get_info(device)
+        return int(free)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     limits = [_machine_free(), group_free_bytes()]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def release_cached(device: torch.device) -> None:
+    """Give memory that torch keeps on a GPU for later back; nothing on the CPU."""
+    if device.type != "cpu":
+        getattr(torch, device.type).empty_cache()
 
 
 def resident_bytes() -> int | None:

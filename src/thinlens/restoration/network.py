@@ -14,6 +14,7 @@ from thinlens.images.rows import RowReader
 from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition, tile_positions
 from thinlens.restoration.failures import out_of_memory
+from thinlens.restoration.free_memory import release_cached
 from thinlens.restoration.sizes import pad_to, run_at_any_size, size_rule
 
 Network = Callable[[Tensor], Tensor]
@@ -106,8 +107,7 @@ def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]
         if not out_of_memory(error):
             raise
     # Outside of the handler the tensors of the failed forward are released.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_cached(device_of(network))
     return None
 
 

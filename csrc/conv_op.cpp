@@ -3,9 +3,11 @@
 #include "conv_op.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "errors.h"
+#include "int16_weights.h"
 #include "winograd_weights.h"
 
 namespace thinlens {
@@ -52,11 +54,88 @@ std::vector<float> slopes_by_channel(const Slopes& slopes, int channels) {
   return all;
 }
 
+struct Layouts {  // what a job's pointers point to
+  SparseLayout sparse;
+  DenseLayout dense;
+  std::vector<float> slopes, winograd, int16_scales;
+  std::shared_ptr<const SparseWeights> weights;
+};
+
+void set_dense(ConvJob& job, Layouts& layouts, const Kernels& kernels, const WeightWords& words) {
+  layouts.dense = layouts.weights->dense_layout(job.in, kernels, job.shuffle, words);
+  job.bias = layouts.dense.bias.data();
+  job.offsets = layouts.dense.offsets.data();
+  job.weights = layouts.dense.weights.data();
+  job.blocks = layouts.dense.blocks.data();
+  job.channels = layouts.dense.channels.data();
+  job.block_count = int(layouts.dense.blocks.size());
+}
+
+void set_winograd(ConvJob& job, Layouts& layouts, Program& program) {
+  const SparseWeights& weights = *layouts.weights;
+  const Kernels& kernels = program.kernels();
+  job.bias = weights.bias.data();
+  job.winograd = winograd_scratch(weights.shape, kernels);
+  layouts.winograd =
+      winograd_weights(weights, kernels.tile.product_channels, job.winograd.channels);
+  job.weights = layouts.winograd.data();
+  program.require_scratch(job.winograd.products +
+                          kWinogradPositions * job.winograd.product_position);
+}
+
+void set_sparse(ConvJob& job, Layouts& layouts, const Kernels& kernels, int channel_group,
+                const WeightWords& words) {
+  const ConvShape& shape = layouts.weights->shape;
+  job.bias = layouts.weights->bias.data();
+  layouts.sparse = layouts.weights->sparse_layout(job.in, kernels, channel_group, words);
+  job.nonzeros = layouts.sparse.data();
+  job.starts = layouts.sparse.starts.data();
+  job.channel_groups = (shape.in_channels + channel_group - 1) / channel_group;
+  job.channel_block = job.channel_groups == 1 ? shape.out_channels : kChannelBlock;
+}
+
+// As the sparse or the dense kernel, whose offsets point into the converted input.
+void set_int16(ConvJob& job, Layouts& layouts, Program& program, int channel_group, float range) {
+  const SparseWeights& weights = *layouts.weights;
+  const Kernels& kernels = program.kernels();
+  if (kernels.value_bytes != int(sizeof(float)))
+    refuse("int16 convolutions read tensors in fp32 storage");
+  if (channel_group == kWinograd) refuse("Winograd's kernel has no int16");
+  const Int16Weights words(weights);
+  job.int16 = int16_block(job, weights.shape, kernels);
+  job.int16.largest = words.largest();
+  job.int16.scale = float(words.largest()) / range;
+  if (!(range > 0.0f) || !std::isfinite(range) || !std::isfinite(job.int16.scale))
+    refuse("the range of an int16 convolution's input is positive and finite");
+  job.int16.saturated = program.saturated_counter();
+  const ConvJob to_floats = job;
+  job.in.row = job.int16.row, job.in.channel = job.int16.channel;
+  const WeightWords word = [&words](int o, float weight) {
+    return uint16_t(words.word(o, weight));
+  };
+  layouts.int16_scales = words.sum_scales(job.int16.scale);
+  int64_t sums = 0;
+  if (channel_group == 0) {
+    set_dense(job, layouts, kernels, word);
+    std::vector<float> by_position;
+    for (const int32_t channel : layouts.dense.channels)
+      by_position.push_back(channel < 0 ? 0.0f : layouts.int16_scales[size_t(channel)]);
+    layouts.int16_scales = std::move(by_position);
+  } else {
+    set_sparse(job, layouts, kernels, channel_group, word);
+    sums = int64_t(job.channel_block) * kernels.tile.int16_rows * kernels.tile.int16_vectors * 2 *
+           kernels.lanes;
+  }
+  job.in = to_floats.in;
+  job.int16_scales = layouts.int16_scales.data();
+  program.require_scratch(job.int16.sums + sums);
+}
+
 }  // namespace
 
 void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Slice input,
               Slice output, std::optional<Slice> residual, const Slopes& slope, int shuffle,
-              int channel_group) {
+              int channel_group, float input_range) {
   if (!weights) refuse("a convolution needs weights");
   const ConvShape& shape = weights->shape;
   const Kernels& kernels = program.kernels();
@@ -74,49 +153,31 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
   }
   if (channel_group < kWinograd)
     refuse("a channel group has at least 1 channel, not " + std::to_string(channel_group));
-  struct Layouts {
-    SparseLayout sparse;
-    DenseLayout dense;
-    std::vector<float> slopes, winograd;
-    std::shared_ptr<const SparseWeights> weights;
-  };
   auto layouts = std::make_shared<Layouts>();
+  layouts->weights = weights;
   layouts->slopes = slopes_by_channel(slope, shape.out_channels);
   job.slopes = layouts->slopes.data();
-  if (channel_group == 0) {
-    layouts->dense = weights->dense_layout(job.in, kernels, shuffle);
-    job.bias = layouts->dense.bias.data();
-    job.offsets = layouts->dense.offsets.data();
-    job.weights = layouts->dense.weights.data();
-    job.blocks = layouts->dense.blocks.data();
-    job.channels = layouts->dense.channels.data();
-    job.block_count = int(layouts->dense.blocks.size());
+  Kernel<ConvJob> kernel = kernels.sparse_conv;
+  int block_rows = kernels.tile.rows;
+  const WeightWords words = kernels.fused_weights == 2
+                                ? [](int, float weight) { return to_bf16(weight); }
+                                : WeightWords();
+  if (input_range != 0.0f) {
+    set_int16(job, *layouts, program, channel_group, input_range);
+    kernel = channel_group == 0 ? kernels.int16_dense_conv : kernels.int16_sparse_conv;
+    block_rows = job.int16.rows;
   } else if (channel_group == kWinograd) {
-    layouts->weights = weights;
-    job.bias = weights->bias.data();
-    job.winograd = winograd_scratch(shape, kernels);
-    layouts->winograd =
-        winograd_weights(*weights, kernels.tile.product_channels, job.winograd.channels);
-    job.weights = layouts->winograd.data();
-    program.require_scratch(job.winograd.products +
-                            kWinogradPositions * job.winograd.product_position);
+    set_winograd(job, *layouts, program);
+    kernel = kernels.winograd_conv, block_rows = kWinogradOutputs;
+  } else if (channel_group == 0) {
+    set_dense(job, *layouts, kernels, words);
+    kernel = kernels.dense_conv;
   } else {
-    layouts->weights = weights;
-    job.bias = weights->bias.data();
-    layouts->sparse = weights->sparse_layout(job.in, kernels, channel_group);
-    job.nonzeros = layouts->sparse.data();
-    job.starts = layouts->sparse.starts.data();
-    job.channel_groups = (shape.in_channels + channel_group - 1) / channel_group;
-    job.channel_block = job.channel_groups == 1 ? shape.out_channels : kChannelBlock;
-    const Tile& tile = kernels.tile;
-    program.require_scratch(int64_t(job.channel_block) * tile.rows * tile.vectors * kernels.lanes);
+    set_sparse(job, *layouts, kernels, channel_group, words);
+    program.require_scratch(int64_t(job.channel_block) * kernels.tile.rows * kernels.tile.vectors *
+                            kernels.lanes);
   }
   const auto keep = [layouts](const ConvJob&, const RunArguments&) {};  // for the job's pointers
-  const bool winograd = channel_group == kWinograd;
-  const Kernel<ConvJob> kernel = winograd             ? kernels.winograd_conv
-                                 : channel_group == 0 ? kernels.dense_conv
-                                                      : kernels.sparse_conv;
-  const int block_rows = winograd ? kWinogradOutputs : kernels.tile.rows;
   program.add(kernel, job, {job.rows, block_rows, std::move(reads), output, shuffle}, keep);
 }
 

@@ -15,6 +15,7 @@ using Slopes = std::variant<float, std::vector<float>>;  // of all channels, or 
 
 // See the operation `conv` in ops.cpp.
 void add_conv(Program&, std::shared_ptr<const SparseWeights>, Slice input, Slice output,
-              std::optional<Slice> residual, const Slopes&, int shuffle, int channel_group);
+              std::optional<Slice> residual, const Slopes&, int shuffle, int channel_group,
+              float input_range);
 
 }  // namespace thinlens

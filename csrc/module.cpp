@@ -241,7 +241,11 @@ void bind_program(nb::module_& m) {
            "Run the row blocks from `first` up to `last` of a program that is one fused group of "
            "one strip, on one image, and in order; `output` begins at row `output_top`.")
       .def("release", &Program::release, "Return the arena's memory until the next run.")
-      .def("seconds", &Program::seconds, "Return the seconds of each step of the last run.");
+      .def("seconds", &Program::seconds, "Return the seconds of each step of the last run.")
+      .def("saturated", &Program::saturated,
+           "Count the inputs of int16 convolutions that were beyond their range, in all runs.")
+      .def("ranges", &Program::ranges,
+           "Return the largest magnitudes, in all runs, of the tensors whose range is recorded.");
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ struct NonZero {
   float weight;
 };
 
-struct NonZeroPair {  // two weights in bfloat16, the first in the lower half
+struct NonZeroPair {  // two weights in bfloat16 or int16, the first in the lower half
   int32_t first, second;
   uint32_t weights;
 };

@@ -7,9 +7,11 @@
 
 #include "micro/channel_norm.h"
 #include "micro/conv.h"
+#include "micro/int16_conv.h"
 #include "micro/pack.h"
 #include "micro/pointwise.h"
 #include "micro/pool.h"
+#include "micro/range.h"
 #include "micro/reduce.h"
 #include "micro/resample.h"
 #include "micro/resize.h"
@@ -19,10 +21,13 @@
   OP(sparse_conv, ConvJob)               \
   OP(dense_conv, ConvJob)                \
   OP(winograd_conv, ConvJob)             \
+  OP(int16_sparse_conv, ConvJob)         \
+  OP(int16_dense_conv, ConvJob)          \
   OP(pointwise, PointwiseJob)            \
   OP(reduce_channels, ReduceChannelsJob) \
   OP(reduce_space, ReduceSpaceJob)       \
   OP(channel_norm, ChannelNormJob)       \
+  OP(range, RangeJob)                    \
   OP(max_pool, PoolJob)                  \
   OP(resample, ResampleJob)              \
   OP(resize, ResizeJob)                  \

@@ -166,6 +166,12 @@ void add_channel_norm(Program& program, Slice input, Slice output, std::vector<f
               bind);
 }
 
+void add_range(Program& program, Slice input) {
+  RangeJob job{program.activation(input), program.next_range()};
+  program.add(program.kernels().range, job, {job.in.height, kBlockRows, {{input}}, kNoSlice},
+              kBindNothing);
+}
+
 void add_max_pool(Program& program, Slice input, Slice output, std::shared_ptr<const Windows> rows,
                   std::shared_ptr<const Windows> columns, int stride) {
   PoolJob job{};

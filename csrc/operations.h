@@ -25,6 +25,7 @@ void add_reduce_space(Program& program, Slice input, Slice output, const std::st
                       int group, int correction);
 void add_channel_norm(Program& program, Slice input, Slice output, std::vector<float> weight,
                       std::vector<float> bias, float epsilon);
+void add_range(Program& program, Slice input);
 void add_max_pool(Program& program, Slice input, Slice output, std::shared_ptr<const Windows> rows,
                   std::shared_ptr<const Windows> columns, int stride);
 void add_resample(Program& program, Slice input, Slice output, std::shared_ptr<const Taps> rows,

@@ -42,10 +42,13 @@ void bind_operations(nanobind::class_<Program>& program) {
            "Write a tensor to an output image.")
       .def("conv", add_conv, arg("weights"), arg("input"), arg("output"), arg("residual") = none,
            arg("slope") = Slopes(1.0f), arg("shuffle") = 1, arg("channel_group") = 0,
+           arg("input_range") = 0.0f,
            "Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by "
            "channel: 1 none, 0 ReLU), then shuffle pixels by a factor.\n\n"
            "The sparse kernel traverses `channel_group` input channels together; 0 selects the "
-           "dense kernel, -1 Winograd's (3x3, stride 1).")
+           "dense kernel, -1 Winograd's (3x3, stride 1). With an `input_range` the sparse and the "
+           "dense kernel multiply 16-bit integers: inputs beyond the range are saturated and "
+           "counted.")
       .def("pointwise", add_pointwise_array, arg("inputs"), arg("output"), arg("instructions"),
            arg("constants"),
            "Run instructions on every value; the last one's results are the output.\n\n"
@@ -62,6 +65,8 @@ void bind_operations(nanobind::class_<Program>& program) {
       .def("channel_norm", add_channel_norm, arg("input"), arg("output"), arg("weight"),
            arg("bias"), arg("epsilon"),
            "Normalize each pixel's values over the channels, then scale and shift by channel.")
+      .def("record_range", add_range, arg("input"),
+           "Record the largest magnitude of a tensor's values; see `ranges`.")
       .def("max_pool", add_max_pool, arg("input"), arg("output"), arg("rows"), arg("columns"),
            arg("stride") = 1,
            "Take the maximum over windows of rows and columns; windows are about `stride` rows "

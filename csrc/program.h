@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -72,6 +73,8 @@ class Program {
   void require_input_channels(int image, int channels);
   void set_output(int image, const View&);
   int next_placement() { return placements_++; }
+  int64_t* saturated_counter() { return &saturated_; }
+  float* next_range() { return &ranges_.emplace_back(0.0f); }
 
   // Append a step that runs `kernel` on `job`; `bind(job, run_arguments)` sets what each run
   // changes. `job.views()` are moved to where line buffers hold their rows.
@@ -105,6 +108,10 @@ class Program {
   // Seconds that each step of the last run took: CPU time where the pool is one thread, else wall
   // time (of streamed steps: the mean over the threads).
   std::vector<double> seconds() const { return seconds_; }
+  // Inputs of int16 convolutions that were beyond their range, in all runs.
+  int64_t saturated() const { return __atomic_load_n(&saturated_, __ATOMIC_RELAXED); }
+  // The largest magnitudes, of all runs, of the tensors whose range is recorded.
+  std::vector<float> ranges() const { return {ranges_.begin(), ranges_.end()}; }
 
  private:
   struct Buffer {
@@ -162,7 +169,8 @@ class Program {
   std::vector<Step> steps_;
   std::vector<FusedGroup> groups_;
   std::vector<double> seconds_;
-  int64_t scratch_floats_ = 0;
+  int64_t scratch_floats_ = 0, saturated_ = 0;
+  std::deque<float> ranges_;  // whose addresses stay
   struct ImageSize {
     int channels = 0, height = 0, width = 0;
   };

@@ -36,15 +36,16 @@ void check(const ConvShape& s) {
 }
 
 // Pair the non-zeros of each output channel; an odd last one is paired with itself, times 0.
-void make_pairs(SparseLayout* layout) {
+void make_pairs(SparseLayout* layout, int out_channels, const WeightWords& words) {
   std::vector<int32_t> starts{0};
   for (size_t i = 0; i + 1 < layout->starts.size(); ++i) {
     const int32_t end = layout->starts[i + 1];
+    const int o = int(i) % out_channels;
     for (int32_t n = layout->starts[i]; n < end; n += 2) {
       const NonZero& first = layout->nonzeros[n];
       const NonZero& second = layout->nonzeros[n + 1 < end ? n + 1 : n];
-      const uint32_t upper = n + 1 < end ? to_bf16(second.weight) : 0;
-      layout->pairs.push_back({first.offset, second.offset, to_bf16(first.weight) | upper << 16});
+      const uint32_t upper = n + 1 < end ? words(o, second.weight) : 0;
+      layout->pairs.push_back({first.offset, second.offset, words(o, first.weight) | upper << 16});
     }
     starts.push_back(int32_t(layout->pairs.size()));
   }
@@ -101,7 +102,8 @@ int64_t SparseWeights::offset(const View& in, const Kernels& kernels, int o, int
          int64_t(dx) * kernels.lanes * kernels.value_bytes;
 }
 
-SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels, int group) const {
+SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels, int group,
+                                          const WeightWords& words) const {
   SparseLayout layout;
   std::vector<NonZero>& nonzeros = layout.nonzeros;
   nonzeros.reserve(values.size());
@@ -120,14 +122,15 @@ SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels
       if (o % 2) std::reverse(begin, nonzeros.end());
       layout.starts.push_back(int32_t(nonzeros.size()));
     }
-  if (kernels.fused_weights == 2) make_pairs(&layout);
+  if (words) make_pairs(&layout, shape.out_channels, words);
   return layout;
 }
 
-DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels, int shuffle) const {
+DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels, int shuffle,
+                                        const WeightWords& words) const {
   if (shape.groups != 1) refuse("the dense kernel convolves one group of channels");
   DenseLayout layout;
-  const int block = kernels.tile.dense_channels, fused = kernels.fused_weights;
+  const int block = kernels.tile.dense_channels, fused = words ? 2 : 1;
   const int squares = shuffle * shuffle;
   layout.channels.resize(size_t(shape.out_channels));
   std::iota(layout.channels.begin(), layout.channels.end(), 0);
@@ -158,10 +161,10 @@ DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels, 
       for (int32_t i = o < 0 ? 0 : starts[o]; o >= 0 && i < starts[o + 1]; ++i) {
         const int tap = int(std::lower_bound(taps.begin(), taps.end(), indices[i]) - taps.begin());
         uint32_t& bits = layout.weights[weights + size_t(tap / fused) * block + b];
-        if (fused == 1)
-          std::memcpy(&bits, &values[i], sizeof bits);
+        if (words)
+          bits |= uint32_t(words(o, values[i])) << (16 * (tap % fused));
         else
-          bits |= uint32_t(to_bf16(values[i])) << (16 * (tap % fused));
+          std::memcpy(&bits, &values[i], sizeof bits);
       }
     }
   }

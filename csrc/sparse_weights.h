@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels.h"
@@ -33,10 +34,13 @@ struct SparseLayout {  // in the order of the sparse micro-kernel; see ConvJob
   }
 };
 
+// The 16-bit words of weights that kernels multiply two at a time, by output channel.
+using WeightWords = std::function<uint16_t(int channel, float weight)>;
+
 struct DenseLayout {  // in the order of the dense micro-kernel; see ConvJob
   std::vector<int32_t> offsets, channels;
   std::vector<DenseBlock> blocks;
-  std::vector<uint32_t> weights;  // bits of a float, or of two bfloat16
+  std::vector<uint32_t> weights;  // bits of a float, or two words
   std::vector<float> bias;
 };
 
@@ -54,11 +58,13 @@ class SparseWeights {
   const std::vector<float> values;
   const std::vector<float> bias;
 
-  // Non-zeros only, input channels cut into groups of `group`.
-  SparseLayout sparse_layout(const View& in, const Kernels& kernels, int group) const;
+  // Non-zeros only, input channels cut into groups of `group`; in pairs where there are `words`.
+  SparseLayout sparse_layout(const View& in, const Kernels& kernels, int group,
+                             const WeightWords& words) const;
   // Zeros included, but for taps that no channel of a block has: the channels that a pixel shuffle
   // of that factor stores at one place of its squares are next to each other. For one group.
-  DenseLayout dense_layout(const View& in, const Kernels& kernels, int shuffle) const;
+  DenseLayout dense_layout(const View& in, const Kernels& kernels, int shuffle,
+                           const WeightWords& words) const;
 
  private:
   // The input channel that a weight of output channel `o` multiplies.

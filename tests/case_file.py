@@ -200,10 +200,11 @@ class Program:
         slope: float | Sequence[float] = 1.0,
         shuffle: int = 1,
         channel_group: int = 0,
+        input_range: float = 0.0,
     ) -> None:
         slices = [input.packed(), output.packed(), (residual or Slice(*NO_SLICE)).packed()]
         options = [array(slope, "<f4"), i32(shuffle, channel_group)]
-        self._add("conv", weights.packed(), *slices, *options)
+        self._add("conv", weights.packed(), *slices, *options, struct.pack("<f", input_range))
 
     def pointwise(
         self,

@@ -31,7 +31,8 @@ def nm_weight(rng: np.random.Generator, shape: tuple[int, ...], n: int, m: int) 
 def run_one(
     name: str, params: ConvParams, image: np.ndarray, *, group: int, **options: Any
 ) -> np.ndarray:
-    """Run one convolution: pack, conv, unpack; `options`: shuffle, slope, residual, threads."""
+    """Run one convolution: pack, conv, unpack; `options`: shuffle, slope, residual, threads,
+    input_range, and saturated, a list that gets the number of saturated inputs."""
     kernels = CORE.kernels(name)
     r, residual = options.get("shuffle", 1), options.get("residual")
     height, width = image.shape[2:]
@@ -65,10 +66,21 @@ def run_one(
         z = CORE.Slice(extra, first=2, channels=c_out)
         program.conv(weights, x, z)
     slope = options.get("slope", 1.0)
-    program.conv(weights, x, y, residual=z, slope=slope, shuffle=r, channel_group=group)
+    program.conv(
+        weights,
+        x,
+        y,
+        residual=z,
+        slope=slope,
+        shuffle=r,
+        channel_group=group,
+        input_range=options.get("input_range", 0.0),
+    )
     program.unpack(y)
     result = np.full((len(image), c_out // r**2, sizes[0] * r, sizes[1] * r), np.nan, np.float32)
     program.run(CORE.ThreadPool(options.get("threads", 1)), image, result)
+    if "saturated" in options:
+        options["saturated"].append(program.saturated())
     return result
 
 

@@ -12,12 +12,15 @@
 
 namespace thinlens {
 
-struct Tile {                // outputs that a micro-kernel keeps in registers
-  int rows, vectors;         // sparse: of one output channel
-  int dense_channels;        // dense: so many output channels ...
-  int dense_vectors;         // ... and vectors of one row
-  int product_channels = 4;  // Winograd: so many output channels ...
-  int product_vectors = 3;   // ... and vectors of products
+struct Tile {                   // outputs that a micro-kernel keeps in registers
+  int rows, vectors;            // sparse: of one output channel
+  int dense_channels;           // dense: so many output channels ...
+  int dense_vectors;            // ... and vectors of one row
+  int product_channels = 4;     // Winograd: so many output channels ...
+  int product_vectors = 3;      // ... and vectors of products
+  int int16_rows = 2;           // int16, sparse: of one output channel ...
+  int int16_vectors = 3;        // ... so many pairs of vectors
+  int int16_dense_vectors = 2;  // int16, dense: the same, of `dense_channels`
 };
 
 struct DenseBlock {
@@ -33,6 +36,17 @@ struct WinogradScratch {
   int64_t products;                          // where they begin
 };
 
+// A block of the input in scratch, as words of 16 bits: [row][channel][vector][lane].
+struct Int16Block {
+  int rows, vectors;              // of outputs; vectors in pairs (micro/int16_conv.h)
+  int64_t row, channel;           // bytes from a row, a channel to the next
+  int64_t sums;                   // where partial sums begin, in floats
+  int above, below, left, right;  // rows and vectors that an output reads beside its own
+  float scale;                    // of the input
+  int largest;                    // magnitude of an input
+  int64_t* saturated;             // counts inputs beyond that
+};
+
 struct ConvJob {
   View in, out, residual;  // residual.data is null where nothing is added
   const float* bias;       // out_channels; dense: by position, see `channels`
@@ -43,7 +57,7 @@ struct ConvJob {
   int rows;                    // of the output, before the pixel shuffle
   int padding_y, padding_x;
   // Sparse: the non-zeros of (group of input channels, output channel), outermost group first.
-  const void* nonzeros;   // NonZero or, in bfloat16, NonZeroPair
+  const void* nonzeros;   // NonZero or, in bfloat16 and int16, NonZeroPair
   const int32_t* starts;  // channel_groups * out_channels + 1
   int channel_groups;
   int channel_block;  // output channels whose partial sums are kept at a time
@@ -57,6 +71,9 @@ struct ConvJob {
   int block_count;
   // Winograd: `weights` are transformed ones (winograd_weights.h).
   WinogradScratch winograd;
+  // int16: as sparse and dense, with pairs of words as weights.
+  Int16Block int16;
+  const float* int16_scales;  // of sums, by output channel; dense: by position
 
   auto views() { return std::array{&in, &out, &residual}; }
 };

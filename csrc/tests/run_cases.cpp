@@ -49,9 +49,11 @@ void add_convolution(Program& program, CaseFile& f) {
   const Slice input = read_slice(f), output = read_slice(f), residual = read_slice(f);
   const std::vector<float> slopes = f.array<float>();
   const int shuffle = f.i32(), channel_group = f.i32();
+  const float input_range = f.f32();
   add_conv(program, weights, input, output,
            residual.tensor < 0 ? std::nullopt : std::optional(residual),
-           slopes.size() == 1 ? Slopes(slopes[0]) : Slopes(slopes), shuffle, channel_group);
+           slopes.size() == 1 ? Slopes(slopes[0]) : Slopes(slopes), shuffle, channel_group,
+           input_range);
 }
 
 void add_instructions(Program& program, CaseFile& f) {

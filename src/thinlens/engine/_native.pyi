@@ -221,11 +221,11 @@ class Program:
     def unpack(self, input: Slice, image: int = 0) -> None:
         """Write a tensor to an output image."""
 
-    def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float | Sequence[float] = 1.0, shuffle: int = 1, channel_group: int = 0) -> None:
+    def conv(self, weights: SparseWeights, input: Slice, output: Slice, residual: Slice | None = None, slope: float | Sequence[float] = 1.0, shuffle: int = 1, channel_group: int = 0, input_range: float = 0.0) -> None:
         """
         Convolve, add `residual`, apply an activation (`slope` of its negative side, one or by channel: 1 none, 0 ReLU), then shuffle pixels by a factor.
 
-        The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel, -1 Winograd's (3x3, stride 1).
+        The sparse kernel traverses `channel_group` input channels together; 0 selects the dense kernel, -1 Winograd's (3x3, stride 1). With an `input_range` the sparse and the dense kernel multiply 16-bit integers: inputs beyond the range are saturated and counted.
         """
 
     def pointwise(self, inputs: Sequence[Slice], output: Slice, instructions: Sequence[PointwiseInstruction], constants: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
@@ -249,6 +249,9 @@ class Program:
         """
         Normalize each pixel's values over the channels, then scale and shift by channel.
         """
+
+    def record_range(self, input: Slice) -> None:
+        """Record the largest magnitude of a tensor's values; see `ranges`."""
 
     def max_pool(self, input: Slice, output: Slice, rows: Windows, columns: Windows, stride: int = 1) -> None:
         """
@@ -288,3 +291,13 @@ class Program:
 
     def seconds(self) -> list[float]:
         """Return the seconds of each step of the last run."""
+
+    def saturated(self) -> int:
+        """
+        Count the inputs of int16 convolutions that were beyond their range, in all runs.
+        """
+
+    def ranges(self) -> list[float]:
+        """
+        Return the largest magnitudes, in all runs, of the tensors whose range is recorded.
+        """

@@ -1,0 +1,15 @@
+// Micro-kernels for AVX-512 with VNNI, which adds products of 16-bit integers to sums at once.
+#define THINLENS_FLOATS 16
+#define THINLENS_TILE     \
+  {.rows = 3,             \
+   .vectors = 5,          \
+   .dense_channels = 4,   \
+   .dense_vectors = 5,    \
+   .product_channels = 8, \
+   .int16_rows = 2,       \
+   .int16_vectors = 5,    \
+   .int16_dense_vectors = 2}
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns of its own header
+#endif
+#include "micro/kernel_table.h"

@@ -30,13 +30,14 @@ FLAGS = {
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
         *("--price", "--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
+        "--precision",
     ],
     "restore": [
         *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--margin"),
         *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
         *("--alpha", "--first-frame", "--format", "--quality", "--resample", "--size"),
         *("--strength", "--strip", "--dry-run", "--preview", "--compression", "--memory"),
-        "--device",
+        *("--device", "--precision"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),

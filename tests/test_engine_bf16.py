@@ -84,5 +84,5 @@ def test_a_cpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_precision_is_named() -> None:
-    with pytest.raises(UsageError, match="'int8': wanted fp32 or bf16"):
+    with pytest.raises(UsageError, match="'int8': wanted fp32, bf16, int16 or fast"):
         engine.compile(nn.Conv2d(1, 1, 1), precision="int8")

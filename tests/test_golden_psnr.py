@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from thinlens.engine.compiled import compile
+from thinlens.engine.compilation import compile
 from thinlens.models import MODELS, create
 from thinlens.restoration.evaluation import evaluate
 from thinlens.restoration.network import Network

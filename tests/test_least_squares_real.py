@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thinlens.checkpoints.pretrained import import_weights
-from thinlens.engine.compiled import compile
+from thinlens.engine.compilation import compile
 from thinlens.images.pixels import to_uint8
 from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.sparsity.budget import Budget

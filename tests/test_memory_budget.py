@@ -17,8 +17,8 @@ from torch import Tensor
 from cli_cases import images, run
 from thinlens.api import save
 from thinlens.engine import plan
+from thinlens.engine.compilation import compile as compile_module
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.compiled import compile as compile_module
 from thinlens.errors import UsageError
 from thinlens.images.rows import InMemoryRowReader
 from thinlens.models import create

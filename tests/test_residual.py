@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from small_networks import RandomData, crossed
 from thinlens.api import load, save
-from thinlens.engine.compiled import compile as compile_module
+from thinlens.engine.compilation import compile as compile_module
 from thinlens.experiments.networks import default_task
 from thinlens.methods.sls.method import Sls
 from thinlens.models import MODELS, create

@@ -24,6 +24,7 @@ from thinlens.adaptive.sources import load_candidates
 from thinlens.api.exporting import export
 from thinlens.api.network import AnyNetwork, network_parts, one_output
 from thinlens.api.pruning import THREADS, prune
+from thinlens.api.stored_ranges import stored_input_ranges
 from thinlens.checkpoints.default_tasks import task_fields
 from thinlens.checkpoints.factories import allowing
 from thinlens.checkpoints.foreign import named_network, stored_type
@@ -183,15 +184,17 @@ def compile(
 
     It holds a copy of the weights, runs on `threads` CPU threads (by default torch's number) and
     passes through torch.compile and torch.export. Without the C++ core torch runs the network after
-    a warning. `precision` is fp32 or bf16. Of several outputs the last is kept, or the one called
-    `output`. Raises `UsageError` for operations it does not have.
+    a warning. `precision` is fp32, bf16, int16 or fast, the fastest within 0.01 dB of fp32; int16
+    and fast measure on the first image what the checkpoint does not hold. Of several outputs the
+    last is kept, or the one called `output`. Raises `UsageError` for operations it does not have.
 
     >>> run = compile(create("dncnn-17", depth=3, width=8).eval())
     >>> run(torch.rand(1, 1, 32, 48)).shape
     torch.Size([1, 1, 32, 48])
     """
     module = one_output(network_parts(network)[0], output)
-    return compiled_runner(module, precision=precision, threads=threads)
+    ranges = stored_input_ranges(network)
+    return compiled_runner(module, precision=precision, threads=threads, input_ranges=ranges)
 
 
 @quote_call
@@ -224,6 +227,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     seed: int = 0,
     sigmas: Sequence[float] = (),
     engine: str = "auto",
+    precision: str = "fp32",
     router: str = "learned",
     routing: RoutingOptions | None = None,
     progress: Progress | None = None,
@@ -233,25 +237,27 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     `task` is by default the checkpoint's; `seed` draws random degradation; `sigmas` are noise
     levels of a denoising task, at each of which all images are evaluated.
     `engine` runs the network: torch, native, or auto: native for a pruned network if it is faster,
-    which is measured once. `router` selects the branches of a routed network: its classifier
-    (learned), the true noise level (oracle), the classifier's shares at random (random), or the
-    number of a branch, 0 for the smallest. `routing` are the options of a bundle.
+    which is measured once; `precision` is the engine's, as for `compile`. `router` selects the
+    branches of a routed network: its classifier (learned), the true noise level (oracle), the
+    classifier's shares at random (random), or the number of a branch, 0 for the smallest.
+    `routing` are the options of a bundle.
 
     >>> network = create("dncnn-17", depth=3, width=8)
     >>> evaluate(network, "images", task=make_task("denoise")).images
     1
     """
-    evaluated, make = _task(network, task), SelectedEngine(engine)
+    make = SelectedEngine(engine, "cpu", precision, stored_input_ranges(network))
+    evaluated = _task(network, task)
     if isinstance(network, Bundle):
         restorer = network.restorer(make, routing, engine=engine)
         scores = evaluate_folder(restorer, evaluated, Path(folder), seed=seed, progress=progress)
         routed = restorer.cost_report(evaluated.scale)
-        return replace(scores, routing=routed, engine=make.used)
+        return replace(scores, routing=routed, engine=make.used, precision=make.precision)
     trained_for = make_task(**network.task) if isinstance(network, Checkpoint) else None
     options = EvaluationOptions(seed, tuple(sigmas), router, trained_for)
     model = model_of(one_output(network_parts(network)[0]))
     scores = model.evaluate(evaluated, Path(folder), make, options, progress)
-    return replace(scores, engine=make.used)
+    return replace(scores, engine=make.used, precision=make.precision)
 
 
 @quote_call
@@ -263,6 +269,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     task: Task | None = None,
     engine: str = "auto",
     device: str = "auto",
+    precision: str = "fp32",
     routing: RoutingOptions | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -271,8 +278,9 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
 
     The same call again restores only what has no result. An image that cannot be read is listed
     and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
-    an image file, the one source is restored to it. `engine` is as for `evaluate`; `device` is cpu,
-    cuda, mps, xpu, or auto, a GPU if torch has one, on which torch runs in half precision.
+    an image file, the one source is restored to it. `engine` and `precision` are as for `evaluate`;
+    `device` is cpu, cuda, mps, xpu, or auto, a GPU if torch has one, on which torch runs in half
+    precision.
     `options` are fields of `RestoreOptions`, such as `format`, `size` and `tile`; `routing` those
     of a bundle.
 
@@ -284,7 +292,8 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     settings = RestoreOptions(**options)
     running: Runner | Restorer
     on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
-    make = SelectedEngine(engine, "cpu" if on_cpu else device)
+    device = "cpu" if on_cpu else device
+    make = SelectedEngine(engine, device, precision, stored_input_ranges(network))
     if isinstance(network, Bundle):
         running = network.restorer(make, routing, blend=settings.blend, engine=engine)
     elif isinstance(network, AnyNetwork):
@@ -296,7 +305,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     result = restore_folder(
         running, _task(network, task), paths, folder, options=settings, progress=progress
     )
-    return replace(result, engine=make.used)
+    return replace(result, engine=make.used, precision=make.precision)
 
 
 @quote_call

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from thinlens.cli.precision_lines import precision_lines
 from thinlens.cli.verb import Answer, Verb, refuse_for_networks
 from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
@@ -47,6 +48,10 @@ class Evaluate(Verb):
     """Seed of the noise or of synthetic blur."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster one."""
+    precision: Annotated[
+        str, tyro.conf.arg(metavar="fp32|bf16|int16|fast", help_behavior_hint="")
+    ] = "fp32"
+    """Of the native engine; fast is the fastest within 0.01 dB of fp32 (default: fp32)."""
     router: Annotated[str, tyro.conf.arg(metavar="learned|oracle|random|0|1|2")] = "learned"
     """Selection of the branch of a routed network: its classifier, the true noise level, at random
     with the classifier's shares, or one branch for all."""
@@ -115,6 +120,7 @@ class Evaluate(Verb):
                 self.data,
                 seed=self.seed,
                 engine=self.engine,
+                precision=self.precision,
                 routing=self._routing(),
                 progress=report,
             )
@@ -160,6 +166,7 @@ class Evaluate(Verb):
                 seed=self.seed,
                 sigmas=levels if len(levels) > 1 else (),
                 engine=self.engine,
+                precision=self.precision,
                 router=self.router,
                 progress=report,
             )
@@ -198,6 +205,7 @@ class Evaluate(Verb):
         if evaluation.lpips is not None:
             lines.append(f"LPIPS {evaluation.lpips:.4f} (AlexNet)")
         lines += [evaluation.without_lpips] if evaluation.without_lpips else []
+        lines += precision_lines(evaluation.precision)
         return lines + _shares(evaluation.routing)
 
     def _degradation(self, evaluation: Evaluation) -> str:

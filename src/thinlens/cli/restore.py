@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from thinlens.cli.precision_lines import precision_lines
 from thinlens.cli.restore_forecast import dry_run_answer, preview_answer
 from thinlens.cli.verb import Answer, Verb, refuse_for_networks
 from thinlens.errors import UsageError
@@ -88,6 +89,10 @@ class Restore(Verb):
     """What runs the network: torch, the native CPU engine, or auto, the faster one."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|mps|xpu")] = "auto"
     """What computes; a GPU runs torch in half precision; auto: a GPU if torch has one."""
+    precision: Annotated[
+        str, tyro.conf.arg(metavar="fp32|bf16|int16|fast", help_behavior_hint="")
+    ] = "fp32"
+    """Of the native engine; fast is the fastest within 0.01 dB of fp32 (default: fp32)."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Longest side, in input pixels, of the tiles that images are cut into; by default images
     stay whole while they fit into memory."""
@@ -156,6 +161,7 @@ class Restore(Verb):
                 *(network, self.source, self.out),
                 engine=self.engine,
                 device=self.device if isinstance(loaded, Checkpoint) else "cpu",
+                precision=self.precision,
                 progress=report,
                 **options,
             )
@@ -170,7 +176,8 @@ class Restore(Verb):
             f"{name}: removed, its input has another result now" for name in result.removed
         )
         timing = (result.timing.sentence(),) if result.timing else ()
-        text = (sentence, *timing, *others, *removed, *seams)
+        rounding = precision_lines(result.precision)
+        text = (sentence, *timing, *others, *removed, *seams, *rounding)
         return Answer(result.as_json(), text, failures=tuple(failures))
 
     def _refuse_routing(self) -> None:
@@ -197,7 +204,7 @@ class Restore(Verb):
         if self.device not in ("auto", "cpu"):
             raise UsageError(f"--device {self.device}: bundles such as {self.model} run on the CPU")
         options = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
-        make = SelectedEngine(self.engine)
+        make = SelectedEngine(self.engine, precision=self.precision)
         router = bundle.restorer(make, options, blend=self.blend, engine=self.engine)
 
         def picture(result: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from thinlens.dynamic.router import (
     shuffled,
 )
 from thinlens.dynamic.samples import BranchImages, restore_by_branches
-from thinlens.engine.compiled import compile as compile_module
+from thinlens.engine.compilation import compile as compile_module
 from thinlens.errors import UsageError
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
@@ -252,5 +252,5 @@ def noise_levels(task: Task) -> tuple[float, ...]:
 
 
 def compiled_runner(module: nn.Module, **options: Any) -> Network:
-    """Compile a network, branch by branch; `options` are those of `engine.compiled.compile`."""
+    """Compile a network, branch by branch; `options` are those of `engine.compile`."""
     return model_of(module).runner(lambda branch: compile_module(branch, **options))

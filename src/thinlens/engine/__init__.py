@@ -6,6 +6,7 @@ program of the C++ core in `csrc/`.
 
 from __future__ import annotations
 
-from thinlens.engine.compiled import Compiled, compile
+from thinlens.engine.compilation import compile
+from thinlens.engine.compiled import Compiled
 
 __all__ = ["Compiled", "compile"]

@@ -18,8 +18,8 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.compilation import compile as compile_module
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.compiled import compile as compile_module
 from thinlens.engine.graph import Size
 from thinlens.engine.native import build, native
 from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved

@@ -9,7 +9,7 @@ import copy
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import RLock
@@ -22,13 +22,11 @@ from torch.func import functional_call
 
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
-from thinlens.engine.native import fastest, native
-from thinlens.engine.plan import GIB, Plan, PlanContext
+from thinlens.engine.native import Core, fastest, native
+from thinlens.engine.plan import GIB, InputRanges, Plan, PlanContext
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
-from thinlens.models.copying import copy_network
 from thinlens.models.tile_position import TilePosition, current_tile_positions
-from thinlens.sparsity.pattern import Pruned
 
 MAX_PLANS = 8
 """Sizes whose plans are kept; the least recently used one is dropped first."""
@@ -46,37 +44,6 @@ ONE_THREAD_PIXELS = 1 << 15
 share so small an image compute a good part of its rows twice, and wait for each other."""
 
 
-def compile(
-    model: nn.Module | Pruned,
-    precision: str = "fp32",
-    threads: int | None = None,
-    *,
-    least_work: float = 0.0,
-) -> Callable[[Tensor], Tensor]:
-    """Return a callable that maps images `[B, C, H, W]` as `model` does, in evaluation mode.
-
-    It holds a copy of the current weights and plans a size on its first use. Results agree with
-    torch to a few 1e-6 of their size; with `precision="bf16"`, which stores weights and all
-    activations but the output in bfloat16 and needs a CPU with AVX512_BF16, to about 1e-2.
-    What the engine does not know runs in torch; so does a segment between such parts with at most
-    `least_work` multiply-adds for each value that is copied between both.
-    torch.compile and torch.export take it as one operation, without a gradient, which can run as
-    long as the callable exists. Without the C++ core torch runs the module, after one warning.
-    Raises `UsageError` for an operation that the engine does not know, or for a wrong input.
-    """
-    module = model.module if isinstance(model, Pruned) else model
-    if threads is not None:
-        _check_threads(threads)
-    kernels = fastest(precision)
-    frozen = copy_network(module).eval().requires_grad_(False)
-    if any(p.dtype in (torch.float16, torch.bfloat16) for p in frozen.parameters()):
-        frozen = frozen.float()  # activations are float32, or the bfloat16 of the kernels
-    if native() is None:
-        return torch.inference_mode()(frozen)
-    threads = threads or torch.get_num_threads()
-    return Compiled(frozen, threads, kernels, least_work=least_work)
-
-
 class Compiled(Description):
     """A module, its plans by input size, and the threads that run them.
 
@@ -92,18 +59,17 @@ class Compiled(Description):
         kernels: str | None = None,
         kernel_selector: KernelSelector | None = None,
         least_work: float = 0.0,
+        input_ranges: InputRanges | None = None,
     ) -> None:
         core = native()
         if core is None:
             raise UsageError("the native engine was not built")
-        _check_threads(threads)
+        check_threads(threads)
         self.module = module
         self._handle = _register(self)
-        self._kernels = name = kernels or fastest()
-        max_bytes = int(MEMORY_FRACTION * _memory_bytes())
-        selector = kernel_selector or tuner(name)
-        self._context = PlanContext(
-            core, core.kernels(name), selector, max_bytes, threads, least_work
+        self._kernels = kernels or fastest()
+        self._context = _context(
+            core, self._kernels, threads, kernel_selector, least_work, input_ranges
         )
         self.pool = core.ThreadPool(threads)
         self._single_threaded: list[Compiled] = []
@@ -115,6 +81,10 @@ class Compiled(Description):
         """Whether large images run by bands of rows, as far as plans have shown."""
         self._band_run: object = None
         """Of the image whose bands are computed: another image ends it."""
+        self._ranges_from = "the checkpoint"
+        """Where the ranges were measured that int16 scales by."""
+        self._dropped_saturated = 0
+        """Saturated inputs of plans that are no longer kept."""
         self._with_arena: list[Plan] = []
         """The plans whose arenas are in memory, the most recently run one at the end."""
         self._lock = RLock()
@@ -130,18 +100,19 @@ class Compiled(Description):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the module and the settings: plans are made anew."""
-        threads, kernels, _, least_work = self._settings
-        return Compiled, (self.module, threads, kernels, None, least_work)
+        threads, kernels, _, *others = self._settings
+        return Compiled, (self.module, threads, kernels, None, *others)
 
     @property
-    def _settings(self) -> tuple[int, str, KernelSelector, float]:
+    def _settings(self) -> tuple[int, str, KernelSelector, float, InputRanges | None]:
         context = self._context
-        return context.threads, self._kernels, context.kernel_selector, context.least_work
+        selector, ranges = context.kernel_selector, context.input_ranges
+        return context.threads, self._kernels, selector, context.least_work, ranges
 
     def with_selector(self, selector: KernelSelector) -> Compiled:
         """Return the same network with kernels by another selector."""
-        threads, kernels, _, least_work = self._settings
-        return Compiled(self.module, threads, kernels, selector, least_work)
+        threads, kernels, _, least_work, ranges = self._settings
+        return Compiled(self.module, threads, kernels, selector, least_work, ranges)
 
     @property
     def kernels(self) -> str:
@@ -154,14 +125,51 @@ class Compiled(Description):
         return self._context.least_work
 
     @property
+    def precision(self) -> str:
+        """The name of the precision that images run in now."""
+        return self._context.precision
+
+    @property
+    def saturated(self) -> int:
+        """Inputs of int16 convolutions that were beyond their range, in all runs."""
+        with self._lock:
+            plans = sum(plan.program.saturated() for plan in self._plans.values())
+            ones = sum(engine.saturated for engine in self._single_threaded)
+        return self._dropped_saturated + plans + ones
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether results may differ from float32's by more than the order of sums."""
+        return self.precision != "fp32"
+
+    def in_float32(self) -> Compiled:
+        """Return the same network in float32, with the same threads."""
+        return Compiled(self.module, self._context.threads, least_work=self.least_work)
+
+    def precision_report(self) -> dict[str, Any]:
+        """Return the precision, and int16's source of ranges and number of saturated inputs."""
+        int16 = {"ranges": self._ranges_from, "saturated": self.saturated}
+        return {"precision": self.precision, **(int16 if self.precision == "int16" else {})}
+
+    def _use(self, kernels: str, input_ranges: InputRanges | None) -> None:
+        """Run in another precision from now on."""
+        core, threads = self._context.core, self._context.threads
+        self._kernels = kernels
+        self._context = _context(core, kernels, threads, None, self.least_work, input_ranges)
+        self._plans.clear()
+        self._with_arena.clear()
+        self._single_threaded.clear()
+
+    @property
     def is_mixed(self) -> bool:
         """Whether torch runs a part of the network, at some size that was planned."""
         return any(plan.is_mixed for plan in self._plans.values())
 
     @property
     def description(self) -> str:
-        """The kernels and the number of threads."""
-        return f"{self._kernels} {self._context.threads} threads"
+        """The kernels, the number of threads, and int16 where it is."""
+        int16 = " int16" if self.precision == "int16" else ""
+        return f"{self._kernels} {self._context.threads} threads{int16}"
 
     def eval(self) -> Compiled:
         """Return itself: it runs in evaluation mode."""
@@ -280,6 +288,7 @@ class Compiled(Description):
                 self._plans[key] = self._new_plan(size, is_tile=is_tile)
                 while len(self._plans) > MAX_PLANS:
                     _, dropped = self._plans.popitem(last=False)
+                    self._dropped_saturated += dropped.program.saturated()
                     self._with_arena = [plan for plan in self._with_arena if plan is not dropped]
             self._plans.move_to_end(key)
             return self._plans[key]
@@ -295,6 +304,20 @@ class Compiled(Description):
             reason = str(error).partition("\n")[0]
             where = f"{size.width}x{size.height} with {size.channels} channels"
             raise UsageError(f"no plan for an input of {where}: {reason}") from error
+
+
+def _context(
+    core: Core,
+    kernels: str,
+    threads: int,
+    selector: KernelSelector | None,
+    least_work: float,
+    ranges: InputRanges | None,
+) -> PlanContext:
+    selector = selector or tuner(kernels, int16=ranges is not None)
+    max_bytes = int(MEMORY_FRACTION * _memory_bytes())
+    isa = core.kernels(kernels)
+    return PlanContext(core, isa, selector, max_bytes, threads, least_work, ranges)
 
 
 _handles = count()
@@ -344,7 +367,8 @@ def _engine(handle: int) -> Compiled:
     return engine
 
 
-def _check_threads(threads: int) -> None:
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no pool has."""
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads = {threads}: wanted 1 to {MAX_THREADS}")
 

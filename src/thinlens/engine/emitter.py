@@ -45,6 +45,8 @@ class Emitter:
         """What the program writes for islands, in the order of its outputs."""
         self.parts: list[tuple[int, Island]] = []
         """Islands, each with the number of steps that run before it."""
+        self.recorded: list[str] | None = None
+        """The layers whose inputs' ranges the program records, in order; None: it records none."""
         self._layout, self._tensors = layout, tensors
         self._value_bytes = value_bytes
 
@@ -74,6 +76,13 @@ class Emitter:
     def end_part(self, island: Island) -> None:
         """Let an island run before the steps that follow."""
         self.parts.append((len(self.steps), island))
+
+    def record_range(self, node: Node, layer: str) -> None:
+        """Let the program record the largest magnitude of what `layer` reads, if it is to."""
+        if self.recorded is not None and layer:
+            self.program.record_range(self.slice(node))
+            self.recorded.append(layer)
+            self.record_step("range", [node.size])
 
     def record_conv(self, node: Node, layer: str, kernel: KernelChoice, multiply_adds: int) -> None:
         """Note the convolution that was appended for `node`, its kernel and its cost."""

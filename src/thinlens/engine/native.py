@@ -7,13 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from thinlens.engine.precision import find_precision
 from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
     from thinlens.engine import _native
-
-PRECISIONS = ("fp32", "bf16")
-"""How activations are stored. Sums are float32 in both, and so is the network's output."""
 
 
 class Core(Protocol):
@@ -58,13 +56,12 @@ def native() -> Core | None:
 def fastest(precision: str = "fp32") -> str:
     """Name the fastest kernels that this CPU offers."""
     core = native()
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r}: wanted {' or '.join(PRECISIONS)}")
+    wanted = find_precision(precision)
     if core is None:
         return "torch"
-    available = core.available_kernels(precision)
+    available = core.available_kernels(wanted.storage)
     if not available:
-        raise UsageError(f"precision {precision!r}: this CPU has no AVX512_BF16; wanted 'fp32'")
+        raise UsageError(f"precision {precision!r}: this CPU has no {wanted.needs}; wanted 'fp32'")
     return available[-1]
 
 

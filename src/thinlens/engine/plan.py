@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from thinlens.engine.ops.conv import Conv
 from thinlens.engine.ops.resize import Resize
 from thinlens.engine.stream import FusedGroup, Progression, fused_groups
 from thinlens.engine.trace import trace
-from thinlens.engine.tuner import KernelSelector
+from thinlens.engine.tuner import KernelSelector, heuristic
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition
 
@@ -33,11 +33,20 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 
+FP32_BYTES = 4
+
+INPUT_HEADROOM = 4.0
+"""The range of an int16 convolution's input, relative to the measured one: other images than those
+it was measured on have larger values. Two of the 15 bits of an input."""
+
 BAND_BYTES = 64 << 20
 """Bytes of activations from which a network runs by bands of rows, where its graph allows that."""
 
 BAND_ROWS = 128
 """Rows of the output that are returned at a time, at least."""
+
+InputRanges = Mapping[str, float]
+"""By the name of a layer, the largest magnitude of its input's values."""
 
 LineBuffers = dict[Buffer, tuple[int, int, int]]
 """Rows, copies and wrap of the buffers that are line buffers."""
@@ -61,6 +70,25 @@ class PlanContext:
     least_work: float = 0.0
     """Multiply-adds for each value copied between torch and the engine, at most, of segments that
     torch runs after all."""
+    input_ranges: InputRanges | None = None
+    """By layer, the ranges of what int16 convolutions read; others do not use int16."""
+    records_ranges: bool = False
+    """Whether programs record those ranges; their operations are not fused then."""
+
+    @property
+    def precision(self) -> str:
+        """The name of the precision that plans run in."""
+        if self.input_ranges is not None:
+            return "int16"
+        return "fp32" if self.kernels.value_bytes == FP32_BYTES else "bf16"
+
+    def set_kernel(self, node: Conv, row_vectors: int) -> None:
+        """Select the kernel of a convolution whose input has `row_vectors` vectors per row."""
+        node.input_range = INPUT_HEADROOM * (self.input_ranges or {}).get(node.params.layer, 0.0)
+        selector = self.kernel_selector
+        if self.input_ranges is not None and not node.input_range:
+            selector = heuristic
+        node.select_kernel(selector, row_vectors)
 
 
 @dataclass(frozen=True)
@@ -109,15 +137,18 @@ class Plan:
         layout = lay_out(output, self._kernels.lanes)
         for node in layout.order:
             if isinstance(node, Conv):
-                node.select_kernel(context.kernel_selector, layout.row_vectors[node.inputs[0]])
+                context.set_kernel(node, layout.row_vectors[node.inputs[0]])
             if isinstance(node, Resize):
                 node.is_placed = is_tile
-        groups = fused_groups(layout, lambda buffer: 4 * self._floats(buffer, 1), context.threads)
+        groups: list[FusedGroup] = []
+        if not context.records_ranges:
+            row_bytes = lambda buffer: 4 * self._floats(buffer, 1)  # noqa: E731
+            groups = fused_groups(layout, row_bytes, context.threads)
         memory = self._memory(layout, groups)
         self._strip: Progression | None = None
         self.can_roll = can_roll(layout)
         """Whether large images of the network run by bands of rows."""
-        if self.can_roll and 4 * memory.floats > BAND_BYTES:
+        if self.can_roll and 4 * memory.floats > BAND_BYTES and not context.records_ranges:
             layout, band = rolled(layout, self._kernels.lanes, context.threads)
             groups, memory = [band], self._memory(layout, [band])
             (self._strip,) = band.strips
@@ -145,7 +176,10 @@ class Plan:
             tensors,
             self._kernels.value_bytes,
         )
+        emitter.recorded = [] if context.records_ranges else None
         _emit(layout.order, groups, emitter, whole=self._strip is not None)
+        self.recorded = emitter.recorded or []
+        """The layers of `program.ranges()`."""
         self.steps, self.layers, self.kernels = emitter.steps, emitter.layers, emitter.kernels
         self.multiply_adds, self.traffic = emitter.multiply_adds, emitter.traffic
         self._resizes = emitter.resizes

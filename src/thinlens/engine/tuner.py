@@ -14,7 +14,14 @@ from threading import Lock
 
 import numpy as np
 
-from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
+from thinlens.engine.kernel_choice import (
+    DENSE,
+    INT16,
+    WINOGRAD,
+    KernelChoice,
+    channel_group,
+    is_int16,
+)
 from thinlens.engine.native import build, native
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
 from thinlens.engine.timings import (
@@ -63,11 +70,18 @@ TUNING_ROUNDS = 5
 """Timed rounds, after one of warm-up."""
 
 
-def candidates(params: ConvParams) -> list[KernelChoice]:
-    """List the choices for a convolution."""
+STRIP_RANGE = 1.25
+"""Of the values of the strip, which are in [0, 1), for kernels of int16."""
+
+
+def candidates(params: ConvParams, *, int16: bool = False) -> list[KernelChoice]:
+    """List the choices for a convolution, by default without those of int16."""
     channels = params.in_channels
     grouped = [CHANNEL_GROUP] if channels > CHANNEL_GROUP else []
-    return [DENSE, channels, *grouped, *([WINOGRAD] if params.fits_winograd else [])]
+    choices = [DENSE, channels, *grouped, *([WINOGRAD] if params.fits_winograd else [])]
+    if not int16 or not np.isfinite(params.weight).all():
+        return choices
+    return [*choices, INT16 + DENSE, INT16 + channels]
 
 
 def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
@@ -94,8 +108,11 @@ def dense_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelCh
 class Tuner:
     """Selects kernels by measured times, which it caches. Safe to call from several threads."""
 
-    def __init__(self, name: str, timer: KernelTimer, timings: TimingCache) -> None:
+    def __init__(
+        self, name: str, timer: KernelTimer, timings: TimingCache, *, int16: bool = False
+    ) -> None:
         self._name, self._timer, self._timings = name, timer, timings
+        self._int16 = int16
         self._lock = Lock()
 
     def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
@@ -108,7 +125,7 @@ class Tuner:
     def dense(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice that multiplies by zeros too."""
         seconds = self._seconds(params, row_vectors, rows)
-        dense = [choice for choice in seconds if choice in (DENSE, WINOGRAD)]
+        dense = [choice for choice in seconds if choice in (DENSE, WINOGRAD, INT16 + DENSE)]
         if not dense:
             return dense_heuristic(params, row_vectors, rows)
         return min(dense, key=seconds.__getitem__)
@@ -119,7 +136,7 @@ class Tuner:
             return {}
         strip_vectors = _rounded(row_vectors, params.strides[1])
         key = f"{self._name} {_description(params)} {strip_vectors}"
-        choices = candidates(params)
+        choices = candidates(params, int16=self._int16)
         with self._lock:
             seconds = self._timings.get(key, choices)
             if seconds is None:
@@ -131,14 +148,15 @@ class Tuner:
 
 
 @cache
-def tuner(kernels: str) -> Tuner:
+def tuner(kernels: str, *, int16: bool = False) -> Tuner:
     """Return the tuner of a set of kernels, with the times that earlier processes measured."""
-    name = f"{cpu_name()} {kernels} {build()}"
+    name = f"{cpu_name()} {kernels}{' int16' if int16 else ''} {build()}"
 
     def timer(params: ConvParams, row_vectors: int, choices: Sequence[KernelChoice]) -> list[float]:
         return strip_seconds(kernels, params, row_vectors, choices)
 
-    return Tuner(name, timer, TimingCache(cache_folder() / "kernels-1.json"))
+    timings = TimingCache(cache_folder() / "kernels-1.json")
+    return Tuner(name, timer, timings, int16=int16)
 
 
 def strip_seconds(
@@ -167,7 +185,9 @@ def strip_seconds(
     weights = sparse_weights(core, params)
     program.pack(source)
     for choice in choices:
-        program.conv(weights, source, target, channel_group=choice)
+        input_range = STRIP_RANGE if is_int16(choice) else 0.0
+        group = channel_group(choice)
+        program.conv(weights, source, target, channel_group=group, input_range=input_range)
     program.unpack(target)
     image = np.random.default_rng(0).random((1, c_in, height, width), np.float32)
     output = np.empty((1, c_out, out_height, out_width), np.float32)

@@ -67,6 +67,8 @@ class Evaluation:
     """The shares of the branches of a routed network, and their cost."""
     engine: str = ""
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
+    precision: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's precision and what was measured of it; empty for float32."""
 
     @property
     def images(self) -> int:
@@ -104,6 +106,7 @@ class Evaluation:
             "lpips": self.lpips,
             "protocol": {**asdict(self.protocol), **remarks},
             **({"engine": self.engine} if self.engine else {}),
+            **({"precision": dict(self.precision)} if self.precision else {}),
             "per_image": [score.as_json() for score in self.per_image],
             **({"per_sigma": self.per_sigma()} if self.per_sigma() else {}),
             **({"routing": dict(self.routing)} if self.routing else {}),

@@ -56,6 +56,8 @@ class RestoreResult:
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
     timing: Timing | None = None
     """How well reading, computing and writing overlapped; None where nothing was restored."""
+    precision: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's precision and what was measured of it; empty for float32."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `restore --json` prints; `seams` where a margin was chosen and used."""
@@ -66,6 +68,7 @@ class RestoreResult:
             "seconds": round(self.seconds, 3),
             **({"engine": self.engine} if self.engine else {}),
             **(self.timing.as_json() if self.timing else {}),
+            **({"precision": dict(self.precision)} if self.precision else {}),
             "not_taken": list(self.not_taken),
             "failures": dict(self.failures),
             **({"removed": list(self.removed)} if self.removed else {}),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from thinlens.engine.compiled import Compiled
 from thinlens.errors import UsageError
 from thinlens.images.tiles import round_up
 from thinlens.models.running import evaluating
@@ -135,8 +136,10 @@ def measure_receptive_field(network: Network, channels: int) -> ReceptiveField:
 
 
 def _in_float32(network: Network) -> Network:
-    """Return a copy of a module in half precision; other networks, and those without a copy, are
-    returned as they are."""
+    """Return a copy of a module in half precision, and an engine in float32; other networks, and
+    those without a copy, are returned as they are."""
+    if isinstance(network, Compiled):
+        return network.in_float32() if network.is_rounded else network
     if isinstance(network, nn.Module) and dtype_of(network).itemsize < 4:
         with suppress(Exception):  # whatever a module raises that cannot be copied
             return copy.deepcopy(network).float()

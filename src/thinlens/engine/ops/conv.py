@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from thinlens.engine.graph import FloatArray, Footprint, Node, SingleUse
-from thinlens.engine.kernel_choice import WINOGRAD, WINOGRAD_ROWS, KernelChoice
+from thinlens.engine.kernel_choice import (
+    WINOGRAD,
+    WINOGRAD_ROWS,
+    KernelChoice,
+    channel_group,
+    is_int16,
+)
 from thinlens.engine.ops.subpixel import AxisPair, pair
 
 if TYPE_CHECKING:
@@ -95,6 +101,8 @@ class Conv(Node):
     """Factor of the pixel shuffle of the output."""
     kernel: KernelChoice = field(init=False)
     """The kernel that runs it; selected by the plan."""
+    input_range: float = 0.0
+    """Of its convolved input, for kernels of int16; set by the plan."""
 
     name: ClassVar[str] = "conv"
     streams: ClassVar[bool] = True
@@ -161,6 +169,7 @@ class Conv(Node):
     def emit(self, emitter: Emitter) -> None:
         """Append the convolution, by the kernel that is selected for it."""
         params = self.params
+        emitter.record_range(self.inputs[0], params.layer)
         residual = emitter.slice(self.inputs[1]) if len(self.inputs) > 1 else None
         emitter.program.conv(
             sparse_weights(emitter.core, params),
@@ -169,7 +178,8 @@ class Conv(Node):
             residual,
             self.slope,
             self.shuffle,
-            self.kernel,
+            channel_group(self.kernel),
+            self.input_range if is_int16(self.kernel) else 0.0,
         )
         positions = self.size.height * self.size.width // self.shuffle**2
         nonzeros = int(np.count_nonzero(params.weight))

@@ -1,0 +1,93 @@
+"""Ranges of the inputs of convolutions, by which int16 scales them: measured, stored and read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from thinlens.engine.graph import Size
+from thinlens.engine.native import fastest, native
+from thinlens.engine.plan import Plan, PlanContext
+from thinlens.engine.tuner import heuristic
+from thinlens.models.tile_position import tile_positions
+
+if TYPE_CHECKING:
+    from thinlens.engine import _native
+    from thinlens.engine.native import Core
+
+RANGES_KEY = "input_ranges"
+"""Of a checkpoint's provenance."""
+
+CROP_SIDE = 256
+"""Pixels of the sides of crops; smaller images are measured whole."""
+
+
+def measure_input_ranges(
+    module: nn.Module, images: Sequence[Tensor], threads: int = 1
+) -> dict[str, float]:
+    """Run `module` in float32 on images `[B, C, H, W]`, or crops of large ones.
+
+    Returns the largest magnitude of every convolution's input, by the name of its layer. Raises
+    `UsageError` for an operation that the engine does not have; nothing where it was not built.
+
+    >>> measure_input_ranges(nn.Sequential(nn.Conv2d(1, 1, 1)), [torch.full((1, 1, 4, 4), -3.0)])
+    {'0': 3.0}
+    """
+    core = native()
+    if core is None:
+        return {}
+    kernels, pool = core.kernels(fastest()), core.ThreadPool(threads)
+    ranges: dict[str, float] = {}
+    plans: dict[Size, Plan] = {}
+    for image in [one[None] for batch in images for one in batch.detach()]:
+        for crop in _crops(image):
+            size = Size(*crop.shape[1:])
+            if size not in plans:
+                plans[size] = _recording_plan(core, kernels, module, size)
+            with tile_positions(()), torch.inference_mode():
+                plans[size].run(pool, crop, torch.empty(1, *plans[size].shape), [])
+    for plan in plans.values():
+        for layer, largest in zip(plan.recorded, plan.program.ranges(), strict=True):
+            ranges[layer] = max(ranges.get(layer, 0.0), largest)
+    return ranges
+
+
+def read_input_ranges(provenance: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the ranges that a checkpoint's provenance holds; None where it has none.
+
+    >>> read_input_ranges({"input_ranges": {"body.0": 1.5}}), read_input_ranges({})
+    ({'body.0': 1.5}, None)
+    """
+    stored = provenance.get(RANGES_KEY)
+    if not isinstance(stored, dict):
+        return None
+    numbers = {str(k): v for k, v in stored.items() if isinstance(v, int | float)}
+    ranges = {layer: float(v) for layer, v in numbers.items() if math.isfinite(v) and v >= 0}
+    return ranges if len(ranges) == len(stored) else None
+
+
+def _recording_plan(core: Core, kernels: _native.Kernels, module: nn.Module, size: Size) -> Plan:
+    context = PlanContext(core, kernels, heuristic, max_bytes=1 << 62, records_ranges=True)
+    return Plan(context, module, size)
+
+
+def _crops(image: Tensor) -> Iterator[Tensor]:
+    """Yield the image, or the middle of each of its quarters."""
+    height, width = image.shape[2:]
+    if max(height, width) <= CROP_SIDE:
+        yield image
+        return
+    tops, lefts = ({_first(n, i) for i in (1, 3)} for n in (height, width))
+    for top in sorted(tops):
+        for left in sorted(lefts):
+            crop = image[:, :, top : top + CROP_SIDE, left : left + CROP_SIDE]
+            yield crop.contiguous()
+
+
+def _first(length: int, quarter: int) -> int:
+    """Return where a crop begins whose middle is at 1/4 or 3/4 of an axis."""
+    return max(0, min(length - CROP_SIDE, length * quarter // 4 - CROP_SIDE // 2))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import test_engine
 import test_engine_bands
 import test_engine_geometry
+import test_engine_int16
 import test_engine_kernels
 import test_engine_pointwise
 import test_engine_reductions
@@ -36,7 +37,7 @@ from thinlens.engine.tuner import KernelSelector, heuristic
 from thinlens.models import MODELS
 
 NAME = "recorded"
-CONVOLUTIONS, WINOGRADS = 48, 24
+CONVOLUTIONS, WINOGRADS, INTEGERS = 48, 24, 16
 """How many are drawn of each kind."""
 BF16_ROUNDING = 2.0**-8
 
@@ -123,6 +124,30 @@ def winograds(writer: CaseWriter, storage: str) -> None:
         writer.add(f"winograd {index} {c_in} to {c_out}", wanted, bound, relative)
 
 
+def integers(writer: CaseWriter, storage: str) -> None:
+    """Convolutions of 16-bit integers within their stated bound."""
+    if storage != "fp32":
+        return
+    rng = np.random.default_rng(2)
+    for index in range(INTEGERS):
+        k, stride = [(1, 1), (3, 1), (3, 2), (5, 1)][index % 4]
+        height, width, c_in = (int(rng.integers(5, 41)) for _ in range(3))
+        shuffle = 1 + index % 2
+        shape = (int(rng.integers(1, 7)) * shuffle**2, c_in, k, k)
+        weight = test_engine_kernels.nm_weight(rng, shape, int(rng.integers(0, 5)), 4)
+        bias = rng.standard_normal(shape[0]).astype(np.float32)
+        params = ConvParams(weight, bias, k // 2, stride, 1)
+        image = rng.standard_normal((1, c_in, height, width)).astype(np.float32)
+        options = {"shuffle": shuffle, "slope": [1.0, 0.0, 0.2][index % 3]}
+        wanted = test_engine_kernels.reference(params, image, **options)
+        for group in (0, 5, 64):
+            test_engine_kernels.run_one(
+                NAME, params, image, group=group, input_range=6.0, threads=2, **options
+            )
+            bound = test_engine_int16.error_bound(params, 6.0, **options)
+            writer.add(f"int16 {index} {k}x{k} group {group}", wanted, float(bound.max()))
+
+
 def double(module: nn.Module, image: Tensor) -> Tensor:
     with torch.no_grad():
         result: Tensor = copy.deepcopy(module).double()(image.double())
@@ -192,7 +217,7 @@ def networks(writer: CaseWriter, storage: str) -> None:
             writer.add(f"bands {name}", double(module, image), error, error)
 
 
-KINDS = (convolutions, winograds, geometry, functions, networks)
+KINDS = (convolutions, winograds, integers, geometry, functions, networks)
 
 
 def write_cases(path: Path, lanes: int, storage: str) -> int:

@@ -55,7 +55,7 @@ def test_a_network_gives_what_float32_gives(
     module = tiny(name)
     images = [torch.rand(2, MODELS[name].channels, *size) for size in [(1, 1), (19, 37)]]
     ranges = measure_input_ranges(module, images)
-    fast = Compiled(module, 2, KERNELS[-1], selector, ranges)
+    fast = Compiled(module, 2, KERNELS[-1], selector, input_ranges=ranges)
     for image in images:
         with torch.inference_mode():
             expected = module(image)
@@ -69,7 +69,9 @@ def test_an_odd_network_runs_every_kernel() -> None:
     torch.manual_seed(0)
     module = Odd().eval()
     image = torch.randn(1, 2, 21, 70)
-    fast = Compiled(module, 1, None, sparse_int16, measure_input_ranges(module, [image]))
+    fast = Compiled(
+        module, 1, None, sparse_int16, input_ranges=measure_input_ranges(module, [image])
+    )
     with torch.inference_mode():
         assert psnr_to(module(image), fast(image)) > 50
     (plan,) = fast._plans.values()
@@ -96,7 +98,7 @@ def test_large_images_are_measured_in_crops() -> None:
 
 def test_saturated_values_are_counted_over_all_images() -> None:
     module = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)).eval()
-    fast = Compiled(module, 1, None, sparse_int16, {"0": 1.0})
+    fast = Compiled(module, 1, None, sparse_int16, input_ranges={"0": 1.0})
     image = torch.zeros(1, 1, 9, 21)
     image[0, 0, 3, 4:6] = 2 * INPUT_HEADROOM
     for count in (2, 4):
@@ -112,7 +114,7 @@ def test_saturated_values_are_counted_over_all_images() -> None:
 
 
 def test_layers_without_a_range_run_in_float32() -> None:
-    fast = Compiled(block(), 1, None, sparse_int16, {"0": 1.0})
+    fast = Compiled(block(), 1, None, sparse_int16, input_ranges={"0": 1.0})
     fast(torch.rand(1, 3, 20, 30))
     (plan,) = fast._plans.values()
     assert [kernel_name(kernel).startswith("int16") for kernel in plan.kernels.values()] == [
@@ -194,7 +196,7 @@ def test_the_shipped_network_loses_nothing(data: Path) -> None:
     first = read_image(images / "LR" / "img_001.png")[None] / 255
     ranges = measure_input_ranges(checkpoint.module, [first])
     exact = evaluate(Compiled(checkpoint.module, 1, None, tuner_module.heuristic), task, images)
-    fast = Compiled(checkpoint.module, 1, None, sparse_int16, ranges)
+    fast = Compiled(checkpoint.module, 1, None, sparse_int16, input_ranges=ranges)
     rounded = evaluate(fast, task, images)
     assert rounded.psnr == pytest.approx(exact.psnr, abs=0.005)
     assert fast.saturated == 0

@@ -50,10 +50,9 @@ void add_convolution(Program& program, CaseFile& f) {
   const std::vector<float> slopes = f.array<float>();
   const int shuffle = f.i32(), channel_group = f.i32();
   const float input_range = f.f32();
-  add_conv(program, weights, input, output,
-           residual.tensor < 0 ? std::nullopt : std::optional(residual),
-           slopes.size() == 1 ? Slopes(slopes[0]) : Slopes(slopes), shuffle, channel_group,
-           input_range);
+  add_conv(
+      program, weights, input, output, residual.tensor < 0 ? std::nullopt : std::optional(residual),
+      slopes.size() == 1 ? Slopes(slopes[0]) : Slopes(slopes), shuffle, channel_group, input_range);
 }
 
 void add_instructions(Program& program, CaseFile& f) {

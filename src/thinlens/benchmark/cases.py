@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from thinlens.benchmark.backends import (
     BACKENDS,
     BENCH_PRECISIONS,
+    OUR_PRECISIONS,
     BackendSettings,
     UnavailableError,
 )
 from thinlens.benchmark.interleaved import BenchCase
 from thinlens.engine.compiled import Compiled
+from thinlens.engine.first_image import FirstImageEngine
+from thinlens.engine.input_ranges import measure_input_ranges
 from thinlens.engine.native import fastest, native
+from thinlens.engine.precision import FAST, find_precision
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 
@@ -92,7 +96,7 @@ def collect_backends(
     expected = torch_output(module, image)
     for setting in settings:
         _add_native(backends, module, image, setting, expected)
-        for name in names:
+        for name in names if setting.precision not in OUR_PRECISIONS else ():
             try:
                 run = BACKENDS[name](module, image, setting)
                 run()
@@ -134,21 +138,35 @@ def _add_native(
         backends.add_missing(NATIVE_NAME, setting.precision, reason)
         return
     try:
-        kernels = fastest(setting.precision)
+        engines = _native_engines(module, image, setting)
+        for _, engine in engines:
+            engine(image)
     except UsageError as error:
         backends.add_missing(NATIVE_NAME, setting.precision, str(error))
         return
-    variants: list[tuple[bool, KernelSelector | None]] = [(False, tuner(kernels).dense)]
-    if is_thin(module):
-        variants.append((True, None))
-    for sparse, selector in variants:
-        try:
-            engine = Compiled(module, setting.threads, kernels, selector)
-            engine(image)
-        except UsageError as error:
-            backends.add_missing(NATIVE_NAME, setting.precision, str(error))
-            return
+    for sparse, engine in engines:
         case = NativeCase(engine, image)
         if setting.precision == "fp32":
             backends.native = case
         backends.cases.append(BenchCase(NATIVE_NAME, setting.precision, sparse, case.run, expected))
+
+
+def _native_engines(
+    module: nn.Module, image: Tensor, setting: BackendSettings
+) -> list[tuple[bool, Compiled]]:
+    """Return engines of a precision, each with whether it skips zeros.
+
+    The ranges of int16 are measured on the timed image.
+    """
+    threads, thin = setting.threads, is_thin(module)
+    if setting.precision == FAST:
+        return [(thin, FirstImageEngine(module, threads, FAST))]
+    int16 = find_precision(setting.precision).int16
+    kernels = fastest(setting.precision)
+    ranges = measure_input_ranges(module, [image], threads) if int16 else None
+    selectors: list[KernelSelector | None] = [tuner(kernels, int16=int16).dense]
+    selectors += [None] if thin else []
+    return [
+        (selector is None, Compiled(module, threads, kernels, selector, input_ranges=ranges))
+        for selector in selectors
+    ]

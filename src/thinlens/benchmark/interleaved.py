@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from thinlens.benchmark.backends.backend import PreparedRun
+from thinlens.engine.first_image import psnr_to
 from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.progress import Progress
 
@@ -39,6 +41,8 @@ class BenchRow:
     threads: int
     max_abs_error: float
     """Against torch in float32."""
+    decibels: float
+    """PSNR to torch in float32; infinite where nothing differs."""
     seconds: Sequence[float]
     """Of every timed round."""
 
@@ -59,6 +63,7 @@ class BenchRow:
             "ms_p10": low,
             "ms_p90": high,
             "max_abs_error": self.max_abs_error,
+            "decibels": self.decibels if math.isfinite(self.decibels) else None,
         }
 
 
@@ -84,7 +89,11 @@ def run_interleaved(
         if progress is not None:
             progress(done * len(cases), rounds * len(cases), {})
 
-    errors = [float((case.run() - case.expected).abs().max()) for case in cases]
+    results = [case.run() for case in cases]
+    errors = [
+        (float((result - case.expected).abs().max()), psnr_to(case.expected, result))
+        for case, result in zip(cases, results, strict=True)
+    ]
     seconds = measure_interleaved(
         [case.run for case in cases],
         rounds,
@@ -93,7 +102,7 @@ def run_interleaved(
         after_round=after_round,
     )
     return [
-        BenchRow(case, threads, error, times)
+        BenchRow(case, threads, *error, times)
         for case, error, times in zip(cases, errors, seconds, strict=True)
     ]
 
@@ -109,7 +118,7 @@ def speedups(rows: Sequence[BenchRow], best: Mapping[str, Any]) -> dict[str, flo
     """Return the best dense time over the fastest sparse one, by precision and of `any`."""
     sparse = [row for row in rows if row.case.sparse]
     factors: dict[str, float | None] = {}
-    for name in ("fp32", "bf16", "any"):
+    for name in (x for x in ("fp32", "bf16", "int16", "any") if x in best):
         times = [row.ms for row in sparse if name in (row.case.precision, "any")]
         factors[name] = best[name]["ms"] / min(times) if times and best[name] else None
     return factors

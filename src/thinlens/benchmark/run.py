@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinlens.benchmark.backends import BENCH_PRECISIONS, BackendSettings
+from thinlens.benchmark.backends import BENCH_PRECISIONS, DEFAULT_PRECISIONS, BackendSettings
 from thinlens.benchmark.cases import Backends, collect_backends, parse_backends, parse_precisions
 from thinlens.benchmark.inputs import smooth_image
 from thinlens.benchmark.interleaved import BenchRow, best_dense, run_interleaved, speedups
@@ -60,7 +60,7 @@ def bench(  # noqa: PLR0913 - keyword-only, each has one meaning
     module: nn.Module,
     size: tuple[int, int],
     *,
-    precision: str = ",".join(BENCH_PRECISIONS),
+    precision: str = DEFAULT_PRECISIONS,
     against: str = ALL_BACKENDS,
     threads: int = 2,
     rounds: int = 20,

@@ -17,12 +17,20 @@ BACKENDS: dict[str, PrepareBackend] = {
 }
 """By the name that `bench --against` takes."""
 
-BENCH_PRECISIONS = ("fp32", "bf16", "int8")
+BENCH_PRECISIONS = ("fp32", "bf16", "int16", "fast", "int8")
 """Precisions that some backend has."""
+
+OUR_PRECISIONS = ("int16", "fast")
+"""Those that only the native engine has."""
+
+DEFAULT_PRECISIONS = "fp32,bf16,int16,int8"
+"""All but `fast`, which is one of the others."""
 
 __all__ = [
     "BACKENDS",
     "BENCH_PRECISIONS",
+    "DEFAULT_PRECISIONS",
+    "OUR_PRECISIONS",
     "BackendSettings",
     "PrepareBackend",
     "UnavailableError",

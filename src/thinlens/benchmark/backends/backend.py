@@ -17,7 +17,7 @@ class BackendSettings:
 
     threads: int
     precision: str
-    """fp32, bf16 or int8."""
+    """A name of `BENCH_PRECISIONS`."""
 
 
 PreparedRun = Callable[[], Tensor]

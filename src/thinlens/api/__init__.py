@@ -184,16 +184,15 @@ def compile(
 
     It holds a copy of the weights, runs on `threads` CPU threads (by default torch's number) and
     passes through torch.compile and torch.export. Without the C++ core torch runs the network after
-    a warning. `precision` is fp32, bf16, int16 or fast, the fastest within 0.01 dB of fp32; int16
-    and fast measure on the first image what the checkpoint does not hold. Of several outputs the
-    last is kept, or the one called `output`. Raises `UsageError` for operations it does not have.
+    a warning. `precision` is fp32, bf16, int16 or fast, the fastest within 0.01 dB of fp32; ranges
+    that a checkpoint does not hold are measured on the first image. Of several outputs the last is
+    kept, or the one called `output`. Raises `UsageError` for operations it does not have.
 
     >>> run = compile(create("dncnn-17", depth=3, width=8).eval())
     >>> run(torch.rand(1, 1, 32, 48)).shape
     torch.Size([1, 1, 32, 48])
     """
-    module = one_output(network_parts(network)[0], output)
-    ranges = stored_input_ranges(network)
+    module, ranges = one_output(network_parts(network)[0], output), stored_input_ranges(network)
     return compiled_runner(module, precision=precision, threads=threads, input_ranges=ranges)
 
 
@@ -235,12 +234,11 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     """Restore every input of a test folder and evaluate it by the task's protocol.
 
     `task` is by default the checkpoint's; `seed` draws random degradation; `sigmas` are noise
-    levels of a denoising task, at each of which all images are evaluated.
-    `engine` runs the network: torch, native, or auto: native for a pruned network if it is faster,
-    which is measured once; `precision` is the engine's, as for `compile`. `router` selects the
-    branches of a routed network: its classifier (learned), the true noise level (oracle), the
-    classifier's shares at random (random), or the number of a branch, 0 for the smallest.
-    `routing` are the options of a bundle.
+    levels of a denoising task, at each of which all images are evaluated. `engine` runs the
+    network: torch, native, or auto: native for a pruned network if it is faster, which is measured
+    once; `precision` is as for `compile`. `router` selects the branches of a routed network: its
+    classifier (learned), the true noise level (oracle), the classifier's shares at random (random),
+    or a branch's number. `routing` are the options of a bundle.
 
     >>> network = create("dncnn-17", depth=3, width=8)
     >>> evaluate(network, "images", task=make_task("denoise")).images
@@ -279,10 +277,8 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     The same call again restores only what has no result. An image that cannot be read is listed
     and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
     an image file, the one source is restored to it. `engine` and `precision` are as for `evaluate`;
-    `device` is cpu, cuda, mps, xpu, or auto, a GPU if torch has one, on which torch runs in half
-    precision.
-    `options` are fields of `RestoreOptions`, such as `format`, `size` and `tile`; `routing` those
-    of a bundle.
+    `device` is cpu, cuda, mps, xpu, or auto, a GPU if there is one, in half precision. `options`
+    are fields of `RestoreOptions`, such as `format` and `tile`; `routing` a bundle's.
 
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
@@ -292,8 +288,8 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     settings = RestoreOptions(**options)
     running: Runner | Restorer
     on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
-    device = "cpu" if on_cpu else device
-    make = SelectedEngine(engine, device, precision, stored_input_ranges(network))
+    ranges = stored_input_ranges(network)
+    make = SelectedEngine(engine, "cpu" if on_cpu else device, precision, ranges)
     if isinstance(network, Bundle):
         running = network.restorer(make, routing, blend=settings.blend, engine=engine)
     elif isinstance(network, AnyNetwork):

@@ -1,10 +1,12 @@
 """Training images of the shipped denoisers, and their decibels and seconds beside other methods.
 
     python benchmarks/denoisers.py clean --photos DIR --out CLEAN
+    python benchmarks/denoisers.py continue CHECKPOINT --recipe FILE --data CLEAN --out RUN
     python benchmarks/denoisers.py compare NETWORK... --test DIR [--images 10] [--megapixels 3]
 
 `clean` reduces the photographs that may train weights for everyone (CC BY 4.0 and CC0), so that
-their own noise and compression vanish. `compare` prints PSNR (RGB, 8 bit) with Gaussian noise, with
+their own noise and compression vanish. `continue` trains a pruned network further under its masks,
+by a recipe of `thinlens train`; the same command again resumes. `compare` prints PSNR (RGB, 8 bit) with Gaussian noise, with
 noise of cameras and after JPEG compression, beside scikit-image's denoisers, which are told the
 noise level, and the CPU seconds of the engine for a megapixel.
 """
@@ -24,11 +26,14 @@ from torch import Tensor
 
 import thinlens
 from thinlens.api import load_checkpoint
+from thinlens.experiments.recipe import read_recipe
 from thinlens.images.jpeg_artefacts import jpeg_compressed
 from thinlens.images.reading import read_image
 from thinlens.restoration.tiled import restore_image
+from thinlens.tasks import make_task
 from thinlens.tasks.camera_noise import add_camera_noise
 from thinlens.tasks.denoising import add_gaussian_noise
+from thinlens.tasks.folders import training_crops
 
 FREE = (
     *("aitzgorri", "friends", "life", "picosdeeuropa", "sunset", "Picture_0B", "Picture_1A"),
@@ -60,6 +65,15 @@ def write_clean(photographs: Path, out: Path) -> None:
             if min(size) >= SMALLEST_SIDE:
                 reduced = image.resize(size, Image.Resampling.LANCZOS)
                 reduced.save(out / f"{path.stem}-{factor}.png", compress_level=1)
+
+
+def train_further(checkpoint: str, recipe_file: Path, clean: Path, out: Path) -> None:
+    """Train a pruned network under its masks, and save it in half precision."""
+    loaded, recipe = load_checkpoint(checkpoint), read_recipe(recipe_file)
+    task = make_task(**loaded.task)
+    crops = training_crops(task, clean, **recipe.crops)
+    thinlens.train(loaded, crops, settings=recipe.training, state=out)
+    print(f"{out}: {thinlens.save(out, loaded, store='fp16')} bytes")
 
 
 def degradations() -> dict[str, tuple[Degradation, float]]:
@@ -172,6 +186,11 @@ def main() -> None:
     clean = verbs.add_parser("clean")
     clean.add_argument("--photos", type=Path, required=True)
     clean.add_argument("--out", type=Path, required=True)
+    further = verbs.add_parser("continue")
+    further.add_argument("checkpoint")
+    further.add_argument("--recipe", type=Path, required=True)
+    further.add_argument("--data", type=Path, required=True)
+    further.add_argument("--out", type=Path, required=True)
     comparison = verbs.add_parser("compare")
     comparison.add_argument("networks", nargs="*")
     comparison.add_argument("--test", type=Path, required=True)
@@ -181,6 +200,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.verb == "clean":
         write_clean(options.photos, options.out)
+        return
+    if options.verb == "continue":
+        train_further(options.checkpoint, options.recipe, options.data, options.out)
         return
     torch.set_num_threads(1)
     others = {} if options.without_libraries else library_denoisers()

@@ -1,7 +1,7 @@
 """Networks on a GPU: a copy in half precision and channels-last that torch runs.
 
 Only the CPU has the native engine. Half precision has 11 bits: results differ by less than half a
-level of 8 bits where activations are small. A network whose activations leave the range of half
+level of 8 bits where activations are small. A network whose activations exceed the range of half
 precision gives NaN or infinity; it then runs in float32 from there on.
 """
 

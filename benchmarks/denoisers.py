@@ -6,9 +6,9 @@
 
 `clean` reduces the photographs that may train weights for everyone (CC BY 4.0 and CC0), so that
 their own noise and compression vanish. `continue` trains a pruned network further under its masks,
-by a recipe of `thinlens train`; the same command again resumes. `compare` prints PSNR (RGB, 8 bit) with Gaussian noise, with
-noise of cameras and after JPEG compression, beside scikit-image's denoisers, which are told the
-noise level, and the CPU seconds of the engine for a megapixel.
+by a recipe of `thinlens train`; the same command again resumes. `compare` prints PSNR (RGB, 8 bit)
+with Gaussian noise, with noise of cameras and after JPEG compression, beside scikit-image's
+denoisers, which get the noise level, and the CPU seconds of the engine for a megapixel.
 """
 
 from __future__ import annotations

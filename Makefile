@@ -18,7 +18,7 @@ export THINLENS_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test pytest lint bench sanitize test-arm64 pytest-engine stub clean
+.PHONY: demo test pytest lint bench sanitize test-arm64 pytest-engine wheel stub clean
 
 demo: $(STAMP)  ## Prune the shipped RFDN, restore photographs, write demo-out/report.html.
 	$(BIN)/thinlens demo --out demo-out
@@ -72,6 +72,10 @@ test-arm64: $(STAMP)  ## Run the engine's cases in the kernels for arm64, cross-
 # Nothing but the engine's tests: for machines that are tens of times slower.
 pytest-engine: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider $(ENGINE_TESTS)
+
+# `make wheel PYTHON=python3.12` builds the one of the stable ABI, for 3.12 and all later ones.
+wheel:  ## Build the manylinux wheel of PYTHON, and check it in an environment without a compiler.
+	packaging/wheel.sh $(PYTHON) $(TORCH)
 
 clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,20 +12,25 @@ import torch
 from torch import Tensor, nn
 
 import thinlens
+from cli_cases import images, run, sr_checkpoint
 from native_engine import BF16, KERNELS, built
 from test_engine import NETWORKS, Odd, tiny
 from thinlens import engine
 from thinlens.engine import tuner as tuner_module
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.first_image import FirstImageEngine, psnr_to, select_precision
-from thinlens.engine.input_ranges import measure_input_ranges, read_input_ranges
+from thinlens.engine.input_ranges import (
+    input_range_entry,
+    measure_input_ranges,
+    read_input_ranges,
+)
 from thinlens.engine.kernel_choice import INT16, is_int16, kernel_name
 from thinlens.engine.ops.conv import ConvParams
 from thinlens.engine.plan import INPUT_HEADROOM
 from thinlens.engine.selected_engine import SelectedEngine
 from thinlens.errors import UsageError
 from thinlens.images.reading import read_image
-from thinlens.models import MODELS
+from thinlens.models import MODELS, create
 from thinlens.restoration.evaluation import evaluate
 from thinlens.tasks import make_task
 
@@ -53,10 +58,10 @@ def test_a_network_gives_what_float32_gives(
     name: str, selector: tuner_module.KernelSelector
 ) -> None:
     module = tiny(name)
-    images = [torch.rand(2, MODELS[name].channels, *size) for size in [(1, 1), (19, 37)]]
-    ranges = measure_input_ranges(module, images)
+    inputs = [torch.rand(2, MODELS[name].channels, *size) for size in [(1, 1), (19, 37)]]
+    ranges = measure_input_ranges(module, inputs)
     fast = Compiled(module, 2, KERNELS[-1], selector, input_ranges=ranges)
-    for image in images:
+    for image in inputs:
         with torch.inference_mode():
             expected = module(image)
         got = fast(image)
@@ -192,12 +197,12 @@ def test_damaged_ranges_are_measured_anew(stored: object) -> None:
 def test_the_shipped_network_loses_nothing(data: Path) -> None:
     """All its convolutions in int16, their ranges those of the first image."""
     checkpoint = thinlens.load("rfdn-x4")
-    task, images = make_task("sr", scale=4), data / "sr_test" / "Set5" / "x4"
-    first = read_image(images / "LR" / "img_001.png")[None] / 255
+    task, folder = make_task("sr", scale=4), data / "sr_test" / "Set5" / "x4"
+    first = read_image(folder / "LR" / "img_001.png")[None] / 255
     ranges = measure_input_ranges(checkpoint.module, [first])
-    exact = evaluate(Compiled(checkpoint.module, 1, None, tuner_module.heuristic), task, images)
+    exact = evaluate(Compiled(checkpoint.module, 1, None, tuner_module.heuristic), task, folder)
     fast = Compiled(checkpoint.module, 1, None, sparse_int16, input_ranges=ranges)
-    rounded = evaluate(fast, task, images)
+    rounded = evaluate(fast, task, folder)
     assert rounded.psnr == pytest.approx(exact.psnr, abs=0.005)
     assert fast.saturated == 0
 
@@ -211,3 +216,47 @@ def test_bf16_is_a_precision_of_its_own() -> None:
 def test_the_result_is_a_tensor_of_float32() -> None:
     result: Tensor = engine.compile(block(), precision="int16")(torch.rand(1, 3, 8, 8))
     assert result.dtype == torch.float32
+
+
+def test_pruning_stores_the_ranges_of_its_data(tmp_path: Path) -> None:
+    module = create("dncnn-17", depth=3, width=8).eval()
+    inputs = [torch.rand(1, 24, 24) for _ in range(4)]
+    pruned = thinlens.prune(module, budget="1/2", method="least-squares", m=4, data=inputs)
+    thinlens.save(tmp_path / "thin", pruned, model="dncnn-17", task=make_task("denoise"))
+    checkpoint = thinlens.load(tmp_path / "thin")
+    ranges = read_input_ranges(checkpoint.provenance)
+    assert ranges == pruned.record["input_ranges"]
+    expected = measure_input_ranges(pruned.module, [x[None] for x in inputs])
+    assert ranges == pytest.approx(expected, rel=1e-3)
+    fast = thinlens.compile(checkpoint, precision="int16")
+    assert isinstance(fast, Compiled) and fast.precision == "int16"
+    alone = thinlens.prune(module, budget="1/2", method="one-shot", m=4, size=(32, 32))
+    assert read_input_ranges(alone.record) is None
+    fast = thinlens.compile(alone, precision="int16")
+    assert isinstance(fast, FirstImageEngine)
+
+
+def test_a_network_that_the_engine_does_not_run_has_no_ranges() -> None:
+    assert input_range_entry(nn.Sequential(nn.Fold(2, 1)), [torch.rand(1, 1, 4, 4)], 1) == {}
+
+
+def test_commands_take_a_precision(tmp_path: Path) -> None:
+    model, photographs = sr_checkpoint(tmp_path / "sr"), images(tmp_path / "photos", 1, 40, 48)
+    words = ("--model", model, "--engine", "native", "--out")
+    for precision in ("int16", "fast"):
+        ran = run("restore", photographs, *words, tmp_path / precision, "--precision", precision)
+        assert ran.status == 0 and f"precision {precision}: " in ran.out
+    chosen = ("--precision", "int16", "--json")
+    ran = run("restore", photographs, *words, tmp_path / "json", *chosen)
+    assert ran.json["precision"] == {
+        "requested": "int16",
+        "precision": "int16",
+        "ranges": "the first image",
+        "saturated": 0,
+    }
+    ran = run("evaluate", model, "--data", photographs, "--engine", "native", *chosen)
+    assert ran.json["precision"]["precision"] == "int16"
+    ran = run(
+        "restore", photographs, "--model", model, "--out", tmp_path / "no", "--precision", "x"
+    )
+    assert ran.status == 2 and "wanted fp32, bf16, int16 or fast" in ran.err

@@ -7,6 +7,7 @@ from typing import Any
 
 from thinlens.api.network import AnyNetwork, network_parts
 from thinlens.checkpoints.format import Checkpoint
+from thinlens.engine.input_ranges import input_range_entry
 from thinlens.errors import check_choice, quote_call
 from thinlens.methods import METHODS
 from thinlens.methods.preparation import DEFAULT_SIZE, prepared, with_channels
@@ -18,13 +19,16 @@ from thinlens.sparsity.budget import Budget, parse_milliseconds
 from thinlens.sparsity.pattern import Pruned
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
-from thinlens.training.data import Data, first_shape, inputs_only
+from thinlens.training.data import Data, first_inputs, first_shape, inputs_only
 from thinlens.training.folder_data import DataSource, Holds, announce_data
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
 THREADS = 2
 """Threads of the engine for which a budget in milliseconds is measured, by default."""
+
+RANGE_BATCHES = 4
+"""Batches of the data on which the ranges of int16 are measured."""
 
 
 @quote_call
@@ -104,7 +108,11 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     chosen = replace(chosen, distill_weight=1.0) if inputs_only(batches) else chosen
     data_entries = announce_data(batches)
     pruned = prune_verified(chosen, module, batches, trainer, budget_time, threads)
-    return replace(pruned, record={**pruned.record, **data_entries})
+    ranges: dict[str, Any] = {}
+    if kind.NEEDS_DATA or steps or data is not None:
+        inputs = first_inputs(batches, seed, RANGE_BATCHES)
+        ranges = input_range_entry(pruned.module, inputs, threads)
+    return replace(pruned, record={**pruned.record, **data_entries, **ranges})
 
 
 def _trainer(trainer: Trainer | None, progress: Progress | None) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,23 @@ from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
 from thinlens.engine.plan import Plan, PlanContext
 from thinlens.engine.tuner import heuristic
+from thinlens.errors import UsageError
 from thinlens.models.tile_position import tile_positions
 
 if TYPE_CHECKING:
     from thinlens.engine import _native
     from thinlens.engine.native import Core
 
+log = logging.getLogger(__name__)
+
 RANGES_KEY = "input_ranges"
 """Of a checkpoint's provenance."""
+
+MAX_IMAGES = 16
+"""Images of the data that a network is pruned with."""
+
+DIGITS = 4
+"""Of the ranges that are stored."""
 
 CROP_SIDE = 256
 """Pixels of the sides of crops; smaller images are measured whole."""
@@ -56,6 +66,26 @@ def measure_input_ranges(
     return ranges
 
 
+def input_range_entry(
+    module: nn.Module, images: Sequence[Tensor], threads: int
+) -> dict[str, dict[str, float]]:
+    """Return the entry of a record that `read_input_ranges` reads: of the first of some images.
+
+    Empty without an image, where the engine was not built, and for a network that it does not run.
+
+    >>> input_range_entry(nn.Sequential(nn.Conv2d(1, 1, 1)), [torch.ones(2, 1, 4, 4)], threads=1)
+    {'input_ranges': {'0': 1.0}}
+    """
+    few = [one[None] for batch in images for one in batch][:MAX_IMAGES]
+    try:
+        ranges = measure_input_ranges(module, few, threads) if few else {}
+    except UsageError as reason:
+        log.debug("no ranges for int16: %s", reason)
+        return {}
+    rounded = {layer: float(f"{largest:.{DIGITS}g}") for layer, largest in ranges.items()}
+    return {RANGES_KEY: rounded} if rounded else {}
+
+
 def read_input_ranges(provenance: Mapping[str, Any]) -> dict[str, float] | None:
     """Return the ranges that a checkpoint's provenance holds; None where it has none.
 
@@ -72,7 +102,12 @@ def read_input_ranges(provenance: Mapping[str, Any]) -> dict[str, float] | None:
 
 def _recording_plan(core: Core, kernels: _native.Kernels, module: nn.Module, size: Size) -> Plan:
     context = PlanContext(core, kernels, heuristic, max_bytes=1 << 62, records_ranges=True)
-    return Plan(context, module, size)
+    try:
+        return Plan(context, module, size)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a module's code raises
+        raise UsageError(f"no plan: {str(error).partition(chr(10))[0]}") from error
 
 
 def _crops(image: Tensor) -> Iterator[Tensor]:

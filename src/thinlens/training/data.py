@@ -113,6 +113,13 @@ def first_shape(data: TrainingData, seed: int) -> tuple[int, ...]:
     return (1, *image.shape[1:])
 
 
+def first_inputs(data: TrainingData, seed: int, batches: int) -> list[Tensor]:
+    """Return the inputs of the first batches; none of a loader, which gives each once."""
+    if isinstance(data, _FromIterable):
+        return []
+    return [input_batch(data, seed, 0, step) for step in range(batches)]
+
+
 class _NoData:
     """No data: an error when a batch is requested."""
 

@@ -23,7 +23,9 @@ from torch.func import functional_call
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
 from thinlens.engine.native import Core, fastest, native
+from thinlens.engine.ops.conv import WeightStore
 from thinlens.engine.plan import GIB, InputRanges, Plan, PlanContext
+from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition, current_tile_positions
@@ -66,6 +68,7 @@ class Compiled(Description):
             raise UsageError("the native engine was not built")
         check_threads(threads)
         self.module = module
+        self._tracer = Tracer(module)
         self._handle = _register(self)
         self._kernels = kernels or fastest()
         self._context = _context(
@@ -295,7 +298,7 @@ class Compiled(Description):
 
     def _new_plan(self, size: Size, *, is_tile: bool) -> Plan:
         try:
-            plan = Plan(self._context, self.module, size, is_tile=is_tile)
+            plan = Plan(self._context, self._tracer, size, is_tile=is_tile)
             self.can_roll = is_tile or plan.can_roll
             return plan
         except UsageError:
@@ -317,7 +320,8 @@ def _context(
     selector = selector or tuner(kernels, int16=ranges is not None)
     max_bytes = int(MEMORY_FRACTION * _memory_bytes())
     isa = core.kernels(kernels)
-    return PlanContext(core, isa, selector, max_bytes, threads, least_work, ranges)
+    weights = WeightStore(core)
+    return PlanContext(core, isa, selector, max_bytes, weights, threads, least_work, ranges)
 
 
 _handles = count()

@@ -14,6 +14,7 @@ from thinlens.engine.ops.resize import Resize
 
 if TYPE_CHECKING:
     from thinlens.engine._native import Program, Slice
+    from thinlens.engine.ops.conv import WeightStore
 
 
 class Emitter:
@@ -26,8 +27,9 @@ class Emitter:
         layout: Layout,
         tensors: Mapping[Buffer, int],
         value_bytes: int,
+        weights: WeightStore,
     ) -> None:
-        self.core, self.program = core, program
+        self.core, self.program, self.weights = core, program, weights
         self.resizes: list[Resize] = []
         """The program's resizes, in order: they take a tile's position when it runs."""
         self.steps: list[str] = []

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from thinlens.engine.graph import Size
 from thinlens.engine.native import fastest, native
+from thinlens.engine.ops.conv import WeightStore
 from thinlens.engine.plan import Plan, PlanContext
+from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import heuristic
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import tile_positions
 
 if TYPE_CHECKING:
-    from thinlens.engine import _native
     from thinlens.engine.native import Core
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ MAX_IMAGES = 16
 
 DIGITS = 4
 """Of the ranges that are stored."""
+
+NO_LIMIT = 1 << 62
+"""Bytes of memory: crops are small."""
 
 CROP_SIDE = 256
 """Pixels of the sides of crops; smaller images are measured whole."""
@@ -50,14 +54,14 @@ def measure_input_ranges(
     core = native()
     if core is None:
         return {}
-    kernels, pool = core.kernels(fastest()), core.ThreadPool(threads)
+    pool, tracer, context = core.ThreadPool(threads), Tracer(module), _recording_context(core)
     ranges: dict[str, float] = {}
     plans: dict[Size, Plan] = {}
     for image in [one[None] for batch in images for one in batch.detach()]:
         for crop in _crops(image):
             size = Size(*crop.shape[1:])
             if size not in plans:
-                plans[size] = _recording_plan(core, kernels, module, size)
+                plans[size] = _recording_plan(context, tracer, size)
             with tile_positions(()), torch.inference_mode():
                 plans[size].run(pool, crop, torch.empty(1, *plans[size].shape), [])
     for plan in plans.values():
@@ -100,10 +104,14 @@ def read_input_ranges(provenance: Mapping[str, Any]) -> dict[str, float] | None:
     return ranges if len(ranges) == len(stored) else None
 
 
-def _recording_plan(core: Core, kernels: _native.Kernels, module: nn.Module, size: Size) -> Plan:
-    context = PlanContext(core, kernels, heuristic, max_bytes=1 << 62, records_ranges=True)
+def _recording_context(core: Core) -> PlanContext:
+    kernels, weights = core.kernels(fastest()), WeightStore(core)
+    return PlanContext(core, kernels, heuristic, NO_LIMIT, weights, records_ranges=True)
+
+
+def _recording_plan(context: PlanContext, tracer: Tracer, size: Size) -> Plan:
     try:
-        return Plan(context, module, size)
+        return Plan(context, tracer, size)
     except UsageError:
         raise
     except Exception as error:  # whatever a module's code raises

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.bands import can_roll, rolled
@@ -19,10 +19,10 @@ from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.lower import WORK, lower
 from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
-from thinlens.engine.ops.conv import Conv
+from thinlens.engine.ops.conv import Conv, WeightStore
 from thinlens.engine.ops.resize import Resize
 from thinlens.engine.stream import FusedGroup, Progression, fused_groups
-from thinlens.engine.trace import trace
+from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import KernelSelector, heuristic
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition
@@ -66,6 +66,8 @@ class PlanContext:
     kernel_selector: KernelSelector
     max_bytes: int
     """Bytes that the activations of a plan may take."""
+    weights: WeightStore
+    """Weights that all plans share."""
     threads: int = 1
     least_work: float = 0.0
     """Multiply-adds for each value copied between torch and the engine, at most, of segments that
@@ -118,11 +120,11 @@ class Plan:
     """A program for images of one size."""
 
     def __init__(
-        self, context: PlanContext, module: nn.Module, size: Size, *, is_tile: bool = False
+        self, context: PlanContext, tracer: Tracer, size: Size, *, is_tile: bool = False
     ) -> None:
-        """Plan `module` for whole images of `size`, or for tiles of larger images."""
+        """Plan a network for whole images of `size`, or for tiles of larger images."""
         self._core, self._kernels = context.core, context.kernels
-        traced = trace(module, size)
+        traced = tracer.trace(size)
         lowered = lower(traced, context.least_work)
         output = lowered.root
         self.reasons = lowered.reasons
@@ -175,6 +177,7 @@ class Plan:
             layout,
             tensors,
             self._kernels.value_bytes,
+            context.weights,
         )
         emitter.recorded = [] if context.records_ranges else None
         _emit(layout.order, groups, emitter, whole=self._strip is not None)

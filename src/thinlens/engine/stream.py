@@ -102,7 +102,8 @@ def _longest_group(
         return _group(layout, nodes[:length], threads)
 
     def fits(length: int) -> bool:
-        return _line_buffer_bytes(group(length), row_bytes) <= CACHE_BYTES
+        first = _group(layout, nodes[:length], threads, strips=1)  # others hold about as much
+        return _line_buffer_bytes(first, row_bytes) <= CACHE_BYTES
 
     fitting, excess = 0, 1
     while excess <= len(nodes) and fits(excess):
@@ -141,20 +142,22 @@ def _strips_are_disjoint(layout: Layout, group: FusedGroup) -> bool:
     )
 
 
-def _group(layout: Layout, nodes: list[Node], threads: int) -> FusedGroup:
-    """Plan strips and line buffers of a group of `nodes`."""
+def _group(
+    layout: Layout, nodes: list[Node], threads: int, strips: int | None = None
+) -> FusedGroup:
+    """Plan strips, all or the first ones, and line buffers of a group of `nodes`."""
     readers = readers_of(nodes)
-    cuts = _strips(nodes[-1], threads)
-    strips = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in cuts]
+    cuts = _strips(nodes[-1], threads)[:strips]
+    planned = [progression(nodes, readers, _block_ends(begin, end)) for begin, end in cuts]
     inner = [
         buffer
         for buffer in {layout.placement[node][0]: None for node in nodes}
         if _is_internal(layout, nodes, buffer)
     ]
-    by_strip = [line_buffer_rows(layout, nodes, strip, inner) for strip in strips]
+    by_strip = [line_buffer_rows(layout, nodes, strip, inner) for strip in planned]
     return FusedGroup(
         nodes,
-        strips,
+        planned,
         {buffer: LineRows(max(rows[buffer] for rows in by_strip)) for buffer in inner},
     )
 

@@ -9,6 +9,7 @@ module runs: parameters, tensors kept as plain attributes, masks and tables made
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from thinlens.engine.graph import Size
 from thinlens.engine.result_shapes import result_without_values
@@ -97,29 +98,68 @@ class Trace:
     """Tensors whose identity the trace uses."""
 
 
-def trace(module: nn.Module, size: Size) -> Trace:
-    """Return the operations of `module` on one image of `size`.
+class Tracer:
+    """Traces a module, which must not change, for one input size after the other.
 
-    Raises `UsageError` where the module does not return one tensor, or reads values of its input.
+    The module runs as a copy that shares its parameters and buffers: what it stores while it runs
+    is dropped. A copy that stored nothing runs again.
     """
-    _check_batch_norms(module)
-    recorder = Recorder(module)
-    module = _sharing_copy(module)
-    with torch.inference_mode(False):  # a network may write into its image
-        image = torch.empty(1, size.channels, size.height, size.width, device=META)
-    # Inference mode would show the recorder compound operations.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _disable_current_modes(),  # they would see, and replace, the tensors without values
-        record_resizes(recorder.record_global_resize),
-        _module_names(module, recorder),
-        recorder,
-    ):
-        output = _functionalized(module, image)
-    if output.device != META:
-        raise UsageError("the network's output does not depend on its input")
-    return recorder.trace(output)
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._copy: nn.Module | None = None
+
+    def trace(self, size: Size) -> Trace:
+        """Return the operations of the module on one image of `size`.
+
+        Raises `UsageError` where it does not return one tensor, or reads values of its input.
+        """
+        _check_batch_norms(self._module)
+        recorder = Recorder(self._module)
+        module, self._copy = self._copy or _sharing_copy(self._module), None
+        before = _stored(module)
+        with torch.inference_mode(False):  # a network may write into its image
+            image = torch.empty(1, size.channels, size.height, size.width, device=META)
+        # Inference mode would show the recorder compound operations.
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            _disable_current_modes(),  # they would see, and replace, the tensors without values
+            record_resizes(recorder.record_global_resize),
+            _module_names(module, recorder),
+            recorder,
+        ):
+            output = _functionalized(module, image)
+        after = _stored(module)
+        if len(before) == len(after) and all(map(operator.is_, before, after)):
+            self._copy = module
+        if output.device != META:
+            raise UsageError("the network's output does not depend on its input")
+        return recorder.trace(output)
+
+
+def _stored(module: nn.Module) -> list[object]:
+    """List what a module and its parts hold, in nested dictionaries, lists, tuples and sets."""
+    stored: list[object] = []
+    entered: set[int] = set()
+
+    def collect(value: object) -> None:
+        stored.append(value)
+        if isinstance(value, dict | list | tuple | set):
+            if id(value) in entered:  # it may hold itself
+                return
+            entered.add(id(value))
+        if isinstance(value, dict):
+            for inner in value.values():
+                collect(inner)
+        elif isinstance(value, list | tuple | set):
+            for inner in value:
+                collect(inner)
+
+    for part in module.modules():
+        for value in vars(part).values():
+            collect(value)
+    return stored
 
 
 def _check_batch_norms(module: nn.Module) -> None:
@@ -164,7 +204,21 @@ def _name(function: Any) -> str:
 
 def dependent_tensors(tree: Any) -> list[Tensor]:
     """List the tensors that depend on the image, in nested lists, tuples and dictionaries."""
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.device == META]
+    tensors: list[Tensor] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, Tensor):
+            if value.is_meta:
+                tensors.append(value)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                collect(inner)
+        elif isinstance(value, dict):
+            for inner in value.values():
+                collect(inner)
+
+    collect(tree)
+    return tensors
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
     from thinlens.engine.native import Core
     from thinlens.engine.tuner import KernelSelector
+
+DIGEST_BYTES = 16
+"""Of the values of weights: enough that no two of a network collide."""
 
 Slope = float | tuple[float, ...]
 """A number for all output channels, or one for each (before a pixel shuffle)."""
@@ -172,7 +176,7 @@ class Conv(Node):
         emitter.record_range(self.inputs[0], params.layer)
         residual = emitter.slice(self.inputs[1]) if len(self.inputs) > 1 else None
         emitter.program.conv(
-            sparse_weights(emitter.core, params),
+            emitter.weights.sparse(params),
             emitter.slice(self.inputs[0]),
             emitter.slice(self),
             residual,
@@ -184,6 +188,27 @@ class Conv(Node):
         positions = self.size.height * self.size.width // self.shuffle**2
         nonzeros = int(np.count_nonzero(params.weight))
         emitter.record_conv(self, params.layer, self.kernel, nonzeros * positions)
+
+
+class WeightStore:
+    """Sparse weights of the plans of one network: equal ones, of other sizes, are stored once."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._stored: dict[tuple[object, ...], _native.SparseWeights] = {}
+
+    def sparse(self, params: ConvParams) -> _native.SparseWeights:
+        """Return the non-zero weights of a convolution."""
+        geometry = (params.paddings, params.strides, params.dilations, params.groups)
+        values = (params.weight, params.bias)
+        key = (*geometry, params.weight.shape, *map(_digest, values))
+        if key not in self._stored:
+            self._stored[key] = sparse_weights(self._core, params)
+        return self._stored[key]
+
+
+def _digest(values: FloatArray) -> bytes:
+    return blake2b(np.ascontiguousarray(values).data, digest_size=DIGEST_BYTES).digest()
 
 
 def sparse_weights(core: Core, params: ConvParams) -> _native.SparseWeights:

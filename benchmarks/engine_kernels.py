@@ -12,16 +12,27 @@ from statistics import median
 
 import numpy as np
 
-from thinlens.engine.kernel_choice import DENSE, WINOGRAD, kernel_name
+from thinlens.engine.kernel_choice import (
+    DENSE,
+    INT16,
+    WINOGRAD,
+    channel_group,
+    is_int16,
+    kernel_name,
+)
 from thinlens.engine.native import fastest, native
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
 from thinlens.engine.tuner import CHANNEL_GROUP
 
 M = 32
-CASES = ((M, WINOGRAD), (M, DENSE), *((n, CHANNEL_GROUP) for n in (16, 8, 4, 2)))
-"""N of M, and the kernel."""
+KEPT = (16, 8, 4, 2)
+CASES = ((M, WINOGRAD), (M, DENSE), (M, INT16), *((n, CHANNEL_GROUP) for n in KEPT))
+"""N of M, and the kernel; the sparse one of int16, over all input channels, is added."""
 
 SLOPE = 0.1
+
+INPUT_RANGE = 1.25
+"""Of the values in [0, 1), for kernels of int16."""
 
 
 def random_params(c_in: int, c_out: int, n: int) -> ConvParams:
@@ -46,9 +57,17 @@ def measure(name: str, c_in: int, c_out: int, size: tuple[int, int], rounds: int
     x = core.Slice(program.tensor(0, shapes[0]), 0, c_in)
     y = core.Slice(program.tensor(floats[0], shapes[1]), 0, c_out)
     program.pack(x)
-    for n, kernel in CASES:
+    cases = [*CASES, *((n, INT16 + c_in) for n in KEPT)]
+    for n, kernel in cases:
         weights = sparse_weights(core, random_params(c_in, c_out, n))
-        program.conv(weights, x, y, slope=[SLOPE] * c_out, channel_group=kernel)
+        program.conv(
+            weights,
+            x,
+            y,
+            slope=[SLOPE] * c_out,
+            channel_group=channel_group(kernel),
+            input_range=INPUT_RANGE if is_int16(kernel) else 0.0,
+        )
     program.unpack(y)
     image = np.random.default_rng(0).random((1, c_in, height, width), np.float32)
     output = np.empty((1, c_out, height, width), np.float32)
@@ -56,9 +75,9 @@ def measure(name: str, c_in: int, c_out: int, size: tuple[int, int], rounds: int
     for _ in range(1 + rounds):
         program.run(pool, image, output)
         seconds.append(program.seconds()[1:-1])
-    for (n, kernel), times in zip(CASES, zip(*seconds[1:], strict=True), strict=True):
+    for (n, kernel), times in zip(cases, zip(*seconds[1:], strict=True), strict=True):
         row = f"{name} {c_in} to {c_out} {width}x{height} {n}:{M} {kernel_name(kernel)}"
-        print(f"{row:44} median {1e3 * median(times):6.2f} ms  min {1e3 * min(times):6.2f} ms")
+        print(f"{row:52} median {1e3 * median(times):6.2f} ms  min {1e3 * min(times):6.2f} ms")
 
 
 def main() -> None:

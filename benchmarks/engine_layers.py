@@ -1,6 +1,6 @@
 """Latency of the native engine and of torch, on one layer and on whole networks.
 
-    python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [--precision fp32,bf16] NAME...
+    python benchmarks/engine_layers.py [--rounds 5] [--size 320x180] [--precision fp32,int16] NAME
 
 One thread; times are that thread's CPU time, which other jobs on the machine hardly change.
 Engines are measured interleaved, and medians are printed. NAMEs are networks or `layer`.
@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.engine.compiled import Compiled
+from thinlens.engine.input_ranges import measure_input_ranges
 from thinlens.engine.native import fastest
+from thinlens.engine.precision import Precision, find_precision
 from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.models import create
 from thinlens.sparsity.masking import attach, strip
@@ -45,7 +47,9 @@ def prune(module: nn.Module, n: int) -> nn.Module:
     return strip(module)[0]
 
 
-def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> None:
+def compare(
+    name: str, image: Tensor, rounds: int, kernels: Sequence[tuple[str, Precision]]
+) -> None:
     """Print the latency of `name` with each set of kernels, dense and at each N:32."""
     module: nn.Module = nn.Conv2d(64, 64, 3, padding=1) if name == "layer" else create(name)
     module.eval()
@@ -53,9 +57,11 @@ def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> No
     dense = deepcopy(module).to(memory_format=torch.channels_last)
     engines: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {"torch": (dense, last)}
     thin = {"dense": module} | {f"{n}:{M}": prune(deepcopy(module), n) for n in KEPT}
-    for isa in kernels:
+    for isa, precision in kernels:
         for kept, network in thin.items():
-            engines[f"{isa} {kept}"] = (Compiled(network, 1, isa), image)
+            ranges = measure_input_ranges(network, [image]) if precision.int16 else None
+            engine = Compiled(network, 1, isa, input_ranges=ranges)
+            engines[f"{isa} {precision.name} {kept}"] = (engine, image)
     with torch.inference_mode():
         seconds = measure_interleaved(
             [partial(run, x) for run, x in engines.values()],
@@ -68,7 +74,7 @@ def compare(name: str, image: Tensor, rounds: int, kernels: Sequence[str]) -> No
         middle, least = median(values), min(values)
         times_line = f"median {middle * 1e3:8.1f} ms  min {least * 1e3:8.1f} ms"
         ratios = f"{base / middle:5.2f} x torch (of minima {min(times['torch']) / least:5.2f})"
-        print(f"{name:8} {engine:18} {times_line}  {ratios}", flush=True)
+        print(f"{name:8} {engine:24} {times_line}  {ratios}", flush=True)
 
 
 def main() -> None:
@@ -82,9 +88,14 @@ def main() -> None:
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     torch.set_num_threads(1)
-    fast = [fastest(precision) for precision in options.precision.split(",")]
-    kernels = options.kernels.split(",") if options.kernels else fast
-    print(f"kernels {kernels}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
+    precisions = [find_precision(name) for name in options.precision.split(",")]
+    kernels = [
+        (isa, precision)
+        for precision in precisions
+        for isa in (options.kernels or fastest(precision.name)).split(",")
+    ]
+    names = [f"{isa} {precision.name}" for isa, precision in kernels]
+    print(f"kernels {names}, torch {torch.__version__} channels_last, {options.size}, 1 thread")
     for name in options.names:
         image = torch.rand(1, 64 if name == "layer" else 3, height, width)
         compare(name, image, options.rounds, kernels)

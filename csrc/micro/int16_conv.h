@@ -127,8 +127,7 @@ struct WordCursor {
   void multiply_add(Ints& low, Ints& high, int64_t bytes) const {
     Words a = load_words(p + bytes), b = load_words(q + bytes);
     keep_in_registers(a, b);
-    low = add_products(low, interleave_low(a, b), weights);
-    high = add_products(high, interleave_high(a, b), weights);
+    add_products(low, high, pair_words(a, b), weights);
   }
   void next_row(int64_t row) {
     p += row, q += row;
@@ -203,12 +202,10 @@ void int16_dense_tile(const ConvJob& job, const char* x, int y, int s) {
       for (int v = 0; v < V; ++v) {
         Words a = load_words(p + v * column), b = load_words(q + v * column);
         keep_in_registers(a, b);
-        const Ints first = interleave_low(a, b), second = interleave_high(a, b);
+        const WordPairs pairs = pair_words(a, b);
 #pragma GCC unroll 8
         for (int n = 0; n < block; ++n) {
-          const Ints weight = broadcast_ints(weights[n]);
-          low[n][v] = add_products(low[n][v], first, weight);
-          high[n][v] = add_products(high[n][v], second, weight);
+          add_products(low[n][v], high[n][v], pairs, broadcast_ints(weights[n]));
         }
       }
     }

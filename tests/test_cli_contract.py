@@ -79,7 +79,8 @@ KEYS = {
         "prunable_share dense_macs layers"
     ),
     "evaluate": "images psnr ssim lpips protocol engine per_image macs params",
-    "restore": "done failed skipped seconds engine not_taken failures",
+    "restore": "done failed skipped seconds engine not_taken failures network_seconds codec_seconds"
+    " overlap",
     "bench": "machine rows best_dense speedup missing",
     "export": (
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"

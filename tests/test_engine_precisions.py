@@ -16,9 +16,12 @@ from cli_cases import images, run, sr_checkpoint
 from native_engine import BF16, KERNELS, built
 from test_engine import NETWORKS, Odd, tiny
 from thinlens import engine
+from thinlens.engine import plan as plan_module
+from thinlens.engine import stream
 from thinlens.engine import tuner as tuner_module
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.first_image import FirstImageEngine, psnr_to, select_precision
+from thinlens.engine.graph import Size
 from thinlens.engine.input_ranges import (
     input_range_entry,
     measure_input_ranges,
@@ -32,6 +35,7 @@ from thinlens.errors import UsageError
 from thinlens.images.reading import read_image
 from thinlens.models import MODELS, create
 from thinlens.restoration.evaluation import evaluate
+from thinlens.restoration.receptive_field import measure_receptive_field
 from thinlens.tasks import make_task
 
 pytestmark = built
@@ -260,3 +264,43 @@ def test_commands_take_a_precision(tmp_path: Path) -> None:
         "restore", photographs, "--model", model, "--out", tmp_path / "no", "--precision", "x"
     )
     assert ran.status == 2 and "wanted fp32, bf16, int16 or fast" in ran.err
+
+
+def test_bands_blocks_and_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = [layer for _ in range(3) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.PReLU(8))]
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), *wide, nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2)
+    ).eval()
+    image = torch.rand(1, 3, 45, 90)
+    ranges = measure_input_ranges(module, [image])
+    for selector in (sparse_int16, dense_int16):
+        monkeypatch.setattr(stream, "CACHE_BYTES", 0)
+        whole = Compiled(module, 1, None, selector, input_ranges=ranges)(image)
+        monkeypatch.undo()
+        for rows, threads in ((1, 2), (3, 1), (5, 3)):
+            monkeypatch.setattr(stream, "MIN_BLOCK_ROWS", rows)
+            streamed = Compiled(module, threads, None, selector, input_ranges=ranges)
+            assert torch.equal(streamed(image), whole)
+        monkeypatch.setattr(plan_module, "BAND_BYTES", 0)
+        monkeypatch.setattr(plan_module, "BAND_ROWS", 5)
+        banded = Compiled(module, 2, None, selector, input_ranges=ranges)
+        assert torch.equal(torch.cat(list(banded.bands(image)), dim=2), whole)
+        monkeypatch.undo()
+
+
+def test_bands_settle_the_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "BAND_BYTES", 0)
+    monkeypatch.setattr(plan_module, "BAND_ROWS", 5)
+    image = torch.rand(1, 3, 47, 22)
+    fast = FirstImageEngine(block(), 1, "int16")
+    fast.plan(Size(3, 47, 22))  # as commands ask for the memory before they run
+    bands = list(fast.bands(image))
+    assert len(bands) > 1 and fast.precision == "int16"
+    assert torch.equal(torch.cat(bands, dim=2), fast(image))
+
+
+def test_measurements_of_the_network_do_not_settle_the_precision() -> None:
+    fast = FirstImageEngine(block(), 1, "int16")
+    assert measure_receptive_field(fast, channels=3).radius == 2
+    assert fast.precision == "fp32"

@@ -331,6 +331,7 @@ class CaseWriter:
     def __init__(self, core: RecordingCore) -> None:
         self._core = core
         self._cases: list[bytes] = []
+        self._commands: set[str] = set()
 
     def add(self, name: str, expected: Any, absolute: float, relative: float = 0.0) -> None:
         """Add the last run: results may differ by `absolute + relative * |expected|`."""
@@ -344,8 +345,14 @@ class CaseWriter:
             height = wanted.shape[2]
             parts.append(array([(*band[:3], min(band[3], height)) for band in run.bands], "<i4"))
         commands = [*program.commands, b"".join(parts)]
+        self._commands |= {COMMANDS[int.from_bytes(x[:4], "little")] for x in commands}
         head = text(name) + i32(run.threads) + struct.pack("<q", program.arena_floats)
         self._cases.append(head + i32(len(commands)) + b"".join(commands))
+
+    @property
+    def commands(self) -> set[str]:
+        """The commands that are in the cases."""
+        return self._commands
 
     def write(self, path: Path) -> int:
         """Write the file; return how many cases it holds."""

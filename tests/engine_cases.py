@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 import test_engine
 import test_engine_bands
+import test_engine_bf16
 import test_engine_geometry
 import test_engine_int16
 import test_engine_kernels
 import test_engine_pointwise
 import test_engine_reductions
 import test_engine_winograd
-from case_file import RUNS, CaseWriter, RecordingCore
+from case_file import COMMANDS, RUNS, CaseWriter, RecordingCore
 from thinlens.engine import compiled, stream
 from thinlens.engine import plan as plans
 from thinlens.engine.compiled import Compiled
@@ -154,22 +155,29 @@ def double(module: nn.Module, image: Tensor) -> Tensor:
     return result
 
 
+def add_near(writer: CaseWriter, name: str, wanted: Tensor, error: float, storage: str) -> None:
+    """Add a case with the suite's bounds: in bfloat16 some roundings of the largest value."""
+    if storage == "fp32":
+        writer.add(name, wanted, error, error)
+    else:
+        largest = max(1.0, float(wanted.abs().max()))
+        writer.add(name, wanted, 4 * test_engine_bf16.ROUNDING * largest)
+
+
 def geometry(writer: CaseWriter, storage: str) -> None:
     """Depthwise and grouped convolutions, transposed ones, pooling, resizes, padding, slices."""
-    if storage != "fp32":
-        return
     for index, name in enumerate(test_engine_geometry.OPERATIONS):
         module = test_engine_geometry.network(name)
         image = torch.randn(1, 2, *test_engine_geometry.IMAGES[index % 2])
         Compiled(module, 2, NAME, SELECTORS[index % len(SELECTORS)])(image)
-        writer.add(name, double(module, image), 2e-5, 2e-5)
+        add_near(writer, name, double(module, image), 2e-5, storage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "MIN_BLOCK_ROWS", 2)
         for name in test_engine_geometry.STREAMED:
             module = test_engine_geometry.network(name)
             image = torch.randn(1, 2, 41, 30)
             Compiled(module, 3, NAME, heuristic)(image)
-            writer.add(f"streamed {name}", double(module, image), 2e-5, 2e-5)
+            add_near(writer, f"streamed {name}", double(module, image), 2e-5, storage)
 
 
 def functions(writer: CaseWriter, storage: str) -> None:
@@ -193,10 +201,21 @@ def functions(writer: CaseWriter, storage: str) -> None:
                 writer.add(f"{kind} {name}", expected, bound, bound)
 
 
+def norms(writer: CaseWriter, storage: str) -> None:
+    """Normalization over channels and by groups, and channel attention, whole and streamed."""
+    for rows, style in enumerate([*test_engine_reductions.STYLES, "groups"], 1):
+        torch.manual_seed(0)
+        module, image = test_engine_reductions.Norms(style).eval(), torch.randn(1, 3, 26, 51)
+        near = 2e-5 if storage == "fp32" else 0.1
+        for threads in (1, 3):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stream, "MIN_BLOCK_ROWS", rows)
+                Compiled(module, threads, NAME, heuristic)(image)
+            writer.add(f"norm {style}", double(module, image), near, near)
+
+
 def networks(writer: CaseWriter, storage: str) -> None:
     """Whole networks, by every kind of kernel; those that can, by bands of rows, too."""
-    if storage != "fp32":
-        return
     error = test_engine.FLOAT32_ERROR
     for index, name in enumerate(test_engine.NETWORKS):
         module = test_engine.tiny(name)
@@ -205,7 +224,7 @@ def networks(writer: CaseWriter, storage: str) -> None:
             image = torch.rand(1, channels, *size)
             selector = SELECTORS[(index + turn) % len(SELECTORS)]
             Compiled(module, 2, NAME, selector)(image)
-            writer.add(f"network {name} {size}", double(module, image), error, error)
+            add_near(writer, f"network {name} {size}", double(module, image), error, storage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "BAND_BYTES", 0)
         patch.setattr(plans, "BAND_ROWS", 5)
@@ -214,10 +233,10 @@ def networks(writer: CaseWriter, storage: str) -> None:
             image = torch.rand(1, MODELS[name].channels, 47, 22)
             list(Compiled(module, 2, NAME, heuristic).bands(image))
             assert RUNS[-1].bands
-            writer.add(f"bands {name}", double(module, image), error, error)
+            add_near(writer, f"bands {name}", double(module, image), error, storage)
 
 
-KINDS = (convolutions, winograds, integers, geometry, functions, networks)
+KINDS = (convolutions, winograds, integers, geometry, functions, norms, networks)
 
 
 def write_cases(path: Path, lanes: int, storage: str) -> int:
@@ -228,6 +247,8 @@ def write_cases(path: Path, lanes: int, storage: str) -> int:
     with recording(core), torch.no_grad():
         for kind in KINDS:
             kind(writer, storage)
+    missing = set(COMMANDS) - writer.commands
+    assert not missing, f"no case of {missing}"
     return writer.write(path)
 
 

@@ -50,7 +50,7 @@ bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes 
 	$(BIN)/python benchmarks/engines.py --out bench-out
 
 ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _geometry.py _programs.py _bands.py _pointwise.py \
-	_reductions.py .py _streaming.py _bf16.py _winograd.py)
+	_reductions.py .py _streaming.py _bf16.py _winograd.py _int16.py)
 
 SANITIZED := build/sanitized
 # The preloaded libraries must be there before Python; Python itself keeps memory until it ends.

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 
 #include "errors.h"
@@ -87,6 +88,8 @@ Int16Block int16_block(const ConvJob& job, const ConvShape& s, const Kernels& ke
   const int64_t width = int64_t(block.vectors - 1) * job.stride_x + 1 + block.left + block.right;
   block.channel = odd_lines(width * vector);
   block.row = block.channel * job.in.channels + kCacheLine * (job.in.channels % 2 ? 0 : 1);
+  const int64_t rows_away = std::max(std::abs(block.above), std::abs(block.below)) + 1;
+  if (block.row * rows_away > INT32_MAX) refuse("a row is too long for a convolution of int16");
   const auto input_rows = [&](int rows) {
     return int64_t(rows - 1) * job.stride_y + 1 + block.above + block.below;
   };

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -304,3 +306,14 @@ def test_measurements_of_the_network_do_not_settle_the_precision() -> None:
     fast = FirstImageEngine(block(), 1, "int16")
     assert measure_receptive_field(fast, channels=3).radius == 2
     assert fast.precision == "fp32"
+
+
+def test_a_convolution_that_reads_far_or_has_no_finite_weight_has_no_int16() -> None:
+    plain = ConvParams(torch.randn(4, 4, 3, 3).numpy(), torch.zeros(4).numpy(), 1, 1, 1)
+    far = replace(plain, padding=64, dilation=64)
+    infinite = replace(plain, weight=plain.weight * np.float32(np.inf))
+    chosen = [
+        any(is_int16(choice) for choice in tuner_module.candidates(params, int16=True))
+        for params in (plain, far, infinite)
+    ]
+    assert chosen == [True, False, False]

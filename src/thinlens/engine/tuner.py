@@ -74,12 +74,18 @@ STRIP_RANGE = 1.25
 """Of the values of the strip, which are in [0, 1), for kernels of int16."""
 
 
+MAX_INT16_REACH = 128
+"""Rows and columns that an output reads around its own, for kernels of int16: they convert a block
+of the input with all of them."""
+
+
 def candidates(params: ConvParams, *, int16: bool = False) -> list[KernelChoice]:
     """List the choices for a convolution, by default without those of int16."""
     channels = params.in_channels
     grouped = [CHANNEL_GROUP] if channels > CHANNEL_GROUP else []
     choices = [DENSE, channels, *grouped, *([WINOGRAD] if params.fits_winograd else [])]
-    if not int16 or not np.isfinite(params.weight).all():
+    rows = sum(params.paddings) + sum(params.trailing)
+    if not int16 or rows > MAX_INT16_REACH or not np.isfinite(params.weight).all():
         return choices
     return [*choices, INT16 + DENSE, INT16 + channels]
 

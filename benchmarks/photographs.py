@@ -20,14 +20,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from thinlens.api import load_checkpoint
 from thinlens.benchmark.backends.backend import BackendSettings
 from thinlens.benchmark.backends.ncnn import ncnn
-from thinlens.images.pixels import to_uint8
+from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.reading import read_image
+from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_png
-from thinlens.restoration.tiled import restore_image
 
 THIN_RFDN = "rfdn-x4-quarter"
 """Folder of the thin rfdn-x4, which is made if it is absent: least squares, 1/4."""
@@ -42,24 +43,31 @@ NCNN_TILE, NCNN_MARGIN = 200, 10
 
 
 class NcnnTiles:
-    """Runs a network in ncnn on tiles of any size: one conversion for each size."""
+    """Runs a network in ncnn on tiles of one size, to which smaller ones are padded."""
 
     def __init__(self, module: torch.nn.Module, threads: int) -> None:
-        self._module, self._settings = module, BackendSettings(threads, "fp32")
-        self._image = torch.zeros(0)
-        self._runs: dict[tuple[int, ...], object] = {}
+        side = NCNN_TILE + 2 * NCNN_MARGIN
+        self._place = torch.zeros(1, 3, side, side)
+        self._run = ncnn(module, self._place, BackendSettings(threads, "fp32"))
 
-    def __call__(self, image: Tensor) -> Tensor:
-        return torch.cat([self._one(part[None]) for part in image])
-
-    def _one(self, image: Tensor) -> Tensor:
-        key = tuple(image.shape)
-        if key not in self._runs:
-            place = image.clone()
-            self._runs[key] = (place, ncnn(self._module, place, self._settings))
-        place, run = self._runs[key]  # type: ignore[misc]
-        place.copy_(image)
-        return run()
+    def restore(self, image: Tensor) -> Tensor:
+        """Return the result of `[3, h, w]`: the cores of its tiles, joined."""
+        height, width = image.shape[-2:]
+        side, result = self._place.shape[-1], torch.zeros(0)
+        for tile in Tiling((NCNN_TILE, NCNN_TILE), (NCNN_MARGIN, NCNN_MARGIN)).tiles(height, width):
+            core, outer = tile.core, tile.outer
+            part = image[None, :, outer.top : outer.bottom, outer.left : outer.right]
+            padding = (0, side - outer.width, 0, side - outer.height)
+            self._place.copy_(F.pad(part, padding, mode="replicate"))
+            restored = self._run()[0]
+            scale = restored.shape[-1] // side
+            if not result.numel():
+                result = torch.zeros(3, height * scale, width * scale)
+            top, left = (core.top - outer.top) * scale, (core.left - outer.left) * scale
+            rows, columns = core.height * scale, core.width * scale
+            target = result[:, core.top * scale :, core.left * scale :]
+            target[:, :rows, :columns] = restored[:, top : top + rows, left : left + columns]
+        return result
 
 
 def by_ncnn(name: str, source: Path, out: Path) -> None:
@@ -70,7 +78,7 @@ def by_ncnn(name: str, source: Path, out: Path) -> None:
     for path in sorted(source.iterdir()):
         start = time.monotonic()
         image = read_image(path, channels=3)
-        result = restore_image(network, image, 3, tile=NCNN_TILE, margin=NCNN_MARGIN)
+        result = network.restore(to_float(image))
         write_png(out / f"{path.stem}.png", to_uint8(result))
         lines.append(json.dumps({"path": path.name, "seconds": time.monotonic() - start}))
     (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")

@@ -21,7 +21,10 @@ from thinlens.tasks.denoising import add_gaussian_noise
 MOST_BYTES = 6_000_000
 """Bytes that the thin networks may have together."""
 
-DENSE = {"realesr-animevideov3-thin": "RealESRGAN/realesr-animevideov3.pth"}
+DENSE = {
+    "realesr-animevideov3-thin": "RealESRGAN/realesr-animevideov3.pth",
+    "realesrgan-x4plus-anime-thin": "RealESRGAN/realesrgan-x4plus-anime.pth",
+}
 """Weights of the dense network that a thin one stands for."""
 
 DENOISERS = ("dncnn-color-blind", "dncnn-color-jpeg")
@@ -58,8 +61,8 @@ def test_thin_networks_are_small_and_at_most_a_quarter() -> None:
 @pytest.mark.needs_data
 @pytest.mark.parametrize("name", DENSE)
 def test_a_thin_network_is_as_near_to_the_dense_one_as_its_card_says(data: Path, name: str) -> None:
-    dense = load_checkpoint(data / "weights" / DENSE[name]).module.eval()
-    thin = load_checkpoint(name).module.eval()
+    sources = (data / "weights" / DENSE[name], name)
+    dense, thin = (thinlens.compile(load_checkpoint(source).module) for source in sources)
     row = re.search(r"\| this network \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", card(name))
     assert row
     for image, stated in zip(IMAGES, row.groups(), strict=True):

@@ -12,6 +12,7 @@ from native_engine import built
 from thinlens.engine import plan as plans
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.tuner import heuristic
 from thinlens.models import create
 
 pytestmark = built
@@ -75,7 +76,8 @@ def test_a_residual_around_dense_blocks_copies_one_tensor(
     steps = {}
     for band_bytes in (0, 1 << 40):
         monkeypatch.setattr(plans, "BAND_BYTES", band_bytes)
-        steps[band_bytes] = Compiled(network, threads).plan(Size(3, 150, 30)).steps
+        engine = Compiled(network, threads, kernel_selector=heuristic)
+        steps[band_bytes] = engine.plan(Size(3, 150, 30)).steps
     banded, whole = (sum(step in COPIES for step in listed) for listed in steps.values())
     assert whole == 3  # the sums around three dense blocks
     assert banded <= whole + 3

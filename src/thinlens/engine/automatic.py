@@ -57,6 +57,7 @@ def select_engine(module: nn.Module, channels: int, timer: Timer | None = None) 
     timings, threads = _timings(), torch.get_num_threads()
     key = f"{cpu_name()} {build()} {threads} threads {_fingerprint(module)}"
     seconds = timings.get(key, [0, 1])
+    engines: list[ImageFunction] = []
     try:
         if seconds is None:
             engines = _candidates(module, channels, threads)
@@ -64,7 +65,12 @@ def select_engine(module: nn.Module, channels: int, timer: Timer | None = None) 
             seconds = dict(enumerate((timer or least_seconds)([module, *engines], image)))
             timings.add(key, seconds)
         best = min(set(seconds) - {0}, key=seconds.__getitem__)
-        engine = compile_module(module, threads=threads, least_work=LEAST_WORK[best - 1])
+        least_work = LEAST_WORK[best - 1]
+        engine = (
+            engines[best - 1]
+            if engines
+            else compile_module(module, threads=threads, least_work=least_work)
+        )
     except UsageError as error:  # an operation that only torch knows
         _say_once(f"torch runs the network: {error}", logging.WARNING)
         return module

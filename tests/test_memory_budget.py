@@ -182,14 +182,17 @@ def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
     save(tmp_path / "net", network, model="dncnn-17", task=make_task("denoise"))
     images(tmp_path / "in", 1, 600, 700)
 
-    def peak(*options: str) -> int:
-        words = [tmp_path / "in", "--model", tmp_path / "net", "--out", tmp_path / "out"]
+    def peak(out: str, *options: str) -> int:
+        words = [tmp_path / "in", "--model", tmp_path / "net", "--out", tmp_path / out]
         command = [sys.executable, "-m", "thinlens", "restore", *map(str, words), *options]
         measure = [sys.executable, "-c", MEASURE, *command]
         done = subprocess.run(measure, capture_output=True, text=True, check=True)
         return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
-    assert peak("--engine", "torch", "--memory", "600M") < 600 * 2**20
+    peaks = [peak(out, "--engine", "torch", "--memory", "600M") for out in "abc"]
+    assert max(peaks) < 600 * 2**20
+    # glibc's heaps would add up to 350 MB, another number in each run
+    assert max(peaks) - min(peaks) < 64 * 2**20 or sys.platform != "linux"
 
 
 def test_a_budget_that_holds_no_tile_is_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ the limits of memory are a hierarchy of their own; both versions may be mounted.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ _MEMORY_INFO = Path("/proc/meminfo")
 _STATUS = Path("/proc/self/statm")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Parameters of glibc's `mallopt` (malloc.h)."""
+
+LARGE_BLOCK = 2**20
+"""Bytes from which a block of a budgeted process is returned to the system when it is freed."""
 
 _RESIDENT_FIELD = 1
 """Of /proc/self/statm, in pages."""
@@ -59,6 +66,18 @@ def release_cached(device: torch.device) -> None:
     """Give memory that torch keeps on a GPU for later back; nothing on the CPU."""
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
+
+
+def return_large_blocks() -> None:
+    """Make the C library return blocks of `LARGE_BLOCK` bytes to the system when they are freed.
+
+    glibc otherwise keeps blocks of up to 32 MiB, in one heap for each thread, so that the peak of
+    the same work differs by hundreds of megabytes from run to run. Nothing on other systems.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(_TRIM_THRESHOLD, LARGE_BLOCK)
 
 
 def resident_bytes() -> int | None:

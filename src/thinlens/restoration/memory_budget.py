@@ -15,7 +15,8 @@ FORWARD_SHARE = 2
 other programs share the rest."""
 
 RESERVE = 64 * 2**20
-"""Bytes of a chosen budget that the allocator keeps: up to twice its largest block of 32 MiB."""
+"""Bytes of a chosen budget for what is not counted: small blocks, and large ones that the allocator
+of a system other than Linux keeps."""
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -22,6 +22,7 @@ from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.field_cache import cached_field
+from thinlens.restoration.free_memory import return_large_blocks
 from thinlens.restoration.memory import DEFAULT_BUDGET, largest_tile, runs_in_bands
 from thinlens.restoration.memory_budget import MemoryBudget
 from thinlens.restoration.network import (
@@ -72,6 +73,8 @@ class Tiler:
             raise UsageError(f"blend {blend}: wanted a width of 0 or more pixels")
         if margin is not None and margin < 0:
             raise UsageError(f"--margin {margin}: wanted 0 or more pixels")
+        if memory.limit is not None:
+            return_large_blocks()
         self._chosen_margin, self._memory = margin, memory
         self._network, self._channels, self._tile, self._blend = network, channels, tile, blend
         self._limit: int | None = None

@@ -50,6 +50,10 @@ FLAGS = {
         *("--seed", "--steps", "--tile"),
     ],
     "pipe": ["--engine", "--json", "--model", "--pixels", "--raw", "--start", "--tile"],
+    "push-ready": ["--json", "--licence"],
+    "doctor": ["--json"],
+    "schema": ["--json"],
+    "completion": ["--json"],
 }
 
 TRAINING_FLAGS = [
@@ -86,6 +90,12 @@ KEYS = {
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"
     ),
     "compare": "recipe out done failed left_out rows",
+    "push-ready": "folder ready problems",
+    "doctor": (
+        "thinlens build python system cpu cores usable_cores instructions kernels torch_threads "
+        "cuda engines packages extras cache cache_bytes"
+    ),
+    "completion": "shell script",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
     "evaluate BUNDLE": "images psnr ssim lpips protocol engine per_image macs params routing",
     "evaluate --sweep": ("images protocol engine use price tile static timed curves above_chord"),
@@ -94,7 +104,7 @@ KEYS = {
 
 def test_the_verbs() -> None:
     help_text = run("--help").out
-    listed = re.search(r"\{([a-z,]+)\}", help_text)
+    listed = re.search(r"\{([a-z,-]+)\}", help_text)
     assert listed
     assert listed[1].split(",") == list(FLAGS)
 
@@ -188,6 +198,9 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
     judged = ("evaluate", bundle, "--data", clean, "--json")
     answers["evaluate BUNDLE"] = run(*judged)
     answers["evaluate --sweep"] = run(*judged, "--sweep", "--rounds", 0)
+    answers["push-ready"] = run("push-ready", thin, "--licence", "apache-2.0", "--json")
+    answers["doctor"] = run("doctor", "--json")
+    answers["completion"] = run("completion", "bash", "--json")
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err
         assert set(ran.json) == set(KEYS[verb].split()), verb

@@ -37,6 +37,7 @@ from thinlens.errors import RunError, UsageError
 from thinlens.files import atomic_write, sweep_leftovers
 from thinlens.models import MODELS
 from thinlens.models.source import source_of
+from thinlens.sparsity.display import describe_patterns, patterns_html
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Patterns, SharedRanks
 
@@ -67,6 +68,18 @@ class Checkpoint:
     resized: bool = False
     """Whether channels were pruned: layers are narrower than the module's config builds them."""
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.model}: {self._sentence()})"
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        return patterns_html(self.model, self._sentence(), self.patterns)
+
+    def _sentence(self) -> str:
+        scale = self.task.get("scale", 1)
+        task = f"{self.task.get('name', 'no task')}{f' x{scale}' if scale != 1 else ''}"
+        return f"{task}, {describe_patterns(self.module, self.patterns)}, {self.bytes:,} bytes"
+
 
 def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     folder: Path,
@@ -93,7 +106,7 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
         stored=store,
         task=dict(task),
         provenance=dict(provenance or {}),
-        versions={"thinlens": _version(), "torch": torch.__version__},
+        versions={"thinlens": package_version(), "torch": torch.__version__},
         sha256="",
         tensors=entries,
     )
@@ -247,7 +260,12 @@ def _parse(content: bytes) -> dict[str, Tensor]:
         raise UsageError(f"it is not a safetensors file ({error})") from error
 
 
-def _version() -> str:
+def package_version() -> str:
+    """Return the version of the installed package.
+
+    >>> package_version()[0].isdigit()
+    True
+    """
     try:
         return importlib.metadata.version("thinlens")
     except importlib.metadata.PackageNotFoundError:

@@ -12,8 +12,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO, Union
 
@@ -22,14 +22,19 @@ import tyro
 from thinlens.cli.adapt import Adapt
 from thinlens.cli.bench import Bench
 from thinlens.cli.compare import Compare
+from thinlens.cli.completion import Completion
 from thinlens.cli.demo import Demo
+from thinlens.cli.doctor import Doctor
 from thinlens.cli.evaluate import Evaluate
 from thinlens.cli.export import Export
 from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
 from thinlens.cli.pipe import Pipe
-from thinlens.cli.prune import Prune, prune_command
+from thinlens.cli.prune import Prune
+from thinlens.cli.prune_parsers import general_command, prune_command
+from thinlens.cli.push_ready import PushReady
 from thinlens.cli.restore import Restore
+from thinlens.cli.schema import Schema
 from thinlens.cli.streams import open_closed_streams
 from thinlens.cli.train import Train
 from thinlens.cli.verb import Answer, Verb
@@ -57,7 +62,14 @@ VERBS: dict[str, type[Verb]] = {
     "compare": Compare,
     "adapt": Adapt,
     "pipe": Pipe,
+    "push-ready": PushReady,
+    "doctor": Doctor,
+    "schema": Schema,
+    "completion": Completion,
 }
+
+FLAG_STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+"""How fields are flags: a boolean is one flag, and nested fields have no prefix."""
 
 SUMMARY = "Prune image-restoration networks, and run them fast on CPUs."
 
@@ -66,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1, 2, 130 or 143."""
     open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        from thinlens.benchmark.installation import version_line
+
+        print(version_line())
+        return DONE
     as_json = "--json" in words
     verb_class = VERBS.get(words[0]) if words else None
     on_stderr = verb_class is not None and verb_class.ANSWER_STREAM == "stderr"
@@ -122,10 +139,8 @@ def _explained(problem: BaseException) -> tuple[str, int]:
 
 def _parsed(words: list[str]) -> Verb | None:
     """Parse the command line; a mistake is a `UsageError`, None stands for printed help."""
-    parser: Any = Union[  # noqa: UP007 - made from the table
-        tuple(Annotated[v, tyro.conf.subcommand(n)] for n, v in VERBS.items())
-    ]
-    program, description, arguments = "thinlens", SUMMARY, words or ["--help"]
+    parser, program = _all_verbs(VERBS), "thinlens"
+    description, arguments = SUMMARY, words or ["--help"]
     if words[:1] == ["prune"]:  # its flags are those of the methods
         parser, program, arguments = prune_command(words[1:])
         description = inspect.getdoc(parser) or ""
@@ -133,17 +148,34 @@ def _parsed(words: list[str]) -> Verb | None:
     try:
         with redirect_stderr(complaint):
             verb: Verb = tyro.cli(
-                parser,
-                prog=program,
-                description=description,
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                parser, prog=program, description=description, args=arguments, config=FLAG_STYLE
             )
     except SystemExit as exit_request:
         if exit_request.code in (0, None):
             return None
         raise UsageError(_sentence(complaint.getvalue())) from None
     return verb
+
+
+def _all_verbs(verbs: Mapping[str, type[Verb]]) -> Any:
+    """Return the type that the parser reads: one of the commands."""
+    return Union[  # noqa: UP007 - made from the table
+        tuple(Annotated[v, tyro.conf.subcommand(n)] for n, v in verbs.items())
+    ]
+
+
+def completion_script(shell: str) -> str:
+    """Return the script by which bash, zsh or fish completes commands, flags and their values."""
+    output = io.StringIO()
+    verbs = {**VERBS, "prune": general_command()}  # with the flags of all methods
+    with redirect_stdout(output), suppress(SystemExit):
+        tyro.cli(
+            _all_verbs(verbs),
+            prog="thinlens",
+            args=["--tyro-print-completion", shell],
+            config=FLAG_STYLE,
+        )
+    return output.getvalue()
 
 
 def _sentence(box: str) -> str:
@@ -184,7 +216,10 @@ def _print(answer: Answer, as_json: bool, stream: TextIO) -> None:
     # A file or a pipe has no width: nothing is folded there.
     console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH)
     for part in answer.text:
-        console.print(part, highlight=False, markup=False)
+        # Text goes out as it is: a terminal folds it, and what is copied has no breaks of ours.
+        console.print(
+            part, highlight=False, markup=False, emoji=False, soft_wrap=isinstance(part, str)
+        )
     stream.flush()
 
 

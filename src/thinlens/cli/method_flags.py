@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise
 from operator import or_
 from typing import Annotated, Any, TypedDict, get_type_hints
@@ -41,18 +41,26 @@ def field_docs(kind: type) -> dict[str, str]:
     """
     docs: dict[str, str] = {}
     for owner in reversed(kind.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        except (OSError, TypeError):  # made without a source file
-            continue
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for statement, following in pairwise(body):
-            match statement, following:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(text))),
-                ):
-                    docs[name] = " ".join(text.split())
+        docs |= _class_docs(owner)
+    return docs
+
+
+@cache
+def _class_docs(owner: type) -> dict[str, str]:
+    """Return the docstrings of a class's own fields; its source is read once."""
+    docs: dict[str, str] = {}
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+    except (OSError, TypeError):  # made without a source file
+        return docs
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    for statement, following in pairwise(body):
+        match statement, following:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                docs[name] = " ".join(text.split())
     return docs
 
 

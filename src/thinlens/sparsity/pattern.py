@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.sparsity.display import describe_patterns, patterns_html
 from thinlens.sparsity.layout import PrunableModule, canonical, in_groups
 
 
@@ -101,3 +102,13 @@ class Pruned:
     """The masks by layer name; nothing ranks the module's weights again after this."""
     record: dict[str, Any] = field(default_factory=dict)
     """What the method reports: budget, achieved cost, seconds, settings."""
+
+    def __repr__(self) -> str:
+        return f"Pruned({type(self.module).__name__}: {self._sentence()})"
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        return patterns_html(type(self.module).__name__, self._sentence(), self.patterns)
+
+    def _sentence(self) -> str:
+        return describe_patterns(self.module, self.patterns)

@@ -36,7 +36,8 @@ IMAGES = ("img_002", "img_007", "img_014")
 
 
 def card(name: str) -> str:
-    return (WEIGHTS / name / "README.md").read_text()
+    """Return the text below the YAML card for model hubs."""
+    return (WEIGHTS / name / "README.md").read_text().partition("\n---\n")[2].lstrip()
 
 
 @pytest.mark.parametrize("name", list_shipped())

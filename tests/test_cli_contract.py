@@ -72,7 +72,7 @@ SHARED_FLAGS = [
 LAYER = ["name", "in_channels", "out_channels", "kernel", "n", "m", "macs", "prunable", "why"]
 
 KEYS = {
-    "train": "model task scale steps skipped loss bytes seconds out",
+    "train": "model task scale steps skipped loss bytes seconds data out",
     "import": "model task scale params bytes out",
     "info": (
         "model task scale params macs flops prunable_macs bytes budget budget_base convention "
@@ -82,7 +82,7 @@ KEYS = {
         "method budget budget_base achieved macs params bytes seconds merged data data_holds "
         "prunable_share dense_macs layers"
     ),
-    "evaluate": "images psnr ssim lpips protocol engine per_image macs params",
+    "evaluate": "images data psnr ssim lpips protocol engine per_image macs params",
     "restore": "done failed skipped seconds engine not_taken failures network_seconds codec_seconds"
     " overlap",
     "bench": "machine rows best_dense speedup missing",
@@ -97,7 +97,7 @@ KEYS = {
     ),
     "completion": "shell script",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
-    "evaluate BUNDLE": "images psnr ssim lpips protocol engine per_image macs params routing",
+    "evaluate BUNDLE": "images data psnr ssim lpips protocol engine per_image macs params routing",
     "evaluate --sweep": ("images protocol engine use price tile static timed curves above_chord"),
 }
 

@@ -78,7 +78,7 @@ def test_images_without_room_for_a_crop_are_left_out(caplog: pytest.LogCaptureFi
         crops.batch(0, 0, 0), crops_from_clean(SR, [clean()], patch=12).batch(0, 0, 0), strict=True
     ):
         assert torch.equal(one, other)
-    assert crops.description.startswith("targets: 1 clean images")
+    assert crops.description.endswith("of 1 clean images")
     (line,) = (message for message in caplog.messages if "left out" in message)
     assert line.startswith("1 of 2 training images are smaller than the patch of 12")
 

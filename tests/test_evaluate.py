@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
 def test_json_holds_the_promised_keys(tmp_path: Path) -> None:
     fill(tmp_path, "a")
     content = json.loads(json.dumps(evaluate(nn.Identity(), GREY, tmp_path).as_json()))
-    assert list(content) == ["images", "psnr", "ssim", "lpips", "protocol", "per_image"]
+    assert list(content) == ["images", "data", "psnr", "ssim", "lpips", "protocol", "per_image"]
     assert content["protocol"] == {"channel": "grey", "crop": 0, "rounding": "8 bit", "range": 255}
     assert list(content["per_image"][0]) == ["name", "psnr", "ssim"]
     assert content["per_image"][0]["name"] == "a"

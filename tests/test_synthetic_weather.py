@@ -144,7 +144,7 @@ def test_the_command_line_reports_synthetic(tmp_path: Path) -> None:
     network = create("gcanet", width=4)
     save(tmp_path / "net", network, model="gcanet", task=DEHAZE)
     ran = run("evaluate", tmp_path / "net", "--data", tmp_path / "clean")
-    assert "the inputs are synthetic haze" in ran.out
+    assert "inputs made by synthetic haze of 2 clean images, seed 0" in ran.out
     ran = run("evaluate", tmp_path / "net", "--data", tmp_path / "clean", "--json")
     assert json.loads(ran.out)["protocol"]["input"] == "synthetic haze"
 

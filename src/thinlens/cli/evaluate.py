@@ -37,8 +37,9 @@ class Evaluate(Verb):
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Holds HR and LR, input and target, blur and sharp, hazy and gt, rain and norain, what GoPro,
-    REDS, Köhler, SIDD or Rain800 unpack to, or clean images alone."""
+    """Holds HR and LR, gt and lq, input and target, blur and sharp, hazy and gt, rain and norain,
+    what BasicSR, DIV2K, SelfExSR, GoPro, REDS, Köhler, SIDD or Rain800 unpack to, or clean images
+    alone; or a text file with an input and its target on every line."""
     sigma: Annotated[str | None, tyro.conf.arg(metavar="25|15,25,50", help_behavior_hint="")] = None
     """Noise level of a denoising task on the 0..255 range (default: the checkpoint's), or several,
     at each of which all images are evaluated."""
@@ -136,7 +137,7 @@ class Evaluate(Verb):
         sentence = (
             f"{_protocol(evaluation)}; {format_giga(routing['hd_macs'])} GMACs at 1280x720 with "
             f"margins and estimator, {format_integer(params)} parameters in all networks\n"
-            f"{routing['tiles']} tiles: {shares}{self._degradation(evaluation)}"
+            f"{routing['tiles']} tiles: {shares}\n{self._data_line(evaluation)}"
         )
         return Answer(content, (_table(evaluation).rich(), sentence))
 
@@ -200,7 +201,7 @@ class Evaluate(Verb):
 
         cost = f"{format_giga(total.macs)} GMACs at 1280x720"
         lines = [f"{_protocol(evaluation)}; {cost}, {format_integer(total.params)} parameters"]
-        lines[0] += self._degradation(evaluation)
+        lines.append(self._data_line(evaluation))
         lines += [f"targets: {evaluation.targets}"] if evaluation.targets else []
         if evaluation.lpips is not None:
             lines.append(f"LPIPS {evaluation.lpips:.4f} (AlexNet)")
@@ -208,10 +209,10 @@ class Evaluate(Verb):
         lines += precision_lines(evaluation.precision)
         return lines + _shares(evaluation.routing)
 
-    def _degradation(self, evaluation: Evaluation) -> str:
-        """Return the line on synthetic inputs, or an empty text."""
-        kind = evaluation.synthetic
-        return f"\nthe inputs are {kind}, seed {self.seed}" if kind else ""
+    def _data_line(self, evaluation: Evaluation) -> str:
+        """Return what was taken for inputs and targets, and the seed of synthetic inputs."""
+        seeded = f", seed {self.seed}" if evaluation.synthetic else ""
+        return f"data: {evaluation.data}{seeded}"
 
     def _draw_branches(
         self, out: Path, network: Checkpoint, task: Task, levels: tuple[float, ...]

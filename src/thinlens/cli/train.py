@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,8 @@ import tyro
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 """As `training.state` names it."""
@@ -32,7 +35,8 @@ class Train(Verb):
     """The network, such as rfdn or dncnn-17."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Clean images, from which the task makes its inputs, or a folder of pairs (HR and LR, input
-    and target, blur and sharp, GoPro's or REDS's train)."""
+    and target, blur and sharp, DIV2K's, GoPro's or REDS's train), or a text file with an input and
+    its target on every line."""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """Folder of the run: training.pt, metrics.jsonl and, once finished, the checkpoint."""
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
@@ -73,6 +77,7 @@ class Train(Verb):
             load_mean_weights(recipe.starts, self.name, module)
         task = default_task(self.name, module, **recipe.task)
         crops = training_crops(task, self.data, **recipe.crops)
+        log.info("%s", crops.description)
         started = time.monotonic()
         with progress_bar(f"training {self.name}") as report:
             train(module, crops, settings=settings, state=self.out, progress=report)
@@ -83,6 +88,7 @@ class Train(Verb):
             "crops": dict(recipe.crops),
             "images": len(crops.targets),
             "synthetic": crops.synthetic,
+            "data": crops.description,
             "start": dict(recipe.start),
         }
         size = 0
@@ -103,11 +109,11 @@ class Train(Verb):
             "loss": last.get("loss"),
             "bytes": size,
             "seconds": seconds,
+            "data": crops.description,
             "out": str(self.out),
         }
-        on = f" on {crops.synthetic}" if crops.synthetic else ""
-        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps{on}, {size:,} bytes"
-        return Answer(content, (sentence,))
+        sentence = f"{self.out}: {self.name} trained for {settings.steps} steps, {size:,} bytes"
+        return Answer(content, (sentence, f"data: {crops.description}"))
 
 
 def _last_line(path: Path) -> dict[str, float]:

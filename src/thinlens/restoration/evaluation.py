@@ -18,6 +18,7 @@ from thinlens.progress import Progress
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.tiled import restore_image
 from thinlens.tasks.denoising import at_sigma
+from thinlens.tasks.description import describe_pairs
 from thinlens.tasks.folders import alternative_targets, open_pairs, read_pair
 from thinlens.tasks.metrics import psnr, ssim
 from thinlens.tasks.pairs import PairFiles
@@ -69,6 +70,8 @@ class Evaluation:
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
     precision: Mapping[str, Any] = field(default_factory=dict)
     """The engine's precision and what was measured of it; empty for float32."""
+    data: str = ""
+    """What was taken for inputs and targets: folders of pairs, or clean images."""
 
     @property
     def images(self) -> int:
@@ -101,6 +104,7 @@ class Evaluation:
         remarks = {key: value for key, value in optional.items() if value}
         return {
             "images": self.images,
+            "data": self.data,
             "psnr": _finite(self.psnr),
             "ssim": self.ssim,
             "lpips": self.lpips,
@@ -167,7 +171,11 @@ def evaluate(
             progress(len(scores), len(levels) * len(pairs), {"psnr": scores[-1].psnr})
     synthetic = task.synthetic if any(pair.input is None for pair in pairs) else ""
     several = TRAJECTORY_PROTOCOL if any(pair.alternatives for pair in pairs) else ""
-    return Evaluation(tuple(scores), task.protocol, synthetic, without_lpips, targets=several)
+    return Evaluation(
+        *(tuple(scores), task.protocol, synthetic, without_lpips),
+        targets=several,
+        data=describe_pairs(pairs, folder, task),
+    )
 
 
 def _metrics(restored: Tensor, target: Tensor, pair: PairFiles, task: Task) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import UsageError
+from thinlens.tasks.description import describe_clean
 from thinlens.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Crops:
     """Random crops of which the most detailed one is taken."""
     degraded: bool = False
     """Whether the inputs are degraded already, so that the task does not corrupt them."""
+    source: str = ""
+    """What was taken for inputs and targets, where the images come from a folder."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
@@ -96,11 +99,13 @@ class Crops:
     @property
     def description(self) -> str:
         """What was taken for inputs and targets, for messages."""
-        count = len(self.inputs)
-        if self.degraded:
-            return f"pairs: {count} inputs and their targets"
-        kind = self.task.synthetic or f"inputs made by the task {self.task.name}"
-        return f"targets: {count} clean images, {kind}"
+        if self.source:
+            return self.source
+        return (
+            f"{len(self.inputs)} pairs"
+            if self.degraded
+            else describe_clean(len(self.inputs), self.task)
+        )
 
     @property
     def synthetic(self) -> str:
@@ -145,8 +150,6 @@ class Crops:
 def crops_from_clean(task: Task, clean: Sequence[Tensor], **settings: Any) -> Crops:
     """Return training crops of clean uint8 images, each of which the task downscales once."""
     targets = [task.align(image) for image in clean]
-    if task.synthetic:
-        log.info("no pairs: training on %s of %d clean images", task.synthetic, len(clean))
     inputs = [task.downscale(image) for image in targets]
     return Crops.fitting(task, inputs, targets, **settings)
 

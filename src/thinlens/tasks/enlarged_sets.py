@@ -34,7 +34,8 @@ def find_enlarged(folder: Path, split: str, scale: int) -> list[PairFolders]:
 
 def without_scale(name: str, task: Task) -> str:
     """Return the name of the target of an input: DIV2K names the input of 0001 0001x4."""
-    return name.removesuffix(f"x{task.scale}")
+    ends = (f"_x{task.scale}", f"x{task.scale}") if task.scale > 1 else ()
+    return next((name.removesuffix(end) for end in ends if name.endswith(end)), name)
 
 
 def _basicsr(folder: Path, split: str, scale: int) -> list[PairFolders]:
@@ -70,14 +71,15 @@ def _self_exemplars(folder: Path, split: str, scale: int) -> list[PairFolders]:
     marks = (f"_SRF_{scale}_LR", f"_SRF_{scale}_HR")
     for parent in (folder, folder / f"image_SRF_{scale}"):
         if any(parent.glob(f"*{marks[0]}.*")) and any(parent.glob(f"*{marks[1]}.*")):
-            return [PairFolders(parent, parent, _renamed(*marks), marks=marks)]
+            return [PairFolders(parent, parent, renamed(*marks), marks=marks)]
     other = next(iter(sorted(folder.glob("*_SRF_*_LR.*"))), None)
     if other is not None:
         raise _other_scale(folder, other.name, f"images *{marks[0]} and *{marks[1]}")
     return []
 
 
-def _renamed(old: str, new: str) -> Callable[[str, Task], str]:
+def renamed(old: str, new: str) -> Callable[[str, Task], str]:
+    """Return the rule by which inputs whose names end in `old` have targets that end in `new`."""
     return lambda name, task: name.removesuffix(old) + new
 
 

@@ -15,7 +15,9 @@ from thinlens.images.folders import image_paths
 from thinlens.images.pixels import to_float
 from thinlens.images.reading import image_size, read_image
 from thinlens.tasks.crops import Crops, crops_from_clean
-from thinlens.tasks.layouts import pair_folders
+from thinlens.tasks.description import describe_pairs
+from thinlens.tasks.layouts import SPLITS, pair_folders
+from thinlens.tasks.pair_lists import find_pair_list, read_pair_list
 from thinlens.tasks.pairs import PairFiles, PairFolders, name_of
 from thinlens.tasks.task import Task
 
@@ -27,9 +29,13 @@ def open_pairs(folder: Path, task: Task, split: str = "test") -> list[PairFiles]
     """List the pairs of `folder`, sorted by name; a `UsageError` lists all that do not fit.
 
     `split` ("train" or "test") chooses the part of a data set that has both. Layouts are those of
-    `tasks.layouts`; without one of them, every image below `folder` is a clean target. No pixel is
-    decoded.
+    `tasks.layouts`; without one of them, every image below `folder` is a clean target. A file in
+    place of a folder lists pairs (`tasks.pair_lists`), as one in the folder may. What looks like
+    pairs in no known layout is a `UsageError`.
     """
+    path = folder if folder.is_file() else find_pair_list(folder, SPLITS[split])
+    if path is not None:
+        return _fitting(path, read_pair_list(path, task.scale), task)
     places = pair_folders(folder, task, split)
     if places:
         return _paired(folder, places, task)
@@ -64,6 +70,7 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
     cannot be read.
     """
     pairs = open_pairs(folder, task, "train")
+    settings = {"source": describe_pairs(pairs, folder, task), **settings}
     if all(pair.input is None for pair in pairs):
         clean = _read_all(pairs, lambda pair: read_image(pair.target, channels=task.channels))
         return crops_from_clean(task, clean, **settings)
@@ -117,6 +124,18 @@ def _paired(folder: Path, places: Sequence[PairFolders], task: Task) -> list[Pai
     if errors:
         within = folder if len(places) > 1 else places[0].inputs.parent
         raise UsageError(f"{within} holds images that do not pair: {'; '.join(errors)}")
+    return pairs
+
+
+def _fitting(path: Path, pairs: list[PairFiles], task: Task) -> list[PairFiles]:
+    """Return the pairs of a list; a `UsageError` names those whose sizes do not fit."""
+    mismatched = [pair.target.name for pair in pairs if not _sizes_fit(pair, task)]
+    if mismatched:
+        times = f"{task.scale} times" if task.scale > 1 else "exactly"
+        raise UsageError(
+            f"{path} lists targets that are not {times} as large as their inputs: "
+            f"{_shortened(mismatched)}"
+        )
     return pairs
 
 

@@ -14,7 +14,7 @@ from thinlens.errors import UsageError
 from thinlens.images.folders import image_paths
 from thinlens.images.reading import image_size, read_image
 from thinlens.tasks.crops import apply_symmetry
-from thinlens.tasks.layouts import pair_folders
+from thinlens.tasks.folders import open_pairs
 from thinlens.tasks.task import Task
 
 READ_IMAGES = 64
@@ -92,12 +92,12 @@ def input_files(folder: Path, task: Task | None, most: int) -> InputFiles:
     Images in which no square of `most` pixels fits are left out if others are larger.
     A `UsageError` if there are none, or none of at least 8x8 pixels.
     """
-    places = pair_folders(folder, task, "train") if task else []
-    paths = [path for place in places for path in place.input_files().values()]
-    kind = f"inputs of pairs in {folder}" if places else f"images in {folder}"
-    if not places:
-        paths = image_paths(folder)
-    return select_inputs(paths, kind, most)
+    if task:
+        pairs = open_pairs(folder, task, "train")
+        paths = [pair.input for pair in pairs if pair.input and not pair.side_by_side]
+        if paths:
+            return select_inputs(paths, f"inputs of pairs in {folder}", most)
+    return select_inputs(image_paths(folder), f"images in {folder}", most)
 
 
 def select_inputs(paths: Sequence[Path], kind: str, most: int) -> InputFiles:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 
 from thinlens.errors import UsageError
+from thinlens.images.folders import list_folder
+from thinlens.images.formats import SUFFIXES
 from thinlens.tasks.data_sets import DATA_SETS
-from thinlens.tasks.enlarged_sets import DESCRIPTION, find_enlarged, without_scale
+from thinlens.tasks.enlarged_sets import DESCRIPTION, find_enlarged, renamed, without_scale
 from thinlens.tasks.pairs import NameRule, PairFolders, same_name
+from thinlens.tasks.side_words import is_clean_name, is_degraded_name
+from thinlens.tasks.similar_images import similar_pair
 from thinlens.tasks.task import Task
 
 
@@ -20,9 +24,15 @@ LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
     ("LR", "HR", without_scale),
     # BasicSR and traiNNer.
     ("lq", "gt", without_scale),
-    ("LQ", "GT", without_scale),
+    ("lq", "hq", without_scale),
     ("input", "target", same_name),
+    ("inputs", "targets", same_name),
+    ("input", "gt", same_name),
+    ("input", "groundtruth", same_name),
     ("blur", "sharp", same_name),
+    ("blur", "gt", same_name),
+    ("noisy", "clean", same_name),
+    ("noisy", "gt", same_name),
     # RESIDE has several hazy images of one target: 1400_1 and 1_1_0.90179 belong to 1400 and 1.
     ("hazy", "gt", _before_underscore),
     ("hazy", "clear", _before_underscore),
@@ -32,7 +42,8 @@ LAYOUTS: tuple[tuple[str, str, NameRule], ...] = (
     # Rain100L and Rain100H name the input of norain-1 rain-1, and norain-1x2 where it is heavier.
     ("rain", "norain", lambda name, task: f"no{name.removeprefix('no').removesuffix('x2')}"),
 )
-"""Two folders side by side: inputs, targets, and the rule that matches their names."""
+"""Two folders side by side, inputs, targets, and the rule that matches their files' names. The
+folders' names count in any case: `lr` beside `hr`, `GT` beside `LQ`."""
 
 TASK_INPUT_FOLDERS = {
     "sr": ["LR", "lq"],
@@ -46,10 +57,6 @@ TASK_INPUT_FOLDERS = {
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 """Names of the folders of a split."""
 
-DEGRADED_NAME = re.compile(r"(^|[_\W])(lr|lq|low|lowres|degraded|noisy|lrbic)(?![a-z])", re.I)
-CLEAN_NAME = re.compile(r"(^|[_\W])(hr|gt|hq|high|highres|clean|gtmod)(?![a-z])", re.I)
-"""Names of folders that hold inputs and targets, by the words in them."""
-
 BLURRY = ("blur_gamma", "blur")
 """GoPro's two kinds of blurry frames. The authors' framework, which SLS used, takes the first."""
 
@@ -59,7 +66,8 @@ def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
 
     Recognised are, in `folder`, in its `x<scale>` and in its `train` (or `test`, or `val`): two
     folders of `LAYOUTS`, REDS's `train_blur` and `train_sharp`, GoPro's folders of videos, the
-    layouts of `enlarged_sets`; in `folder` itself, those of `data_sets`.
+    layouts of `enlarged_sets`, images of one folder that all end in `_LR` or `_HR` (or in other
+    names of `LAYOUTS`); in `folder` itself, those of `data_sets`.
     Inputs without any targets, pairs of the other split alone, and folders that look like pairs in
     another layout are a `UsageError`.
     """
@@ -79,18 +87,39 @@ def pair_folders(folder: Path, task: Task, split: str) -> list[PairFolders]:
 
 
 def _refuse_unknown_pairs(folder: Path, task: Task) -> None:
-    """Raise `UsageError` for folders that look like inputs and targets, in no known layout.
+    """Raise `UsageError` for images that look like inputs and targets, in no known layout.
 
-    All their images would be taken for clean ones.
+    They would all be taken for clean ones. What looks so: folders side by side, at any depth, and
+    files of one name, whose words mark both sides; and one picture in two places.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    degraded = [name for name in names if DEGRADED_NAME.search(name)]
-    clean = [name for name in names if CLEAN_NAME.search(name) and name not in degraded]
-    if degraded and clean:
+    listing = list_folder(folder)
+    names = sorted({path.parent for path in listing.images})
+    for parent in sorted({folder, *(x for path in names for x in _between(path, folder))}):
+        sides = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
+        degraded = [name for name in sides if is_degraded_name(name)]
+        clean = [name for name in sides if is_clean_name(name) and name not in degraded]
+        if degraded and clean:
+            nested = parent != folder
+            shown = f"in {parent.relative_to(folder)}" if nested else "in no known layout"
+            hint = f"--data with {parent if nested else 'one of the two folders'}"
+            raise UsageError(
+                f"{folder} holds {degraded[0]} beside {clean[0]} {shown}: wanted "
+                f"{layout_description(task)}; or {hint}"
+            )
+    pair = similar_pair(folder, listing.images)
+    if pair is not None:
+        shown = " and ".join(path.relative_to(folder).as_posix() for path in pair)
         raise UsageError(
-            f"{folder} holds {degraded[0]} beside {clean[0]}, which is no known layout: wanted "
-            f"{layout_description(task)}; or --data with one of the two folders"
+            f"{folder} holds one picture in {shown}, which looks like pairs in no known layout: "
+            f"wanted {layout_description(task)}; or --data with a folder of one kind"
         )
+
+
+def _between(path: Path, folder: Path) -> list[Path]:
+    """Return the folders from `path` up to `folder`, without it; none for links elsewhere."""
+    if not path.is_relative_to(folder):
+        return []
+    return [folder / parent for parent in (path / "_").relative_to(folder).parents]
 
 
 def layout_description(task: Task) -> str:
@@ -104,7 +133,7 @@ def layout_description(task: Task) -> str:
         layouts.append(DESCRIPTION)
     if task.name in DATA_SETS:
         layouts.append(DATA_SETS[task.name][1])
-    return ", ".join([*layouts, "or clean images alone"])
+    return ", ".join([*layouts, "a list of pairs", "or clean images alone"])
 
 
 def _find(folder: Path, task: Task, split: str) -> list[PairFolders]:
@@ -114,7 +143,7 @@ def _find(folder: Path, task: Task, split: str) -> list[PairFolders]:
         if pairs := _side_by_side(parent):
             return pairs
     for parent in existing:
-        if pairs := _by_split(parent, split) or _by_video(parent):
+        if pairs := _by_split(parent, split) or _by_video(parent) or _by_name(parent):
             return pairs
     if task.name == "sr":
         return next(filter(None, (find_enlarged(x, split, task.scale) for x in existing)), [])
@@ -122,12 +151,29 @@ def _find(folder: Path, task: Task, split: str) -> list[PairFolders]:
 
 
 def _side_by_side(parent: Path) -> list[PairFolders]:
-    layouts = [layout for layout in LAYOUTS if (parent / layout[0]).is_dir()]
-    for inputs, targets, rule in layouts:
-        if (parent / targets).is_dir():
-            return [PairFolders(parent / inputs, parent / targets, rule)]
-    for inputs, targets, _ in layouts:
-        raise UsageError(f"{parent} holds {inputs} but no {targets}: wanted both")
+    folders = {path.name.lower(): path for path in parent.iterdir() if path.is_dir()}
+    layouts = [
+        (folders[x.lower()], y, folders.get(y.lower()), rule)
+        for x, y, rule in LAYOUTS
+        if x.lower() in folders
+    ]
+    for inputs, _, targets, rule in layouts:
+        if targets is not None:
+            return [PairFolders(inputs, targets, rule)]
+    for inputs, wanted, _, _ in layouts:
+        raise UsageError(f"{parent} holds {inputs.name} but no {wanted}: wanted both")
+    return []
+
+
+def _by_name(parent: Path) -> list[PairFolders]:
+    """Find pairs in one folder, all of whose images end in `_LR` and `_HR`, or other sides."""
+    stems = [path.stem for path in parent.iterdir() if path.suffix.lower() in SUFFIXES]
+    sides = [(f"_{x}", f"_{y}") for x, y, _ in LAYOUTS]
+    for marks in [*sides, *((x.lower(), y.lower()) for x, y in sides)]:
+        kinds = {next((mark for mark in marks if stem.endswith(mark)), None) for stem in stems}
+        if kinds == set(marks):
+            dotted = (f"{marks[0]}.", f"{marks[1]}.")
+            return [PairFolders(parent, parent, renamed(*marks), marks=dotted)]
     return []
 
 

@@ -37,7 +37,7 @@ MAX_CONCAT_ROWS = 32
 """Rows of a concatenation's buffer from which its inputs have buffers of their own."""
 
 LATE_ROWS = 24
-"""Rows that wait for a reader from which it comes late."""
+"""Rows that wait for a reader from which it comes late: beyond those that wait for the first."""
 
 MAX_RECOMPUTED = 0.015
 """Multiply-adds of a convolution, relative to those of the network, up to which it may be computed
@@ -124,10 +124,11 @@ def _recompute_for_late_readers(layout: Layout, group: FusedGroup) -> bool:
         buffer = layout.placement[node][0]
         readers = [reader for reader in group.nodes if node in reader.inputs]
         lags = {reader: _lag(group, node, reader) for reader in readers}
-        late = [reader for reader in readers if lags[reader] > LATE_ROWS]
-        early = max((lags[reader] for reader in readers if reader not in late), default=0)
-        if not early or not late or buffer.channels != node.size.channels:
+        first = min(lags.values(), default=0)
+        late = [reader for reader in readers if lags[reader] > first + LATE_ROWS]
+        if not late or buffer.channels != node.size.channels:
             continue
+        early = max(lags[reader] for reader in readers if reader not in late)
         most = max(lags[reader] for reader in late)
         saved = (most - early) * buffer.channels * buffer.row_vectors
         sources = {layout.placement[source][0] for source in node.inputs}

@@ -33,7 +33,8 @@ SMALL = 256
 """Images of at most this side squared are not probed: even EDSR's 256 channels at x4 take 1 GiB."""
 
 TILE_BYTES = 2**30
-"""Most bytes for one tile: larger tiles are hardly faster."""
+"""Most bytes for one tile: larger tiles are hardly faster. Bands, which have no margins, may take
+all of the budget's share."""
 
 IMAGE_BYTES = 2**29
 """Most bytes of an image, as floats, that is restored by bands of rows where no budget is chosen:
@@ -60,7 +61,7 @@ def largest_tile(
     area = shape[-2] * shape[-1]
     if area <= SMALL**2:
         return None
-    needed, limit = peak_bytes(network, shape), _limit(network, budget)
+    needed, limit = peak_bytes(network, shape), min(TILE_BYTES, _share(network, budget))
     if needed <= limit:
         return None
     around = margin()
@@ -84,7 +85,7 @@ def runs_in_bands(
     batch, channels, height, width = shape
     if not isinstance(network, Compiled) or not network.can_roll or batch != 1:
         return False
-    limit = _limit(network, budget)
+    limit = _share(network, budget)
     image_limit = IMAGE_BYTES if budget.limit is None else limit
     if height * width <= SMALL**2 or 4 * channels * height * width > image_limit:
         return False
@@ -96,10 +97,10 @@ def runs_in_bands(
     return plan.is_banded and plan.bytes <= limit
 
 
-def _limit(network: Network, budget: MemoryBudget) -> int:
+def _share(network: Network, budget: MemoryBudget) -> int:
     """Return the bytes that one forward pass may take."""
     share = budget.forward_bytes(device_of(network))
-    return TILE_BYTES if share is None else min(TILE_BYTES, share)
+    return TILE_BYTES if share is None else share
 
 
 def peak_bytes(network: Network, shape: torch.Size) -> int:

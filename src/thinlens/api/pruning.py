@@ -50,7 +50,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     progress: Progress | None = None,
     **options: Any,
 ) -> Pruned:
-    """Return a pruned copy of any network that maps images `[B, C, h, w]` to images.
+    """Return a pruned copy of any network that maps images `[B, C, h, w]` to images, or to scores.
 
     `budget` is the fraction of the cost that is kept, `"1/8"`, `0.125` or `"12.5%"` (of the
     prunable multiply-adds; methods that remove channels: of the whole network's `metric`), or, for

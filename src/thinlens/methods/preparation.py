@@ -1,4 +1,4 @@
-"""Preparation of any network for pruning: one output image, a network that can be copied."""
+"""Preparation of any network for pruning: one output, a network that can be copied."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from thinlens.models.input_channels import CHANNELS_ATTRIBUTE
 from thinlens.models.output import OutputName, keep_output
 from thinlens.sparsity.dry_run import dry_run
 
-IMAGE_AXES = 4
-"""Axes of a batch of images, `[B, C, h, w]`."""
+OUTPUT_AXES = (2, 4)
+"""Axes of what networks may return: scores `[B, classes]`, or images `[B, C, h, w]`."""
 
 DEFAULT_SIZE = (64, 64)
 """Height and width, in pixels, of the input for which costs are counted where there is no data."""
@@ -41,7 +41,7 @@ def prepared(module: nn.Module, example: Sequence[int], output: OutputName | Non
     Of several output tensors it returns one: the last, or the one called `output`. It never changes
     its input. Raises
     `UsageError` for a network that does not run on an input shaped `example`, that returns no
-    image, or that cannot be copied. `module` is not changed.
+    images or scores, or that cannot be copied. `module` is not changed.
     """
     if registry_name(module) is not None and output is None:
         return module
@@ -50,9 +50,10 @@ def prepared(module: nn.Module, example: Sequence[int], output: OutputName | Non
         module = keep_output(module, output)
         run = dry_run(module, example)
     shape = tuple(run.outputs[-1]) if run.outputs else ()
-    if len(shape) != IMAGE_AXES:
+    if len(shape) not in OUTPUT_AXES:
         raise UsageError(
-            f"{type(module).__name__} returns a tensor shaped {shape}: wanted an image "
-            "[B, C, h, w]; of several outputs, output= names the one that is kept"
+            f"{type(module).__name__} returns a tensor shaped {shape}: wanted images "
+            "[B, C, h, w] or scores [B, classes]; of several outputs, output= names the one that "
+            "is kept"
         )
     return copy_network(module)

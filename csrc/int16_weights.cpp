@@ -29,7 +29,6 @@ constexpr double kMostWord = 32767.0;
 constexpr double kWeightsOfFullInputs = 144.0;
 constexpr double kMostSum = std::numeric_limits<int32_t>::max();
 
-constexpr int64_t kCacheLine = 64;                    // bytes
 constexpr int64_t kBlockBytes = 256 << 10;            // of the converted input: a part of the cache
 constexpr int kMaxBlockRows = 12, kMinBlockRows = 4;  // of outputs
 constexpr int kMaxBlockVectors = 10;                  // pairs

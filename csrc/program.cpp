@@ -9,7 +9,6 @@
 namespace thinlens {
 namespace {
 
-constexpr int64_t kCacheLine = 64;  // bytes
 constexpr int kMaxImages = 1 << 20;
 
 // Bytes from a channel's row to the next: an odd number of cache lines, so that the channels of a

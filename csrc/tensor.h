@@ -11,6 +11,8 @@
 
 namespace thinlens {
 
+constexpr int64_t kCacheLine = 64;  // bytes
+
 struct Shape {  // a tensor's sizes and how its rows are stored
   int channels, height, width, row_vectors, halo;
   bool fp32_storage;  // float32, whatever the kernels store; only for a network's output

@@ -10,7 +10,6 @@ namespace thinlens {
 namespace {
 
 constexpr int kTaps = 3;
-constexpr int kCacheLine = 64;  // bytes
 using Transform = std::array<std::array<double, kTaps>, kWinogradInputs>;
 
 // G: at each point p the weights' polynomial, divided by the product of p's distances from the

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from small_layers import Toy, ToyConfig, assert_same, toy
-from thinlens import files, models
+from thinlens import models
 from thinlens.checkpoints.format import load, save
 from thinlens.errors import RunError
 from thinlens.models.entry import ModelEntry
@@ -76,9 +75,7 @@ print(moved, number)
 
 
 @pytest.mark.slow
-def test_no_kill_during_a_save_loses_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_kill_during_a_save_loses_a_checkpoint(tmp_path: Path) -> None:
     """50 times kill -9 a process that saves without pause, then load."""
     folder = tmp_path / "checkpoint"
     done = subprocess.run(
@@ -91,7 +88,6 @@ def test_no_kill_during_a_save_loses_a_checkpoint(
     moved, number = map(int, done.stdout.split())
     assert moved > 10, "most children were killed before they had saved anything"
     assert load(folder).provenance["generation"] == number
-    monkeypatch.setattr(files, "_STARTED", time.time() + 100)  # as a later process would see it
     save(folder, toy(), model="toy", task={})
     assert {path.name for path in folder.iterdir()} == FINAL
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from thinlens import files
 from thinlens.errors import RunError
-from thinlens.files import atomic_write, sweep_leftovers, write_json
+from thinlens.files import JsonLines, atomic_write, write_json
+from thinlens.temporary_files import OTHER_HOST_SECONDS, sweep_leftovers, temporary_prefix
 
 OLD = b"the old content"
 
@@ -66,13 +67,6 @@ def test_a_new_files_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_torchs_error_of_a_failed_stream_names_the_path(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with pytest.raises(RunError, match=str(path)), atomic_write(path):
-        raise RuntimeError("[enforce fail at inline_container.cc:672] PytorchStreamWriter failed")
-    assert not list(tmp_path.iterdir())
-
-
 def test_another_runtime_error_passes(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="my own"), atomic_write(tmp_path / "file"):
         raise RuntimeError("my own")
@@ -121,37 +115,78 @@ def test_a_full_disk_keeps_the_old_file_and_names_the_path(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_only_our_own_old_leftovers_are_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hides", [RuntimeError("in words of its own"), OSError("encoder error")])
+def test_a_library_that_hides_why_a_write_failed_does_not_hide_the_path(
+    tmp_path: Path, hides: Exception
 ) -> None:
-    monkeypatch.setattr(files, "_STARTED", time.time() - 100)
-    old, young = ".a.json.thinlens-abcd_123", ".a.json.thinlens-01234567"
+    """The reason is that of the write, or of one more, whatever the library made of it."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+        sentence = f"cannot write {path}: File too large"
+        with pytest.raises(RunError, match=sentence), atomic_write(path) as file:
+            try:
+                if isinstance(hides, OSError):  # by the descriptor, as Pillow does
+                    os.write(file.fileno(), bytes(1000))
+                    os.write(file.fileno(), bytes(1000))
+                file.write(bytes(100_000))
+            except OSError:
+                raise hides from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_our_own_leftovers_are_swept(tmp_path: Path) -> None:
+    ours = temporary_prefix("a.json") + "abcd_123"
+    elsewhere, earlier = (
+        ".a.json.thinlens-xyz-abcd_123".replace("xyz", "0f0"),
+        ".a.thinlens-abcd_123",
+    )
+    claim = ".0123456789abcdef.thinlens-claim"
     others = ["a.json", ".a.json", ".a.json.thinlens-short", ".a.json.swp", "b.thinlens-abcd_123"]
-    for name in (old, young, *others):
+    for name in (ours, elsewhere, earlier, claim, *others):
         (tmp_path / name).write_text("")
-        os.utime(tmp_path / name, (0, 0))
-    os.utime(tmp_path / young)
-    (tmp_path / ".folder.thinlens-abcdefgh").mkdir()
-    os.utime(tmp_path / ".folder.thinlens-abcdefgh", (0, 0))
-    assert sweep_leftovers(tmp_path) == 1
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {young, *others, ".folder.thinlens-abcdefgh"}
+    folder = temporary_prefix("folder") + "abcdefgh"
+    (tmp_path / folder).mkdir()
+    link = temporary_prefix("link") + "abcdefgh"
+    (tmp_path / link).symlink_to("a.json")
+    kept = {*others, folder, link}
+    assert sweep_leftovers(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {elsewhere, earlier, *kept}
+    for name in (elsewhere, earlier):  # a lock of another machine may not reach here
+        os.utime(tmp_path / name, (0, time.time() - OTHER_HOST_SECONDS - 1))
+    assert sweep_leftovers(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == kept
     assert sweep_leftovers(tmp_path / "missing") == 0
 
 
-def test_files_of_killed_writers_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_being_written_is_not_swept(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "file") as file:
         file.write(b"content")
-        leftover = next(tmp_path.iterdir())
-        (tmp_path / "kept").write_bytes(b"")
-        killed = tmp_path / leftover.name[:-1]  # what kill -9 at this moment would leave
-        killed = killed.with_name(killed.name + ("x" if leftover.name[-1] != "x" else "y"))
-        killed.write_bytes(b"conte")
-    monkeypatch.setattr(files, "_STARTED", time.time() + 100)
-    assert sweep_leftovers(tmp_path) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "kept"}
+        os.utime(next(tmp_path.iterdir()), (0, 0))
+        assert sweep_leftovers(tmp_path) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_lines_of_several_writers_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    mine, other = JsonLines(path), JsonLines(path)
+    assert mine.read() == other.read_added() == []
+    mine.append({"a": 1})
+    with path.open("ab") as file:
+        file.write(b'{"half": ')  # its writer was killed
+    assert other.read_added() == [{"a": 1}]
+    other.append({"b": 2})
+    assert mine.read_added() == [{"a": 1}, {"b": 2}]
+    assert mine.read_added() == []
+    mine.rewrite([{"c": 3}])
+    assert other.read_added() == [{"c": 3}]
+    path.write_bytes(b"[" * 100_000 + b"\n" + b"\xff\n3\n")
+    assert other.read() == []
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -343,7 +343,7 @@ def test_an_objective_keeps_all_kinds_of_state(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_runs_are_swept_and_others_kept(tmp_path: Path) -> None:
     ours, foreign = tmp_path / ".training.pt.thinlens-abcd1234", tmp_path / ".training.pt.swp"
-    fresh = tmp_path / ".training.pt.thinlens-efgh5678"
+    fresh = tmp_path / ".training.pt.thinlens-efgh5678"  # without a machine: of an earlier version
     for path in (ours, foreign, fresh):
         path.touch()
     for path in (ours, foreign):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
+import resource
 import signal
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from thinlens.training.state import load_state
+from thinlens.errors import RunError
+from thinlens.training.state import load_state, save_state
 from tiny_training import (
     SETTINGS,
     Child,
@@ -29,6 +31,7 @@ from tiny_training import (
 
 KILLS_WHILE_TRAINING = 20
 KILLS_WHILE_SAVING = 50
+FULL_DISKS = 40
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +89,13 @@ def test_no_state_is_lost_by_kills_while_saving(tmp_path: Path) -> None:
         time.sleep(chance.uniform(0, 0.02))
         child.kill()
         told = [0, *child.hear_all()][-1]
+        half_written += len(list(tmp_path.iterdir())) - 1
         state = load_state(path)
         assert state is not None
         step = state["counters"]["step"]
         assert step >= told
         assert state["module"]["weight"].eq(step).all()
-        half_written += len(list(tmp_path.iterdir())) - 1
     assert half_written > 0  # some kills did fall into a write
-    for leftover in tmp_path.iterdir():
-        os.utime(leftover, (0, 0))  # as a later process sees them
     load_state(path)
     assert [p.name for p in tmp_path.iterdir()] == ["training.pt"]
 
@@ -109,6 +110,31 @@ def test_a_full_disk_keeps_the_old_state_and_names_the_file(tmp_path: Path) -> N
         assert str(tmp_path) in sentence
         assert "\n" not in sentence
         assert {p.name for p in tmp_path.iterdir()} == {"metrics.jsonl"}
+
+
+def test_a_full_disk_at_any_byte_of_a_large_state_is_a_sentence(tmp_path: Path) -> None:
+    """torch reports a failed stream in words of its own, which differ with the moment."""
+    path = tmp_path / "training.pt"
+    child = Child.start(save_at_every_limit, path)
+    answers = child.hear_all()
+    assert child.end() == 0
+    assert len(answers) == FULL_DISKS
+    assert all(answer == f"cannot write {path}: File too large" for answer in answers), answers
+    assert [p.name for p in tmp_path.iterdir()] == ["training.pt"]
+    assert load_state(path) is not None
+
+
+def save_at_every_limit(pipe: Connection, path: Path) -> None:
+    keys = {"settings": {}, "optimizer": {}, "objective": {}, "counters": {"step": 1}}
+    state = {**keys, "module": {str(index): torch.rand(50_000) for index in range(8)}}
+    save_state(path, state)
+    size = path.stat().st_size
+    for index in range(FULL_DISKS):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size * index // FULL_DISKS, -1))
+        try:
+            save_state(path, state)
+        except RunError as error:
+            pipe.send(str(error))
 
 
 def test_a_full_disk_keeps_the_state_before_it(straight: Path, tmp_path: Path) -> None:

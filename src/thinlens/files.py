@@ -1,23 +1,27 @@
-"""Atomic file writes, JSON-lines logs that survive kill -9, and removal of interrupted writes."""
+"""Atomic file writes, reads of what others write meanwhile, and JSON-lines logs."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
 import json
 import os
-import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkstemp
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from thinlens.errors import RunError
+from thinlens.errors import RunError, UsageError
+from thinlens.temporary_files import create_temporary
 
-_LEFTOVER = re.compile(r"^\..*\.thinlens-[a-z0-9_]{8}$")
+_Result = TypeVar("_Result")
 
-_SHORT_NAME = 32
-"""Bytes of a name that every file system takes."""
+_PROBE_BYTES = 2**16
+"""Bytes whose writing shows whether a disk is full."""
+
+MOST_READS = 100
+"""Attempts to read files that another process replaces meanwhile."""
 
 
 @contextmanager
@@ -25,47 +29,89 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing; it changes whole at the end, or not at all.
 
     The bytes are written to a temporary file beside it, flushed to disk and renamed to `path`,
-    whose mode is kept (a new file's follows the umask). A full disk is a `RunError` with `path`.
+    whose mode is kept (a new file's follows the umask). A write that fails, on a full disk, is a
+    `RunError` with `path`, whatever the code that wrote made of it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK
-        descriptor, name = mkstemp(dir=path.parent, prefix=_temporary_prefix(path.name))
+        descriptor, beside = create_temporary(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    beside = Path(name)
+    raw = _RecordingFile(descriptor, "wb")
+    file = io.BufferedWriter(raw)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
+        yield file
+        file.flush()
+        os.fsync(descriptor)
         beside.chmod(mode)
-        beside.replace(path)
+        beside.replace(path)  # before it is closed: until then it is locked
+        file.close()
         _fsync_folder(path.parent)
     except BaseException as error:
+        reason = _write_failure(error, raw)
+        with suppress(OSError):  # what is not written yet
+            file.close()
         beside.unlink(missing_ok=True)
-        # torch reports a failing stream as RuntimeError (PytorchStreamWriter), not as OSError.
-        failed_stream = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
-        if isinstance(error, OSError) or failed_stream:
-            reason = getattr(error, "strerror", None) or "the disk is full or the write failed"
+        if reason is not None:
             raise RunError(f"cannot write {path}: {reason}") from error
         raise
 
 
-def _temporary_prefix(name: str) -> str:
-    """Return the beginning of a temporary name, to which `mkstemp` adds eight characters.
+class _RecordingFile(io.FileIO):
+    """A file that records why a write failed: not all libraries pass the reason on."""
 
-    It is not longer than `name`, or short: names have limits, which the final one may just meet.
+    failure: OSError | None = None
 
-    >>> _temporary_prefix("a.png")
-    '.a.png.thinlens-'
-    >>> len(_temporary_prefix("x" * 255)) + 8
-    255
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _write_failure(error: BaseException, raw: _RecordingFile) -> str | None:
+    """Return why a write failed, if that is what ended the writing."""
+    failure = raw.failure
+    if failure is None and isinstance(error, OSError):
+        failure = error if error.errno else _probe(raw) or error
+    if failure is None or not isinstance(error, Exception):
+        return None
+    return failure.strerror or os.strerror(errno.EIO)
+
+
+def _probe(raw: _RecordingFile) -> OSError | None:
+    """Return the error of one more write: libraries that write by the descriptor lose theirs."""
+    try:
+        os.write(raw.fileno(), bytes(_PROBE_BYTES))
+    except OSError as error:
+        return error
+    return None
+
+
+def read_unchanged(paths: Sequence[Path], read: Callable[[], _Result]) -> _Result:
+    """Return `read()`, which reads `paths`, as it was before or after another process saved.
+
+    Where it raises and the files changed meanwhile, it is called again; else that is passed on.
     """
-    ending = ".thinlens-"
-    most = max(len(os.fsencode(name)), _SHORT_NAME) - len(ending) - 8 - 1
-    start = os.fsencode(name)[:most].decode(errors="ignore")
-    return f".{start}{ending}"
+    for _ in range(MOST_READS - 1):
+        before = [_state(path) for path in paths]
+        try:
+            return read()
+        except (UsageError, OSError):
+            if [_state(path) for path in paths] == before:
+                raise
+    return read()
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_cached_object(path: Path, most_bytes: int) -> dict[str, Any]:
@@ -86,7 +132,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class JsonLines:
-    """A log of JSON objects, one a line, that survives kill -9.
+    """A log of JSON objects, one a line, that survives kill -9 and several writers.
 
     At most the last line is lost when a process is killed: `read` skips a line that is incomplete
     or no object.
@@ -94,16 +140,31 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._inode, self._read_bytes = 0, 0
 
     def read(self) -> list[dict[str, Any]]:
         """Return the objects of all complete lines; none where there is no file."""
-        if not self._path.is_file():
+        self._inode, self._read_bytes = 0, 0
+        return self.read_added()
+
+    def read_added(self) -> list[dict[str, Any]]:
+        """Return the objects of the lines that were added since the last reading, by anyone."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read_bytes:
+                    self._inode, self._read_bytes = status.st_ino, 0
+                file.seek(self._read_bytes)
+                content = file.read()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return []
-        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        complete, _, rest = content.rpartition(b"\n")
+        self._read_bytes += len(content) - len(rest)
+        lines = complete.decode(errors="replace").split("\n")
         return [record for record in map(_object, lines) if record is not None]
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all lines, atomically; call it before `append`, to drop an incomplete line."""
+        """Replace all lines, atomically, while no other process appends."""
         content = "".join(map(_line, records))
         with atomic_write(self._path) as file:
             file.write(content.encode())
@@ -111,16 +172,27 @@ class JsonLines:
     def append(self, record: Mapping[str, Any], *, fsync: bool = False) -> None:
         """Add a line and pass it to the system, with `fsync` to the disk.
 
-        Raises `RunError` where it cannot be written.
+        It begins a new line where another process was killed within one. Raises `RunError` where it
+        cannot be written.
         """
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
+            with self._path.open("ab+") as file:
+                with suppress(OSError):  # a disk without locks
+                    fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+                file.write(_line_break(file) + _line(record).encode())
                 file.flush()
                 if fsync:
                     os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def _line_break(file: BinaryIO) -> bytes:
+    """Return what ends the last line of a file, if it is incomplete."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -130,26 +202,9 @@ def _line(record: Mapping[str, Any]) -> str:
 def _object(line: str) -> dict[str, Any] | None:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def sweep_leftovers(folder: Path) -> int:
-    """Remove temporary files of killed writers in `folder`, older than this process."""
-    swept = 0
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.match(entry.name):
-            try:
-                if entry.stat().st_mtime < _STARTED:
-                    entry.unlink()
-                    swept += 1
-            except OSError:
-                continue  # another process removed it, or this one may not
-    return swept
-
-
-_STARTED = time.time()
 
 
 def _umask() -> int:

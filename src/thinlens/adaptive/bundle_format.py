@@ -19,14 +19,16 @@ from thinlens.adaptive.candidates import common_task
 from thinlens.adaptive.estimator import ESTIMATOR_MODEL, EstimatorMetrics
 from thinlens.adaptive.laplacian import LaplacianTable
 from thinlens.checkpoints.config_file import quoted
-from thinlens.checkpoints.format import Checkpoint, save
+from thinlens.checkpoints.format import SAVE_SECONDS, Checkpoint, save
 from thinlens.checkpoints.format import load as load_checkpoint
 from thinlens.errors import UsageError
-from thinlens.files import sweep_leftovers, write_json
+from thinlens.file_locks import exclusive_folder
+from thinlens.files import read_unchanged, write_json
 from thinlens.images.tiles import Tiling
 from thinlens.models.fingerprint import fingerprint
 from thinlens.models.legacy_fingerprint import fingerprints
 from thinlens.tasks.task import Task
+from thinlens.temporary_files import sweep_leftovers
 
 BUNDLE_FILE = "bundle.json"
 BUNDLE_FORMAT = 1
@@ -45,7 +47,15 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> int:
-    """Write a bundle and return its bytes; the folder changes whole or not at all."""
+    """Write a bundle and return its bytes; the folder changes whole or not at all.
+
+    Raises `RunError` while another process writes to it.
+    """
+    with exclusive_folder(folder, SAVE_SECONDS):
+        return _save_bundle(folder, bundle)
+
+
+def _save_bundle(folder: Path, bundle: Bundle) -> int:
     sweep_leftovers(folder)
     names = [_save(folder / CANDIDATES, c) for c in bundle.checkpoints.values()]
     first = next(iter(bundle.checkpoints.values()))
@@ -72,7 +82,14 @@ def save_bundle(folder: Path, bundle: Bundle) -> int:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle; a damaged, incomplete or inconsistent one is a `UsageError`."""
+    """Read a bundle; a damaged, incomplete or inconsistent one is a `UsageError`.
+
+    While another process saves, it is the bundle before that or after it.
+    """
+    return read_unchanged([folder / BUNDLE_FILE], lambda: _load_bundle(folder))
+
+
+def _load_bundle(folder: Path) -> Bundle:
     path = folder / BUNDLE_FILE
     try:
         content = _content(path)

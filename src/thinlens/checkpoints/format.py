@@ -34,16 +34,21 @@ from thinlens.checkpoints.tensors import (
 from thinlens.dynamic.model import model_of
 from thinlens.dynamic.registry import BUILDABLE
 from thinlens.errors import RunError, UsageError
-from thinlens.files import atomic_write, sweep_leftovers
+from thinlens.file_locks import exclusive_folder
+from thinlens.files import atomic_write, read_unchanged
 from thinlens.models import MODELS
 from thinlens.models.source import source_of
 from thinlens.sparsity.display import describe_patterns, patterns_html
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, Patterns, SharedRanks
+from thinlens.temporary_files import sweep_leftovers
 
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 NEXT_FILE = "next.safetensors"
+
+SAVE_SECONDS = 20.0
+"""For which a save waits for another process that writes to the same folder."""
 
 LARGEST_TENSORS_FILE = 4 * 2**30
 """Largest tensors file that is read, in bytes: a billion weights."""
@@ -94,8 +99,8 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     """Write `module`, a network of `MODELS[model]` or one with a source of the name `model`.
 
     Returns the packed file's bytes. `store="float16"` halves them. The folder changes whole or not
-    at all. Every pruned entry must be 0. A full disk is a `RunError`; a network that could not be
-    loaded again is a `UsageError`.
+    at all. Every pruned entry must be 0. A full disk is a `RunError`, as is a folder that another
+    process writes to; a network that could not be loaded again is a `UsageError`.
     """
     patterns = patterns or {}
     _check_zeros(module, patterns)
@@ -122,13 +127,14 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     packed_file = safetensors.torch.save(tensors)
     manifest = replace(manifest, sha256=hashlib.sha256(packed_file).hexdigest())
     text = manifest.dump()
-    sweep_leftovers(folder)
-    _finish_save(folder)
-    with atomic_write(folder / NEXT_FILE) as file:
-        file.write(packed_file)
-    with atomic_write(folder / CONFIG_FILE) as file:
-        file.write(text)
-    _finish_save(folder)
+    with exclusive_folder(folder, SAVE_SECONDS):
+        sweep_leftovers(folder)
+        _finish_save(folder)
+        with atomic_write(folder / NEXT_FILE) as file:
+            file.write(packed_file)
+        with atomic_write(folder / CONFIG_FILE) as file:
+            file.write(text)
+        _finish_save(folder)
     return len(packed_file)
 
 
@@ -136,8 +142,14 @@ def load(folder: Path) -> Checkpoint:
     """Read a folder; one that is damaged, hostile or of another network is a `UsageError`.
 
     No code of the folder runs, and memory is bounded by the size of its files. A factory of another
-    package is imported only where `factories.allowing` allows it.
+    package is imported only where `factories.allowing` allows it. While another process saves, it
+    is the checkpoint before that or after it.
     """
+    files = [folder / name for name in (CONFIG_FILE, TENSORS_FILE, NEXT_FILE)]
+    return read_unchanged(files, lambda: _load(folder))
+
+
+def _load(folder: Path) -> Checkpoint:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UsageError(f"{folder} is not a checkpoint: it has no {CONFIG_FILE}")

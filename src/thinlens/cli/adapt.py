@@ -23,6 +23,8 @@ class Adapt(Verb):
     Example: thinlens adapt thin4 thin8 thin16 --data photos --out bundle
     """
 
+    HAS_OUT_ALONE = True
+
     checkpoints: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="CHECKPOINT...")
     ]

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO, Union
 
@@ -111,11 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(verb: Verb) -> Answer:
     """Run a command; checkpoints may name factories of the packages that it allows."""
-    if not verb.allowed_packages:
-        return verb.run()
-    from thinlens.checkpoints.factories import allowing
+    with ExitStack() as stack:
+        if verb.HAS_OUT_ALONE:
+            from thinlens.training.processes import exclusive_run
 
-    with allowing(verb.allowed_packages):
+            stack.enter_context(exclusive_run(vars(verb)["out"]))
+        if verb.allowed_packages:
+            from thinlens.checkpoints.factories import allowing
+
+            stack.enter_context(allowing(verb.allowed_packages))
         return verb.run()
 
 

@@ -43,6 +43,8 @@ class Prune(Verb):
     Example: thinlens prune least-squares rfdn-x4 --budget 1/4 --out thin
     """
 
+    HAS_OUT_ALONE = True
+
     KIND: ClassVar[Any] = None
     """The `Method` of a sub-command."""
 

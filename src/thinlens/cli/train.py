@@ -31,6 +31,8 @@ class Train(Verb):
     Example: thinlens train rfdn --scale 4 --data photos --out runs/rfdn --steps 2000
     """
 
+    HAS_OUT_ALONE = True
+
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """The network, such as rfdn or dncnn-17."""
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]

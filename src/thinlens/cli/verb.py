@@ -33,6 +33,9 @@ class Verb(ABC):
     ANSWER_STREAM: ClassVar[Literal["stdout", "stderr"]] = "stdout"
     """Where the answer is printed; a command whose results go to stdout prints on stderr."""
 
+    HAS_OUT_ALONE: ClassVar[bool] = False
+    """Whether no other process may write to the folder `--out` meanwhile."""
+
     json: bool = False
     """Print exactly one JSON object on stdout; logs go to stderr."""
     allow: Annotated[str | None, tyro.conf.arg(metavar="PACKAGE", help_behavior_hint="")] = None

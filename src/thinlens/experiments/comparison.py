@@ -21,6 +21,7 @@ from thinlens.experiments.result_plots import draw_comparison, draw_routed
 from thinlens.experiments.result_table import as_csv, as_table
 from thinlens.experiments.run_processes import Outcome, execute_in_processes
 from thinlens.experiments.runs import RunExecutor
+from thinlens.file_locks import exclusive_folder
 from thinlens.files import atomic_write
 from thinlens.progress import Progress, no_progress, progress_bar
 from thinlens.report.tables import Table
@@ -64,7 +65,8 @@ def compare(
     process. With `rounds` all networks are then timed interleaved in the native engine on
     `threads` threads (column ms). `progress` shows bars on a terminal's stderr.
 
-    Raises `UsageError` for a wrong recipe, or a folder of another one.
+    Raises `UsageError` for a wrong recipe, or a folder of another one, and `RunError` while another
+    process writes to the folder.
 
     >>> from thinlens.api import save
     >>> from thinlens.models import create
@@ -79,7 +81,14 @@ def compare(
     recipe = Path(recipe)
     plan = read_plan(recipe)
     folder = Path(out) if out is not None else Path("runs") / recipe.stem
-    runs = all_runs(plan)
+    with exclusive_folder(folder):
+        return _compare(plan, folder, jobs, (rounds, threads), progress)
+
+
+def _compare(
+    plan: ComparisonPlan, folder: Path, jobs: int, timing: tuple[int, int], progress: bool
+) -> ComparisonResult:
+    (rounds, threads), runs = timing, all_runs(plan)
     rows: dict[Run, dict[str, Any]] = {}
     failures: list[str] = []
     for run, outcome in _execute(plan, folder, runs, jobs, progress):

@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thinlens.errors import RunError, UsageError
+from thinlens.file_locks import FolderLock
 from thinlens.images.formats import FORMATS, format_of, load_plugin
 from thinlens.images.photograph import Photograph
 from thinlens.progress import Progress, no_progress
+from thinlens.restoration.claims import Claims
 from thinlens.restoration.codecs import Codecs, Timing
 from thinlens.restoration.job import FileState, Job, file_state
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest
@@ -31,9 +33,17 @@ from thinlens.restoration.sources import (
 from thinlens.restoration.tiled import Tiler
 from thinlens.signals import deferred_signals
 from thinlens.tasks.task import Task
+from thinlens.temporary_files import sweep_leftovers
 
 MOST_UNWRITTEN = 1
 """Images that are computed and not written yet, at most."""
+
+SHARE_SECONDS = 20.0
+"""For which a restoration waits for a process that has its folder alone: another that starts, or a
+training run, which is then named in the error."""
+
+POLL_SECONDS = 0.2
+"""Between two looks at the images that other processes restore, once there are no others."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class RestoreResult:
 
     done: int
     skipped: int
-    """Images that the same network restored before, from the same bytes."""
+    """Images that the same network restored before, or another process meanwhile, from the same
+    bytes."""
     failures: Mapping[str, str]
     """By relative path, the reason why an image has no result."""
     seconds: float
@@ -90,10 +101,12 @@ def restore_folder(
     `out`/manifest.jsonl holds a line for each (`ManifestRecord`); the same call again restores only
     the images that it does not hold, or whose results are no longer what was written. An image
     that cannot be read or restored is listed in it and the others go on. Results appear whole or
-    not at all. If `out` names an image file (`is_file_name`), the one source is restored to it,
-    without a manifest. Of `options`, tile size, blending and margin apply to plain networks; a
-    `Restorer` ignores them. Raises `Interrupted` after Ctrl-C or SIGTERM once the current tile is
-    done, `RunError` where nothing can be written, `UsageError` where there is nothing to do.
+    not at all. Several processes may restore to one folder: each image is restored by one of them,
+    and the images of a killed one by the others. If `out` names an image file (`is_file_name`), the
+    one source is restored to it, without a manifest. Of `options`, tile size, blending and margin
+    apply to plain networks; a `Restorer` ignores them. Raises `Interrupted` after Ctrl-C or SIGTERM
+    once the current tile is done, `RunError` where nothing can be written, `UsageError` where there
+    is nothing to do.
     """
     start = time.monotonic()
     sources = [source] if isinstance(source, Path) else list(source)
@@ -107,13 +120,24 @@ def restore_folder(
     outputs = result_names(list(inputs.paths), options.suffix_for)
     check_no_input_is_a_result(inputs, out, outputs)
     pictures = _pictures(outputs.values(), out) if options.picture else {}
-    manifest, identities = ResultManifest(out), restorer.identities()
-    removed = manifest.remove_stale(outputs, options.result_fields())
-    job = Job(PhotographRestorer(restorer, task.channels, options))
-    names = _Names(inputs.paths, outputs, out, pictures)
-    run = _FolderRun(job, restorer, manifest, identities, names, progress or no_progress)
-    with deferred_signals() as stop:
-        timing = run.restore_all(stop.check)
+    removed: list[str] = []
+    with FolderLock(out, shares=True, wait=SHARE_SECONDS) as lock:
+        manifest, identities = ResultManifest(out), restorer.identities()
+        if lock.is_exclusive:  # while others restore to the folder, one of them has done this
+            removed = manifest.remove_stale(outputs, options.result_fields())
+            manifest.compact()
+        lock.share()
+        for folder in {out, *((out / output).parent for output in outputs.values())}:
+            sweep_leftovers(folder)
+        job = Job(PhotographRestorer(restorer, task.channels, options))
+        names = _Names(inputs.paths, outputs, out, pictures)
+        claims = Claims(out)
+        run = _FolderRun(
+            job, restorer, manifest, claims, identities, names, progress or no_progress
+        )
+        with claims, deferred_signals() as stop:
+            timing = run.restore_all(stop.check)
+        sweep_leftovers(out)  # claims of processes that were killed meanwhile
     return RestoreResult(
         *(run.done, run.skipped, run.failures, time.monotonic() - start, _seam_error(restorer)),
         inputs.not_taken,
@@ -136,11 +160,15 @@ class _Names:
 
 @dataclass(frozen=True)
 class _Ahead:
-    """An input that was hashed, and decoded unless it is done."""
+    """An input that was claimed and hashed, and decoded unless it is done."""
 
-    record: ManifestRecord
-    is_done: bool
-    photograph: Photograph | str | None
+    name: str
+    record: ManifestRecord | None
+    """None where another process has claimed it."""
+    is_done: bool = False
+    failure: str | None = None
+    """Why another process could not restore it."""
+    photograph: Photograph | str | None = None
     """What `Job.ahead` returned."""
 
 
@@ -163,6 +191,7 @@ class _FolderRun:
     job: Job
     restorer: Restorer
     manifest: ResultManifest
+    claims: Claims
     identities: tuple[str, ...]
     names: _Names
     progress: Progress
@@ -174,41 +203,69 @@ class _FolderRun:
     def restore_all(self, check: Callable[[], None]) -> Timing:
         """Restore the images that are not done yet; `check` is called where all is recorded."""
         with Codecs() as codecs:
-            names = iter(self.names.inputs)
-            ahead = self._read(codecs, next(names, None))
+            names = deque(self.names.inputs)
             try:
-                while ahead is not None:
-                    current = codecs.result(ahead)
-                    ahead = self._read(codecs, next(names, None))
-                    self._restore(current, codecs, check)
-                    check()
+                while names:
+                    claimed = self._restore_each(names, codecs, check)
+                    self._record(codecs, 0)
+                    if names and not claimed:
+                        time.sleep(POLL_SECONDS)  # only images of other processes remain
             except BaseException:
                 with suppress(RunError):
                     self._record(codecs, 0)
                 raise
-            self._record(codecs, 0)
             return codecs.timing()
 
-    def _read(self, codecs: Codecs, name: str | None) -> Future[_Ahead] | None:
-        """Hash and decode an image ahead, unless it is done; None where there is none."""
-        if name is None:
+    def _restore_each(self, names: deque[str], codecs: Codecs, check: Callable[[], None]) -> bool:
+        """Restore images; those that other processes restore now remain in `names`.
+
+        Returns whether any could be claimed.
+        """
+        busy = list[str]()
+        count = len(names)
+        ahead = self._read(codecs, names)
+        while ahead is not None:
+            current = codecs.result(ahead)
+            ahead = self._read(codecs, names)
+            if current.record is None:
+                busy.append(current.name)
+            else:
+                self._restore(current, current.record, codecs, check)
+            check()
+        names.extend(busy)
+        return len(busy) < count
+
+    def _read(self, codecs: Codecs, names: deque[str]) -> Future[_Ahead] | None:
+        """Claim, hash and decode an image ahead, unless it is done; None where there is none."""
+        if not names:
             return None
+        name = names.popleft()
         path, output = self.names.inputs[name], self.names.outputs[name]
 
         def read() -> _Ahead:
+            if not self.claims.take(name):
+                return _Ahead(name, None)
+            self.manifest.refresh()
             options = self.job.restorer.options
             record = input_record(name, path, output, self.identities, options)
             is_done = self.manifest.is_done(record, self.identities)
-            return _Ahead(record, is_done, None if is_done else self.job.ahead(path))
+            failure = self.manifest.failure(record, self.identities)
+            if is_done or failure:
+                return _Ahead(name, record, is_done, failure)
+            return _Ahead(name, record, photograph=self.job.ahead(path))
 
         return codecs.read(read)
 
-    def _restore(self, ahead: _Ahead, codecs: Codecs, check: Callable[[], None]) -> None:
-        if ahead.is_done:
-            self.skipped += 1
+    def _restore(
+        self, ahead: _Ahead, record: ManifestRecord, codecs: Codecs, check: Callable[[], None]
+    ) -> None:
+        if ahead.is_done or ahead.failure:
+            self.claims.release(ahead.name)
+            self.skipped += ahead.is_done
+            self.failures |= {ahead.name: ahead.failure} if ahead.failure else {}
             self._report()
             return
-        start, record = time.monotonic(), ahead.record
+        start = time.monotonic()
         path, target = self.names.inputs[record.path], self.names.out / record.output
         state = self.job.start(path, ahead.photograph, target, codecs, check)
         self._waiting.append(_Written(record, self.restorer.manifest_fields(), state, start))
@@ -232,6 +289,7 @@ class _FolderRun:
                 self._draw(name, record.output)
             self.done += name not in self.failures
             self.manifest.add(record)
+            self.claims.release(name)
             self._report()
 
     def _draw(self, name: str, output: str) -> None:

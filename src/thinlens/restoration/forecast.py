@@ -103,7 +103,7 @@ def forecast(
     inputs = collect_inputs([source] if isinstance(source, Path) else list(source), out)
     outputs = result_names(list(inputs.paths), options.suffix_for)
     check_no_input_is_a_result(inputs, out, outputs)
-    manifest, identities = ResultManifest(out, read_only=True), restorer.identities()
+    manifest, identities = ResultManifest(out), restorer.identities()
     images = []
     for name, path in inputs.paths.items():
         record = input_record(name, path, outputs[name], identities, options)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from thinlens.files import JsonLines, sweep_leftovers
+from thinlens.files import JsonLines
 
 MANIFEST = "manifest.jsonl"
 
@@ -45,15 +45,37 @@ class ManifestRecord:
 
 
 class ResultManifest:
-    """The lines of OUT/manifest.jsonl, the last one of each input; survives kill -9."""
+    """The lines of OUT/manifest.jsonl, the last one of each input; survives kill -9.
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+    Several processes may add lines at once, and see each other's by `refresh`.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._folder, self._log = folder, JsonLines(folder / MANIFEST)
-        records = [record for line in self._log.read() if (record := _record(line))]
+        records = [record for line in self._log.read() if (record := read_record(line))]
         self._records = {record.path: record for record in records}
-        if not read_only:
-            sweep_leftovers(folder)
-            self._log.rewrite(asdict(record) for record in self._records.values())
+        self._from_others: set[str] = set()
+        """Inputs whose lines other processes have added since then."""
+
+    def compact(self) -> None:
+        """Rewrite the file without superseded lines; only while no other process adds any."""
+        self._log.rewrite(asdict(record) for record in self._records.values())
+
+    def refresh(self) -> None:
+        """Read the lines that other processes have added."""
+        for line in self._log.read_added():
+            record = read_record(line)
+            if record is not None and record != self._records.get(record.path):
+                self._records[record.path] = record
+                self._from_others.add(record.path)
+
+    def failure(self, current: ManifestRecord, identities: Collection[str]) -> str | None:
+        """Return why another process, meanwhile, could not restore this input by this network."""
+        other = self._records.get(current.path)
+        if other is None or current.path not in self._from_others:
+            return None
+        same = _is_same_job(other, current, identities)
+        return other.error if same else None
 
     def is_done(self, current: ManifestRecord, identities: Collection[str]) -> bool:
         """Return whether this input was restored by a network of these identities, and its result
@@ -63,15 +85,14 @@ class ResultManifest:
             earlier is not None
             and earlier.error is None
             and earlier.sha256 is not None
-            and earlier.network in identities
-            and (earlier.sha256, earlier.output) == (current.sha256, current.output)
-            and earlier.options == current.options
+            and _is_same_job(earlier, current, identities)
             and self._is_intact(earlier)
         )
 
     def add(self, record: ManifestRecord) -> None:
         """Append a line; `RunError` where it cannot be written."""
         self._records[record.path] = record
+        self._from_others.discard(record.path)
         self._log.append(asdict(record))
 
     def remove_stale(self, outputs: Mapping[str, str], options: str) -> list[str]:
@@ -92,7 +113,7 @@ class ResultManifest:
             and self._is_intact(record)
         ]
         for record in stale:
-            (self._folder / record.output).unlink()
+            (self._folder / record.output).unlink(missing_ok=True)
         return [record.output for record in stale]
 
     def _is_intact(self, record: ManifestRecord) -> bool:
@@ -115,7 +136,18 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record(line: Mapping[str, Any]) -> ManifestRecord | None:
+def _is_same_job(
+    earlier: ManifestRecord, current: ManifestRecord, identities: Collection[str]
+) -> bool:
+    """Return whether two records are of the same input, network, options and result."""
+    return (
+        earlier.network in identities
+        and (earlier.sha256, earlier.output) == (current.sha256, current.output)
+        and earlier.options == current.options
+    )
+
+
+def read_record(line: Mapping[str, Any]) -> ManifestRecord | None:
     """Read a line; None for a line of another program."""
     try:
         # lines of earlier versions lack fields that have defaults

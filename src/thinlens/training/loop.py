@@ -21,7 +21,7 @@ from thinlens.training.ema import ModelEma
 from thinlens.training.float32_output import Float32Output
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
 from thinlens.training.objective import Objective, TrainingData
-from thinlens.training.processes import Processes, training_mode
+from thinlens.training.processes import Processes, exclusive_run, training_mode
 from thinlens.training.settings import Settings
 from thinlens.training.state import Counters, MetricsLog, load_state, save_state
 
@@ -62,8 +62,12 @@ class Trainer:
 
         The module ends in evaluation mode, contiguous, equal on all processes. Raises `Interrupted`
         after Ctrl-C or SIGTERM once the state is saved, and `RunError` after ten non-finite steps
-        in a row (the last saved state is finite).
+        in a row (the last saved state is finite), or while another process trains in the folder.
         """
+        with exclusive_run(self.folder):
+            self._fit(objective, data)
+
+    def _fit(self, objective: Objective, data: TrainingData) -> None:
         settings, processes = self.settings, Processes(self.settings.precision)
         mode = training_mode(objective.module, processes.device)
         with mode, deferred_signals() as stop, Float32Output() as float32_output:

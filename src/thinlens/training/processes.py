@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.errors import UsageError
+from thinlens.file_locks import exclusive_folder
+
+
+def exclusive_run(folder: Path | None) -> AbstractContextManager[None]:
+    """Keep other runs out of a run's folder, by the main process of this one; `RunError` where one
+    is at work. None is no folder.
+    """
+    if folder is None or int(os.environ.get("RANK", "0")):
+        return nullcontext()
+    return exclusive_folder(folder)
 
 
 class Processes:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from thinlens.errors import RunError, UsageError
-from thinlens.files import JsonLines, atomic_write, sweep_leftovers
+from thinlens.files import JsonLines, atomic_write
+from thinlens.temporary_files import sweep_leftovers
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import warnings
@@ -134,6 +135,20 @@ def test_results_do_not_depend_on_what_is_read_ahead(
         expected = ((clean * 0.5 + 0.25) * 255).round()
         result = read_image(tmp_path / "out" / f"image{index}.{suffix}").float()
         assert float((result - expected).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_the_seconds_of_images_add_up_to_less_than_the_run(
+    is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results wait to be written while others are computed: that is not their time."""
+    if is_slow:
+        write = job._write
+        monkeypatch.setattr(job, "_write", lambda *a: (time.sleep(0.05), write(*a))[1])
+    source = images(tmp_path / "in", 5, 60, 70)
+    result = restore_folder(Brighter(), SAME, source, tmp_path / "out", options=RestoreOptions())
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["seconds"] for line in lines) <= result.seconds + 0.01
 
 
 def test_a_write_that_fails_stops_the_work_and_keeps_what_is_written(

@@ -180,8 +180,8 @@ class _Written:
     details: Mapping[str, Any]
     """What the restorer states of it, for the manifest."""
     state: Future[FileState]
-    start: float
-    """When its restoration began, in seconds."""
+    seconds: float
+    """Of this thread: those of the network, and of waiting for a writer that is slower."""
 
 
 @dataclass
@@ -268,7 +268,8 @@ class _FolderRun:
         start = time.monotonic()
         path, target = self.names.inputs[record.path], self.names.out / record.output
         state = self.job.start(path, ahead.photograph, target, codecs, check)
-        self._waiting.append(_Written(record, self.restorer.manifest_fields(), state, start))
+        seconds = round(time.monotonic() - start, 3)
+        self._waiting.append(_Written(record, self.restorer.manifest_fields(), state, seconds))
         # a picture shows what the restorer did last
         self._record(codecs, 0 if self.names.pictures else MOST_UNWRITTEN)
 
@@ -278,8 +279,7 @@ class _FolderRun:
             written = self._waiting.popleft()
             state = codecs.result(written.state)
             name = written.record.path
-            seconds = round(time.monotonic() - written.start, 3)
-            record = replace(written.record, seconds=seconds)
+            record = replace(written.record, seconds=written.seconds)
             if state.error:
                 self.failures[name] = state.error
                 record = replace(record, error=state.error)

@@ -28,6 +28,8 @@ class ManifestRecord:
     output: str
     """The result, relative to the manifest."""
     seconds: float
+    """Of the network, and of waiting for a writer that is slower; those of all images add up to at
+    most the run's."""
     error: str | None = None
     """Why there is no result."""
     tile: int | None = None

@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cli_cases import images, run, sr_checkpoint
+from thinlens.engine import cores
 from thinlens.errors import RunError
 from thinlens.images.decoder_warnings import (
     recorded_warnings,
@@ -108,6 +110,34 @@ def test_the_ratio_is_printed_and_in_json(tmp_path: Path) -> None:
     assert answer["overlap"] > 0
     assert answer["codec_seconds"] > 0
     assert "overlap" not in run(*words, tmp_path / "b", "--json").json  # nothing was restored
+
+
+@given(st.integers(1, 64), st.integers(0, 5), st.integers(1, 64))
+def test_the_engine_leaves_cores_to_other_work(threads: int, busy: int, number: int) -> None:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cores, "usable_cores", lambda: number)
+        for _ in range(busy):
+            stack.enter_context(cores.core_in_use())
+        expected = max(1, min(threads, number - busy)) if busy else threads
+        assert cores.threads_beside(threads) == expected
+        stack.close()
+        assert cores.threads_beside(threads) == threads
+
+
+def test_a_writer_uses_a_core_from_the_last_band_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 8)
+    channel, counts = BandChannel(), [cores.threads_beside(8)]
+    channel.put(torch.zeros(1))
+    bands = iter(channel)
+    next(bands)
+    counts.append(cores.threads_beside(8))
+    channel.finish()
+    assert next(bands, None) is None
+    counts.append(cores.threads_beside(8))
+    channel.close()
+    assert [*counts, cores.threads_beside(8)] == [8, 8, 7, 8]
 
 
 # --- A folder -------------------------------------------------------------------------------------

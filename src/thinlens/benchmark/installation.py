@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from thinlens.checkpoints.format import package_version
+from thinlens.engine.cores import usable_cores
 from thinlens.engine.native import build, fastest, native
 from thinlens.engine.timings import cache_folder, cpu_name
 
@@ -83,13 +84,6 @@ def version_line() -> str:
         f"thinlens {package_version()}, build {build()}, kernels {fastest()}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
-
-
-def usable_cores() -> int | None:
-    """Return the number of cores that this process may use; containers limit them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def cpu_flags() -> set[str]:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from thinlens.engine.cores import ThreadPools
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
 from thinlens.engine.native import Core, fastest, native
@@ -29,6 +30,9 @@ from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition, current_tile_positions
+
+if TYPE_CHECKING:
+    from thinlens.engine import _native
 
 MAX_PLANS = 8
 """Sizes whose plans are kept; the least recently used one is dropped first."""
@@ -74,7 +78,7 @@ class Compiled(Description):
         self._context = _context(
             core, self._kernels, threads, kernel_selector, least_work, input_ranges
         )
-        self.pool = core.ThreadPool(threads)
+        self._pools = ThreadPools(core, threads)
         self._single_threaded: list[Compiled] = []
         """The same network on one thread, once for each thread; built for the first batch of small
         images."""
@@ -111,6 +115,11 @@ class Compiled(Description):
         context = self._context
         selector, ranges = context.kernel_selector, context.input_ranges
         return context.threads, self._kernels, selector, context.least_work, ranges
+
+    @property
+    def pool(self) -> _native.ThreadPool:
+        """The threads that have a core of their own beside other work of this process."""
+        return self._pools.pool()
 
     def with_selector(self, selector: KernelSelector) -> Compiled:
         """Return the same network with kernels by another selector."""

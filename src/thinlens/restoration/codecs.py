@@ -18,9 +18,14 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
+from thinlens.engine.cores import core_in_use
 from thinlens.images.decoder_warnings import sort_this_thread, warnings_by_thread
 
 _Result = TypeVar("_Result")
+
+WRITERS = 2
+"""Threads that encode: formats that collect an image before they encode it on one thread, as WebP
+does, take longer than many networks."""
 
 WAITING_BANDS = 3
 """Bands of rows that may wait for the writer."""
@@ -75,7 +80,7 @@ class Timing:
 
 
 class Codecs:
-    """A thread that reads and one that writes, and the time that each side takes."""
+    """A thread that reads and some that write, and the time that each side takes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,7 +90,7 @@ class Codecs:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(warnings_by_thread())
-        pools = [ThreadPoolExecutor(1, initializer=sort_this_thread) for _ in range(2)]
+        pools = [ThreadPoolExecutor(n, initializer=sort_this_thread) for n in (1, WRITERS)]
         self._reader, self._writer = pools
         for pool in pools:
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
@@ -100,7 +105,7 @@ class Codecs:
         return self._reader.submit(self._timed, task)
 
     def write(self, task: Callable[[], _Result]) -> Future[_Result]:
-        """Run a task in the writing thread, after those before it."""
+        """Run a task in a writing thread, when fewer than `WRITERS` run."""
         return self._writer.submit(self._timed, task)
 
     def result(self, future: Future[_Result]) -> _Result:
@@ -163,6 +168,8 @@ class BandChannel:
         self._changed = threading.Condition()
         self._is_complete = self._is_closed = False
         self._error: Exception | None = None
+        self._encoding = ExitStack()
+        """The core of a writer that collects bands, from the last one on."""
 
     def put(self, band: Tensor) -> None:
         """Add a band, when there is room; `WriterEndedError` once `close` was called."""
@@ -182,7 +189,8 @@ class BandChannel:
         self._set("_error", error)
 
     def close(self) -> None:
-        """State that no more bands are taken."""
+        """State that no more bands are taken, and that nothing remains to be written."""
+        self._encoding.close()
         self._set("_is_closed", True)
 
     def _set(self, name: str, value: Any) -> None:
@@ -200,6 +208,7 @@ class BandChannel:
                 if self._error is not None:
                     raise self._error
                 if not self._bands:
+                    self._encoding.enter_context(core_in_use())
                     return
                 band = self._bands.popleft()
                 self._changed.notify_all()

@@ -57,18 +57,20 @@ std::vector<float> slopes_by_channel(const Slopes& slopes, int channels) {
 struct Layouts {  // what a job's pointers point to
   SparseLayout sparse;
   DenseLayout dense;
-  std::vector<float> slopes, winograd, int16_scales;
+  std::vector<float> slopes, int16_scales;
+  std::shared_ptr<const std::vector<float>> winograd;
   std::shared_ptr<const SparseWeights> weights;
 };
 
 void set_dense(ConvJob& job, Layouts& layouts, const Kernels& kernels, const WeightWords& words) {
   layouts.dense = layouts.weights->dense_layout(job.in, kernels, job.shuffle, words);
-  job.bias = layouts.dense.bias.data();
+  const DenseOrder& order = *layouts.dense.order;
+  job.bias = order.bias.data();
   job.offsets = layouts.dense.offsets.data();
-  job.weights = layouts.dense.weights.data();
-  job.blocks = layouts.dense.blocks.data();
-  job.channels = layouts.dense.channels.data();
-  job.block_count = int(layouts.dense.blocks.size());
+  job.weights = order.weights.data();
+  job.blocks = order.blocks.data();
+  job.channels = order.channels.data();
+  job.block_count = int(order.blocks.size());
 }
 
 void set_winograd(ConvJob& job, Layouts& layouts, Program& program) {
@@ -76,9 +78,11 @@ void set_winograd(ConvJob& job, Layouts& layouts, Program& program) {
   const Kernels& kernels = program.kernels();
   job.bias = weights.bias.data();
   job.winograd = winograd_scratch(weights.shape, kernels);
-  layouts.winograd =
-      winograd_weights(weights, kernels.tile.product_channels, job.winograd.channels);
-  job.weights = layouts.winograd.data();
+  const int block = kernels.tile.product_channels, channels = job.winograd.channels;
+  layouts.winograd = weights.computed_once<std::vector<float>>(
+      {kWinogradWeights, block, channels, 0},
+      [&] { return winograd_weights(weights, block, channels); });
+  job.weights = layouts.winograd->data();
   program.require_scratch(job.winograd.products +
                           kWinogradPositions * job.winograd.product_position);
 }
@@ -89,7 +93,7 @@ void set_sparse(ConvJob& job, Layouts& layouts, const Kernels& kernels, int chan
   job.bias = layouts.weights->bias.data();
   layouts.sparse = layouts.weights->sparse_layout(job.in, kernels, channel_group, words);
   job.nonzeros = layouts.sparse.data();
-  job.starts = layouts.sparse.starts.data();
+  job.starts = layouts.sparse.starts();
   job.channel_groups = (shape.in_channels + channel_group - 1) / channel_group;
   job.channel_block = job.channel_groups == 1 ? shape.out_channels : kChannelBlock;
 }
@@ -101,7 +105,9 @@ void set_int16(ConvJob& job, Layouts& layouts, Program& program, int channel_gro
   if (kernels.value_bytes != int(sizeof(float)))
     refuse("int16 convolutions read tensors in fp32 storage");
   if (channel_group == kWinograd) refuse("Winograd's kernel has no int16");
-  const Int16Weights words(weights);
+  const auto shared =
+      weights.computed_once<Int16Weights>({kInt16Weights}, [&] { return Int16Weights(weights); });
+  const Int16Weights& words = *shared;
   job.int16 = int16_block(job, weights.shape, kernels);
   job.int16.largest = words.largest();
   job.int16.scale = float(words.largest()) / range;
@@ -110,15 +116,14 @@ void set_int16(ConvJob& job, Layouts& layouts, Program& program, int channel_gro
   job.int16.saturated = program.saturated_counter();
   const ConvJob to_floats = job;
   job.in.row = job.int16.row, job.in.channel = job.int16.channel;
-  const WeightWords word = [&words](int o, float weight) {
-    return uint16_t(words.word(o, weight));
-  };
+  const WeightWords word{WordFormat::kInt16,
+                         [&words](int o, float weight) { return uint16_t(words.word(o, weight)); }};
   layouts.int16_scales = words.sum_scales(job.int16.scale);
   int64_t sums = 0;
   if (channel_group == 0) {
     set_dense(job, layouts, kernels, word);
     std::vector<float> by_position;
-    for (const int32_t channel : layouts.dense.channels)
+    for (const int32_t channel : layouts.dense.order->channels)
       by_position.push_back(channel < 0 ? 0.0f : layouts.int16_scales[size_t(channel)]);
     layouts.int16_scales = std::move(by_position);
   } else {
@@ -159,9 +164,10 @@ void add_conv(Program& program, std::shared_ptr<const SparseWeights> weights, Sl
   job.slopes = layouts->slopes.data();
   Kernel<ConvJob> kernel = kernels.sparse_conv;
   int block_rows = kernels.tile.rows;
-  const WeightWords words = kernels.fused_weights == 2
-                                ? [](int, float weight) { return to_bf16(weight); }
-                                : WeightWords();
+  const WeightWords words =
+      kernels.fused_weights == 2
+          ? WeightWords{WordFormat::kBf16, [](int, float weight) { return to_bf16(weight); }}
+          : WeightWords();
   if (input_range != 0.0f) {
     set_int16(job, *layouts, program, channel_group, input_range);
     kernel = channel_group == 0 ? kernels.int16_dense_conv : kernels.int16_sparse_conv;

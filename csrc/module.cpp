@@ -13,6 +13,7 @@
 #include "ops.h"
 #include "pointwise_program.h"
 #include "sparse_weights.h"
+#include "stream_plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -216,6 +217,48 @@ void bind_kernels(nb::module_& m) {
         "Measure the machine's peak rates with the pool's threads; takes about half a second.");
 }
 
+void bind_stream_plan(nb::module_& m) {
+  nb::class_<StreamRead>(m, "StreamRead",
+                         "An input of a node: the node that computes it (-1: none of them), its "
+                         "buffer, and the rows that one computed row reads, as `Footprint`.")
+      .def(nb::init<int, int, int, int, int, int>(), "node"_a, "buffer"_a, "stride"_a = 1,
+           "above"_a = 0, "below"_a = 0, "divisor"_a = 1);
+  nb::class_<StreamNode>(m, "StreamNode",
+                         "An operation: `rows` before its pixel shuffle by `upscale`, computed "
+                         "`row_step` at a time into a buffer.")
+      .def(nb::init<int, int, int, int, bool, bool, std::vector<StreamRead>>(), "rows"_a,
+           "upscale"_a, "row_step"_a, "buffer"_a, "streams"_a, "is_step"_a, "reads"_a);
+  nb::class_<StreamBuffer>(m, "StreamBuffer", "A block of memory that nodes write and read.")
+      .def(nb::init<int, int, int64_t, bool>(), "height"_a, "halo"_a, "row_bytes"_a = 0,
+           "is_output"_a = false);
+  nb::class_<StreamLimits>(
+      m, "StreamLimits",
+      "Bytes of a thread's line buffers, the fewest rows of a row block and of "
+      "a strip, and the most row blocks of a strip.")
+      .def(nb::init<int64_t, int, int, int>(), "cache_bytes"_a, "block_rows"_a, "strip_rows"_a,
+           "blocks"_a);
+  nb::class_<StreamGroup>(m, "StreamGroup", "Consecutive nodes that stream together.")
+      .def_ro("first", &StreamGroup::first)
+      .def_ro("count", &StreamGroup::count)
+      .def_ro("strips", &StreamGroup::strips,
+              "By strip and row block, the rows that each node has reached; first where it begins.")
+      .def_prop_ro(
+          "line_buffers",
+          [](const StreamGroup& group) {
+            std::vector<std::array<int, 2>> rows;
+            for (const auto& lines : group.line_buffers) rows.push_back({lines.buffer, lines.rows});
+            return rows;
+          },
+          "The buffers that only these nodes use, and the rows of each in memory.");
+  nb::class_<StreamPlan>(m, "StreamPlan", "A network's operations, in the order in which they run.")
+      .def(nb::init<std::vector<StreamNode>, std::vector<StreamBuffer>>(), "nodes"_a, "buffers"_a)
+      .def("groups", &StreamPlan::groups, "limits"_a, "threads"_a,
+           "Cut the nodes into groups, each as long as its line buffers fit into the cache; nodes "
+           "that run alone are in none.")
+      .def("buffer_rows", &StreamPlan::buffer_rows, "strip"_a,
+           "Return the rows, the halo's included, that a strip of all nodes needs of each buffer.");
+}
+
 void bind_program(nb::module_& m) {
   nb::class_<Program> program(m, "Program",
                               "Operations on tensors that share one arena. Every method validates "
@@ -255,5 +298,6 @@ NB_MODULE(_native, m) {
   bind_tables(m);
   bind_weights(m);
   bind_kernels(m);
+  bind_stream_plan(m);
   bind_program(m);
 }

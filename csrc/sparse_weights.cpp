@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <numeric>
 
 #include "errors.h"
@@ -36,20 +35,17 @@ void check(const ConvShape& s) {
 }
 
 // Pair the non-zeros of each output channel; an odd last one is paired with itself, times 0.
-void make_pairs(SparseLayout* layout, int out_channels, const WeightWords& words) {
-  std::vector<int32_t> starts{0};
-  for (size_t i = 0; i + 1 < layout->starts.size(); ++i) {
-    const int32_t end = layout->starts[i + 1];
+void pair_words(SparseOrder* order, int out_channels, const WeightWords& words) {
+  order->pair_starts.assign(1, 0);
+  for (size_t i = 0; i + 1 < order->starts.size(); ++i) {
+    const int32_t end = order->starts[i + 1];
     const int o = int(i) % out_channels;
-    for (int32_t n = layout->starts[i]; n < end; n += 2) {
-      const NonZero& first = layout->nonzeros[n];
-      const NonZero& second = layout->nonzeros[n + 1 < end ? n + 1 : n];
-      const uint32_t upper = n + 1 < end ? words(o, second.weight) : 0;
-      layout->pairs.push_back({first.offset, second.offset, words(o, first.weight) | upper << 16});
+    for (int32_t n = order->starts[i]; n < end; n += 2) {
+      const uint32_t upper = n + 1 < end ? words.word(o, order->weights[n + 1]) : 0;
+      order->words.push_back(words.word(o, order->weights[n]) | upper << 16);
     }
-    starts.push_back(int32_t(layout->pairs.size()));
+    order->pair_starts.push_back(int32_t(order->words.size()));
   }
-  layout->starts = std::move(starts);
 }
 
 }  // namespace
@@ -87,6 +83,13 @@ SparseWeights::SparseWeights(ConvShape shape_, std::vector<int32_t> starts_,
       if (i > starts[o] && indices[i] <= indices[i - 1])
         refuse("the indices of sparse weights must rise within an output channel");
     }
+  taps_ = indices;
+  std::sort(taps_.begin(), taps_.end());
+  taps_.erase(std::unique(taps_.begin(), taps_.end()), taps_.end());
+  tap_of_weight_.reserve(indices.size());
+  for (const int32_t index : indices)
+    tap_of_weight_.push_back(
+        int32_t(std::lower_bound(taps_.begin(), taps_.end(), index) - taps_.begin()));
 }
 
 int SparseWeights::channel(int o, int index) const {
@@ -94,81 +97,130 @@ int SparseWeights::channel(int o, int index) const {
   return first + index % shape.group_inputs();
 }
 
-int64_t SparseWeights::offset(const View& in, const Kernels& kernels, int o, int index) const {
-  const int tap = index / shape.group_inputs();
-  const int dy = tap / shape.kernel_width * shape.dilation[0] - shape.padding[0];
-  const int dx = tap % shape.kernel_width * shape.dilation[1] - shape.padding[1];
-  return dy * in.row + channel(o, index) * in.channel +
-         int64_t(dx) * kernels.lanes * kernels.value_bytes;
+std::vector<int64_t> SparseWeights::offsets(const View& in, const Kernels& kernels) const {
+  std::vector<int64_t> offsets;
+  offsets.reserve(taps_.size());
+  for (const int32_t index : taps_) {
+    const int tap = index / shape.group_inputs(), c = index % shape.group_inputs();
+    const int dy = tap / shape.kernel_width * shape.dilation[0] - shape.padding[0];
+    const int dx = tap % shape.kernel_width * shape.dilation[1] - shape.padding[1];
+    offsets.push_back(dy * in.row + c * in.channel +
+                      int64_t(dx) * kernels.lanes * kernels.value_bytes);
+  }
+  return offsets;
+}
+
+// Offsets rise by row, then by channel, then by column, whatever the size of the image: all columns
+// that a convolution reads are in a row and its halo (`fit_conv`), and all channels in the input.
+SparseOrder SparseWeights::sparse_order(int group, const WeightWords& words) const {
+  std::vector<int64_t> positions;  // by tap
+  for (const int32_t index : taps_) {
+    const int tap = index / shape.group_inputs(), c = index % shape.group_inputs();
+    const int64_t row = tap / shape.kernel_width, column = tap % shape.kernel_width;
+    positions.push_back((row * shape.group_inputs() + c) * shape.kernel_width + column);
+  }
+  SparseOrder order;
+  order.starts.assign(1, 0);
+  std::vector<int32_t> weights;
+  for (int first = 0; first < shape.in_channels; first += group)
+    for (int o = 0; o < shape.out_channels; ++o) {
+      weights.clear();
+      for (int32_t i = starts[o]; i < starts[o + 1]; ++i)
+        if (const int c = channel(o, indices[i]); c >= first && c < first + group)
+          weights.push_back(i);
+      std::sort(weights.begin(), weights.end(), [&](int32_t a, int32_t b) {
+        return positions[tap_of_weight_[a]] < positions[tap_of_weight_[b]];
+      });
+      // Every other channel runs backwards, so that it starts on what the cache holds.
+      if (o % 2) std::reverse(weights.begin(), weights.end());
+      for (const int32_t i : weights) {
+        order.taps.push_back(tap_of_weight_[i]);
+        order.weights.push_back(values[i]);
+      }
+      order.starts.push_back(int32_t(order.taps.size()));
+    }
+  if (words) pair_words(&order, shape.out_channels, words);
+  return order;
 }
 
 SparseLayout SparseWeights::sparse_layout(const View& in, const Kernels& kernels, int group,
                                           const WeightWords& words) const {
+  const std::vector<int64_t> by_tap = offsets(in, kernels);
   SparseLayout layout;
-  std::vector<NonZero>& nonzeros = layout.nonzeros;
-  nonzeros.reserve(values.size());
-  layout.starts.assign(1, 0);
-  for (int first = 0; first < shape.in_channels; first += group)
-    for (int o = 0; o < shape.out_channels; ++o) {
-      for (int32_t i = starts[o]; i < starts[o + 1]; ++i) {
-        const int c = channel(o, indices[i]);
-        if (c >= first && c < first + group)
-          nonzeros.push_back({int32_t(offset(in, kernels, o, indices[i])), values[i]});
-      }
-      const auto begin = nonzeros.begin() + layout.starts.back();
-      std::sort(begin, nonzeros.end(),
-                [](const NonZero& a, const NonZero& b) { return a.offset < b.offset; });
-      // Every other channel runs backwards, so that it starts on what the cache holds.
-      if (o % 2) std::reverse(begin, nonzeros.end());
-      layout.starts.push_back(int32_t(nonzeros.size()));
-    }
-  if (words) make_pairs(&layout, shape.out_channels, words);
+  layout.order = computed_once<SparseOrder>({kSparseOrder, group, 0, int(words.format)},
+                                            [&] { return sparse_order(group, words); });
+  const SparseOrder& order = *layout.order;
+  const auto offset = [&](int o, int32_t n) {
+    const int64_t group_channel = o / shape.group_outputs() * shape.group_inputs();
+    return int32_t(by_tap[order.taps[n]] + group_channel * in.channel);
+  };
+  (words ? layout.pairs.reserve(order.words.size()) : layout.nonzeros.reserve(order.taps.size()));
+  for (size_t i = 0; i + 1 < order.starts.size(); ++i) {
+    const int o = int(i) % shape.out_channels;
+    const int32_t end = order.starts[i + 1];
+    for (int32_t n = order.starts[i]; n < end; n += words ? 2 : 1)
+      if (words)
+        layout.pairs.push_back(
+            {offset(o, n), offset(o, n + 1 < end ? n + 1 : n), order.words[layout.pairs.size()]});
+      else
+        layout.nonzeros.push_back({offset(o, n), order.weights[n]});
+  }
   return layout;
 }
 
 DenseLayout SparseWeights::dense_layout(const View& in, const Kernels& kernels, int shuffle,
                                         const WeightWords& words) const {
   if (shape.groups != 1) refuse("the dense kernel convolves one group of channels");
+  const int block = kernels.tile.dense_channels;
   DenseLayout layout;
-  const int block = kernels.tile.dense_channels, fused = words ? 2 : 1;
-  const int squares = shuffle * shuffle;
-  layout.channels.resize(size_t(shape.out_channels));
-  std::iota(layout.channels.begin(), layout.channels.end(), 0);
-  std::stable_sort(layout.channels.begin(), layout.channels.end(),
+  layout.order = computed_once<DenseOrder>({kDenseOrder, block, shuffle, int(words.format)},
+                                           [&] { return dense_order(block, shuffle, words); });
+  const std::vector<int64_t> by_tap = offsets(in, kernels);
+  layout.offsets.reserve(layout.order->taps.size());
+  for (const int32_t tap : layout.order->taps) layout.offsets.push_back(int32_t(by_tap[tap]));
+  return layout;
+}
+
+DenseOrder SparseWeights::dense_order(int block, int shuffle, const WeightWords& words) const {
+  DenseOrder order;
+  const int fused = words ? 2 : 1, squares = shuffle * shuffle;
+  order.channels.resize(size_t(shape.out_channels));
+  std::iota(order.channels.begin(), order.channels.end(), 0);
+  std::stable_sort(order.channels.begin(), order.channels.end(),
                    [squares](int a, int b) { return a % squares < b % squares; });
-  while (layout.channels.size() % block) layout.channels.push_back(-1);
-  std::map<std::vector<int32_t>, int> first_offsets;  // blocks with the same taps share offsets
-  for (size_t first = 0; first < layout.channels.size(); first += block) {
-    const int32_t* channels = layout.channels.data() + first;
+  while (order.channels.size() % block) order.channels.push_back(-1);
+  std::map<std::vector<int32_t>, int> first_taps;  // blocks with the same taps share them
+  for (size_t first = 0; first < order.channels.size(); first += block) {
+    const int32_t* channels = order.channels.data() + first;
     std::vector<int32_t> taps;
     for (int b = 0; b < block && channels[b] >= 0; ++b)
-      taps.insert(taps.end(), indices.begin() + starts[channels[b]],
-                  indices.begin() + starts[channels[b] + 1]);
+      taps.insert(taps.end(), tap_of_weight_.begin() + starts[channels[b]],
+                  tap_of_weight_.begin() + starts[channels[b] + 1]);
     std::sort(taps.begin(), taps.end());
     taps.erase(std::unique(taps.begin(), taps.end()), taps.end());
     const int steps = (int(taps.size()) + fused - 1) / fused;
-    const auto [shared, is_new] = first_offsets.insert({taps, int(layout.offsets.size())});
+    const auto [shared, is_new] = first_taps.insert({taps, int(order.taps.size())});
     if (is_new)  // an odd last tap is paired with itself, times 0
       for (int t = 0; t < steps * fused; ++t)
-        layout.offsets.push_back(
-            int32_t(offset(in, kernels, 0, taps[std::min(size_t(t), taps.size() - 1)])));
-    layout.blocks.push_back({shared->second, steps});
-    const size_t weights = layout.weights.size();
-    layout.weights.resize(weights + size_t(steps) * block, 0);
+        order.taps.push_back(taps[std::min(size_t(t), taps.size() - 1)]);
+    order.blocks.push_back({shared->second, steps});
+    const size_t weights = order.weights.size();
+    order.weights.resize(weights + size_t(steps) * block, 0);
     for (int b = 0; b < block; ++b) {
       const int o = channels[b];
-      layout.bias.push_back(o < 0 ? 0.0f : bias[o]);
+      order.bias.push_back(o < 0 ? 0.0f : bias[o]);
       for (int32_t i = o < 0 ? 0 : starts[o]; o >= 0 && i < starts[o + 1]; ++i) {
-        const int tap = int(std::lower_bound(taps.begin(), taps.end(), indices[i]) - taps.begin());
-        uint32_t& bits = layout.weights[weights + size_t(tap / fused) * block + b];
+        const int tap =
+            int(std::lower_bound(taps.begin(), taps.end(), tap_of_weight_[i]) - taps.begin());
+        uint32_t& bits = order.weights[weights + size_t(tap / fused) * block + b];
         if (words)
-          bits |= uint32_t(words(o, values[i])) << (16 * (tap % fused));
+          bits |= uint32_t(words.word(o, values[i])) << (16 * (tap % fused));
         else
           std::memcpy(&bits, &values[i], sizeof bits);
       }
     }
   }
-  return layout;
+  return order;
 }
 
 }  // namespace thinlens

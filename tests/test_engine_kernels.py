@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from native_engine import BF16, CORE, KERNELS, built
+from thinlens.engine.kernel_choice import WINOGRAD
 from thinlens.engine.ops.conv import ConvParams, sparse_weights
 
 pytestmark = built
@@ -32,7 +33,7 @@ def run_one(
     name: str, params: ConvParams, image: np.ndarray, *, group: int, **options: Any
 ) -> np.ndarray:
     """Run one convolution: pack, conv, unpack; `options`: shuffle, slope, residual, threads,
-    input_range, and saturated, a list that gets the number of saturated inputs."""
+    weights, input_range, and saturated, a list that gets the number of saturated inputs."""
     kernels = CORE.kernels(name)
     r, residual = options.get("shuffle", 1), options.get("residual")
     height, width = image.shape[2:]
@@ -57,7 +58,7 @@ def run_one(
     x = CORE.Slice(program.tensor(0, into), first=1, channels=c_in)
     y = CORE.Slice(program.tensor(floats[0], result_shape), first=2, channels=c_out // r**2)
     z = None
-    weights = sparse_weights(CORE, params)
+    weights = options.get("weights") or sparse_weights(CORE, params)
     program.pack(x)
     if residual is not None:
         extra = program.tensor(floats[0] + floats[1], result_shape)
@@ -151,6 +152,18 @@ def test_every_size_and_a_residual(name: str, group: int) -> None:
         got = run_one(name, params, image, group=group, residual=True, slope=0.05)
         wanted = reference(params, image, residual=True, slope=0.05)
         check(name, params, got, wanted)
+
+
+@pytest.mark.parametrize("name", [*KERNELS, *BF16])
+@pytest.mark.parametrize("group", [WINOGRAD, 0, 4, 16], ids=["winograd", "dense", "groups", "one"])
+def test_weights_that_served_another_size_give_the_same_bits(name: str, group: int) -> None:
+    rng = np.random.default_rng(0)
+    params = ConvParams(nm_weight(rng, (12, 10, 3, 3), 2, 5), rng.random(12, np.float32), 1, 1, 1)
+    shared = sparse_weights(CORE, params)
+    for size in ((9, 70), (4, 3), (21, 40)):
+        image = rng.random((1, 10, *size), np.float32)
+        other = run_one(name, params, image, group=group, weights=shared)
+        assert np.array_equal(other, run_one(name, params, image, group=group))
 
 
 @pytest.mark.parametrize("name", [*KERNELS, *BF16])

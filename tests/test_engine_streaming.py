@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -111,6 +112,54 @@ def test_any_strips_give_the_same_bits(cuts: set[int], ahead: int, threads: int)
     ]
     program = two_steps(ROWS + 2 * HALO, strips, len(strips))
     assert np.array_equal(ran(program, threads), ran(two_steps(0, None)))
+
+
+def described(rows: int, reads: int = 1) -> Any:
+    """Two convolutions of 3x3, the last one into the output, for the search of groups."""
+    first = CORE.StreamNode(rows, 1, 1, 0, streams=True, is_step=True, reads=[])
+    read = CORE.StreamRead(0, 0, 1, above=reads, below=reads)
+    last = CORE.StreamNode(rows, 1, 1, 1, streams=True, is_step=True, reads=[read])
+    buffers = [CORE.StreamBuffer(rows, HALO, 4), CORE.StreamBuffer(rows, 0, 4, is_output=True)]
+    return CORE.StreamPlan([first, last], buffers)
+
+
+@given(st.integers(1, ROWS), st.integers(1, 6), st.integers(1, 3), st.integers(1, 3))
+def test_groups_run_and_have_no_row_to_spare(
+    block: int, strip: int, threads: int, most: int
+) -> None:
+    limits = CORE.StreamLimits(1 << 20, block, strip, most)
+    groups = described(ROWS).groups(limits, threads)
+    for group in groups:
+        assert (group.first, group.count) == (0, 2)
+        ((buffer, rows),) = group.line_buffers
+        assert buffer == 0
+        copies = len(group.strips)
+        assert np.array_equal(ran(two_steps(rows, group.strips, copies)), ran(two_steps(0, None)))
+        with pytest.raises(ValueError, match="no room"):
+            two_steps(rows - 1, group.strips, copies)
+    blocks = min(most, ROWS // max(1, min(threads, ROWS // strip)) // block)
+    assert bool(groups) == (blocks > 1)
+
+
+def test_a_group_is_as_long_as_its_line_buffers_fit() -> None:
+    plan = described(ROWS)
+    (group,) = plan.groups(CORE.StreamLimits(1 << 20, 3, 3, 256), 1)
+    needed = group.line_buffers[0][1] * 4
+    assert plan.groups(CORE.StreamLimits(needed, 3, 3, 256), 1)
+    assert not plan.groups(CORE.StreamLimits(needed - 1, 3, 3, 256), 1)
+
+
+def test_wrong_descriptions_are_refused() -> None:
+    node = partial(CORE.StreamNode, upscale=1, row_step=1, streams=True, is_step=True)
+    buffers = [CORE.StreamBuffer(4, 0)]
+    with pytest.raises(ValueError, match="rows are 1 to"):
+        CORE.StreamPlan([node(rows=0, buffer=0, reads=[])], buffers)
+    with pytest.raises(ValueError, match="buffers are 0 to 0, not 1"):
+        CORE.StreamPlan([node(rows=4, buffer=1, reads=[])], buffers)
+    with pytest.raises(ValueError, match="nodes that another one reads"):
+        CORE.StreamPlan([node(rows=4, buffer=0, reads=[CORE.StreamRead(0, 0)])], buffers)
+    with pytest.raises(ValueError, match="a row for every node"):
+        CORE.StreamPlan([node(rows=4, buffer=0, reads=[])], buffers).buffer_rows([[0, 0]])
 
 
 START = [0, 0]

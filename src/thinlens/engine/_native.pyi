@@ -201,6 +201,66 @@ def measure_limits(kernels: Kernels, pool: ThreadPool) -> MachineLimits:
     Measure the machine's peak rates with the pool's threads; takes about half a second.
     """
 
+class StreamRead:
+    """
+    An input of a node: the node that computes it (-1: none of them), its buffer, and the rows that one computed row reads, as `Footprint`.
+    """
+
+    def __init__(self, node: int, buffer: int, stride: int = 1, above: int = 0, below: int = 0, divisor: int = 1) -> None: ...
+
+class StreamNode:
+    """
+    An operation: `rows` before its pixel shuffle by `upscale`, computed `row_step` at a time into a buffer.
+    """
+
+    def __init__(self, rows: int, upscale: int, row_step: int, buffer: int, streams: bool, is_step: bool, reads: Sequence[StreamRead]) -> None: ...
+
+class StreamBuffer:
+    """A block of memory that nodes write and read."""
+
+    def __init__(self, height: int, halo: int, row_bytes: int = 0, is_output: bool = False) -> None: ...
+
+class StreamLimits:
+    """
+    Bytes of a thread's line buffers, the fewest rows of a row block and of a strip, and the most row blocks of a strip.
+    """
+
+    def __init__(self, cache_bytes: int, block_rows: int, strip_rows: int, blocks: int) -> None: ...
+
+class StreamGroup:
+    """Consecutive nodes that stream together."""
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def strips(self) -> list[list[list[int]]]:
+        """
+        By strip and row block, the rows that each node has reached; first where it begins.
+        """
+
+    @property
+    def line_buffers(self) -> list[list[int]]:
+        """The buffers that only these nodes use, and the rows of each in memory."""
+
+class StreamPlan:
+    """A network's operations, in the order in which they run."""
+
+    def __init__(self, nodes: Sequence[StreamNode], buffers: Sequence[StreamBuffer]) -> None: ...
+
+    def groups(self, limits: StreamLimits, threads: int) -> list[StreamGroup]:
+        """
+        Cut the nodes into groups, each as long as its line buffers fit into the cache; nodes that run alone are in none.
+        """
+
+    def buffer_rows(self, strip: Sequence[Sequence[int]]) -> list[int]:
+        """
+        Return the rows, the halo's included, that a strip of all nodes needs of each buffer.
+        """
+
 class Program:
     """
     Operations on tensors that share one arena. Every method validates its arguments; a ValueError describes what does not fit.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from thinlens.engine.graph import Size
 
 CHANNELS, ROWS, COLUMNS = range(3)
+
+MAX_AXES = 1024
+"""Sizes whose axes are remembered."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Axes:
         return strided.reshape(self.shape)
 
 
+@lru_cache(maxsize=MAX_AXES)
 def image_axes(size: Size) -> Axes:
     """Return the axes of a tensor `[1, C, H, W]`."""
     sides = (size.channels, size.height, size.width)

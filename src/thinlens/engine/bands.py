@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinlens.engine.graph import Node
+from thinlens.engine.graph import Footprint, Node
 from thinlens.engine.layout import Buffer, Layout, lay_out
+from thinlens.engine.native import Core
 from thinlens.engine.ops.concat import Concat
 from thinlens.engine.ops.conv import Conv
 from thinlens.engine.ops.pointwise import copied
@@ -23,11 +25,9 @@ from thinlens.engine.stream import (
     FusedGroup,
     LineRows,
     Progression,
-    Reader,
     computed_rows,
-    line_buffer_rows,
-    readers_of,
     rounded_up,
+    stream_plan,
 )
 
 ROWS_PER_THREAD = 4
@@ -48,12 +48,20 @@ WRAP_FROM = 3
 are moved, which takes no memory of its own."""
 
 
+class Reader(NamedTuple):
+    """A node of a group that reads another one."""
+
+    position: int
+    """In the group."""
+    footprint: Footprint
+
+
 def can_roll(layout: Layout) -> bool:
     """Whether no operation needs whole tensors."""
     return all(isinstance(node, Concat) or node.can_roll(layout.placement) for node in layout.order)
 
 
-def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup]:
+def rolled(core: Core, layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup]:
     """Return the layout and the only group of a network that can roll.
 
     Inputs of concatenations are copied where they cannot lie in the result's buffer, or would wait
@@ -64,7 +72,7 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
     scattered = [node for node in concats if not node.can_roll(layout.placement)]
     if scattered:
         layout = _with_copies(layout, scattered, lanes)
-    group = _band_group(layout, threads)
+    group = _band_group(core, layout, threads)
     together = [node for node in concats if node not in scattered]
     late = _read_late(group, _waiting(layout, group, together))
     if late:
@@ -72,14 +80,14 @@ def rolled(layout: Layout, lanes: int, threads: int) -> tuple[Layout, FusedGroup
         for node in together:
             node.inputs = [copies.get(source, source) for source in node.inputs]
         layout = lay_out(layout.order[-1], lanes)
-        group = _band_group(layout, threads)
+        group = _band_group(core, layout, threads)
     waiting = _waiting(layout, group, together)
     if waiting:
         layout = _with_copies(layout, waiting, lanes)
-        group = _band_group(layout, threads)
+        group = _band_group(core, layout, threads)
     if _recompute_for_late_readers(layout, group):
         layout = lay_out(layout.order[-1], lanes)
-        group = _band_group(layout, threads)
+        group = _band_group(core, layout, threads)
     return layout, group
 
 
@@ -148,7 +156,7 @@ def _recompute_for_late_readers(layout: Layout, group: FusedGroup) -> bool:
 def _multiply_adds(conv: Conv) -> int:
     """Count a convolution's, of its non-zero weights."""
     rows, columns = computed_rows(conv), conv.size.width // conv.upscale
-    return int(np.count_nonzero(conv.params.weight)) * rows * columns
+    return conv.params.nonzeros * rows * columns
 
 
 def _lag(group: FusedGroup, node: Node, reader: Node) -> int:
@@ -162,15 +170,27 @@ def _lag(group: FusedGroup, node: Node, reader: Node) -> int:
     return max(int((ahead - area.first(begin)).max()) for area in areas)
 
 
-def _band_group(layout: Layout, threads: int) -> FusedGroup:
+def _band_group(core: Core, layout: Layout, threads: int) -> FusedGroup:
     """Return the group of all operations."""
     nodes = [node for node in layout.order if not _is_packed_by_readers(layout, node)]
     strip = _rolling_rows(nodes, ROWS_PER_THREAD * threads)
     buffers = list({layout.placement[node][0]: None for node in nodes})
-    needed = line_buffer_rows(layout, nodes, strip, buffers)
+    described = stream_plan(core, layout, nodes, list(layout.users))
+    needed = dict(zip(layout.users, described.buffer_rows(strip.tolist()), strict=True))
     touched = _touched_rows(layout, nodes, strip, buffers)
     lines = {buffer: _line_rows(buffer, needed[buffer], touched[buffer]) for buffer in buffers}
     return FusedGroup(nodes, [strip], lines)
+
+
+def _readers_of(nodes: Sequence[Node]) -> list[list[Reader]]:
+    """List, by node, those after it that read it."""
+    positions = {node: i for i, node in enumerate(nodes)}
+    readers: list[list[Reader]] = [[] for _ in nodes]
+    for j, node in enumerate(nodes):
+        for index, source in enumerate(node.inputs):
+            if source in positions:
+                readers[positions[source]].append(Reader(j, node.footprint(index)))
+    return readers
 
 
 def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
@@ -179,7 +199,7 @@ def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
     It begins only when the rows that it needs are there: until then, the others advance as fast as
     afterwards, so that no buffer must hold more rows at the beginning than later.
     """
-    readers, rows = readers_of(nodes), computed_rows(nodes[-1])
+    readers, rows = _readers_of(nodes), computed_rows(nodes[-1])
     start = 0
     while (most := int(_reached(nodes, readers, np.array([start])).max())) > 0:
         start -= most

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from dataclasses import replace
 
 from thinlens.engine.graph import Node, count_readers, topological_order
 from thinlens.engine.ops.norm import recognized_norm
@@ -31,7 +31,9 @@ def fuse(output: Node) -> Node:
     for node in topological_order(output):
         inputs = [replaced[source] for source in node.inputs]
         try:
-            fused = replace(node, inputs=inputs).fused(lambda source: readers[source] == 1)
+            again = copy.copy(node)
+            again.inputs = inputs
+            fused = again.fused(lambda source: readers[source] == 1)
             fused = recognized_norm(fused)
         except UsageError as error:
             raise UnfusableError(node, str(error)) from error

@@ -100,7 +100,7 @@ class _Lowering:
 
     def __init__(self, traced: Trace, blocked: Mapping[Operation, str]) -> None:
         self._traced, self._blocked = traced, blocked
-        self._context = TraceContext(traced.parameters)
+        self._context = TraceContext(traced.parameters, traced.arrays)
         size = Size(*traced.image.shape[1:])
         image = Input([], size)
         self._values: EngineValues = {id(traced.image): EngineValue(image, image_axes(size))}

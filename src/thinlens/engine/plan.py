@@ -145,13 +145,13 @@ class Plan:
         groups: list[FusedGroup] = []
         if not context.records_ranges:
             row_bytes = lambda buffer: 4 * self._floats(buffer, 1)  # noqa: E731
-            groups = fused_groups(layout, row_bytes, context.threads)
+            groups = fused_groups(self._core, layout, row_bytes, context.threads)
         memory = self._memory(layout, groups)
         self._strip: Progression | None = None
         self.can_roll = can_roll(layout)
         """Whether large images of the network run by bands of rows."""
         if self.can_roll and 4 * memory.floats > BAND_BYTES and not context.records_ranges:
-            layout, band = rolled(layout, self._kernels.lanes, context.threads)
+            layout, band = rolled(self._core, layout, self._kernels.lanes, context.threads)
             groups, memory = [band], self._memory(layout, [band])
             (self._strip,) = band.strips
             self._upscale = output.upscale

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -51,6 +53,14 @@ KEPT_WHOLE = frozenset({"upsample_nearest2d", "_upsample_nearest_exact2d"})
 
 READ_VALUES = frozenset({"_local_scalar_dense", "equal", "nonzero", "masked_select"})
 """Operations whose result, or its shape, depends on values."""
+
+
+CONTAINERS = (dict, list, tuple, set)
+"""Types of what a module stores that hold other values."""
+
+ParameterArrays = dict[int, "NDArray[np.float32]"]
+"""The values of parameters and buffers by the identity of the tensor: the same arrays for every
+size, so that what depends on them alone is computed once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +104,8 @@ class Trace:
     """The names of parameters, and of what is a view of one, by the identity of the tensor."""
     global_resizes: dict[int, GlobalResize]
     """By the identity of the resized tensor."""
+    arrays: ParameterArrays
+    """Those of earlier traces of the module, to which lowering adds."""
     references: list[Any]
     """Tensors whose identity the trace uses."""
 
@@ -108,6 +120,9 @@ class Tracer:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._copy: nn.Module | None = None
+        self._stored: list[object] = []
+        """What `_copy` holds, of which nothing changed."""
+        self._arrays: ParameterArrays = {}
 
     def trace(self, size: Size) -> Trace:
         """Return the operations of the module on one image of `size`.
@@ -116,8 +131,11 @@ class Tracer:
         """
         _check_batch_norms(self._module)
         recorder = Recorder(self._module)
-        module, self._copy = self._copy or _sharing_copy(self._module), None
-        before = _stored(module)
+        module, before = self._copy, self._stored
+        self._copy = None
+        if module is None:
+            module = _sharing_copy(self._module)
+            before = _stored(module)
         with torch.inference_mode(False):  # a network may write into its image
             image = torch.empty(1, size.channels, size.height, size.width, device=META)
         # Inference mode would show the recorder compound operations.
@@ -132,33 +150,24 @@ class Tracer:
             output = _functionalized(module, image)
         after = _stored(module)
         if len(before) == len(after) and all(map(operator.is_, before, after)):
-            self._copy = module
+            self._copy, self._stored = module, after
         if output.device != META:
             raise UsageError("the network's output does not depend on its input")
-        return recorder.trace(output)
+        return recorder.trace(output, self._arrays)
 
 
 def _stored(module: nn.Module) -> list[object]:
     """List what a module and its parts hold, in nested dictionaries, lists, tuples and sets."""
     stored: list[object] = []
     entered: set[int] = set()
-
-    def collect(value: object) -> None:
-        stored.append(value)
-        if isinstance(value, dict | list | tuple | set):
-            if id(value) in entered:  # it may hold itself
-                return
-            entered.add(id(value))
-        if isinstance(value, dict):
-            for inner in value.values():
-                collect(inner)
-        elif isinstance(value, list | tuple | set):
-            for inner in value:
-                collect(inner)
-
-    for part in module.modules():
-        for value in vars(part).values():
-            collect(value)
+    rest: list[Iterable[object]] = [vars(part).values() for part in module.modules()]
+    while rest:
+        values = list(rest.pop())
+        stored += values
+        for value in values:
+            if isinstance(value, CONTAINERS) and value and id(value) not in entered:
+                entered.add(id(value))  # it may hold itself
+                rest.append(value.values() if isinstance(value, dict) else value)
     return stored
 
 
@@ -205,20 +214,20 @@ def _name(function: Any) -> str:
 def dependent_tensors(tree: Any) -> list[Tensor]:
     """List the tensors that depend on the image, in nested lists, tuples and dictionaries."""
     tensors: list[Tensor] = []
-
-    def collect(value: Any) -> None:
-        if isinstance(value, Tensor):
-            if value.is_meta:
-                tensors.append(value)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                collect(inner)
-        elif isinstance(value, dict):
-            for inner in value.values():
-                collect(inner)
-
-    collect(tree)
+    _collect_dependent(tree, tensors)
     return tensors
+
+
+def _collect_dependent(value: Any, tensors: list[Tensor]) -> None:
+    if isinstance(value, Tensor):
+        if value.is_meta:
+            tensors.append(value)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _collect_dependent(inner, tensors)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            _collect_dependent(inner, tensors)
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -286,7 +295,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._global_resizes[id(operation.result)] = mapping
                 return
 
-    def trace(self, output: Tensor) -> Trace:
+    def trace(self, output: Tensor, arrays: ParameterArrays) -> Trace:
         """Return what was recorded, without what the output does not need."""
         (image,) = self._operations[0].sources
         needed, operations = {id(output)}, []
@@ -300,6 +309,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operations[::-1],
             self._parameters,
             self._global_resizes,
+            arrays,
             [*self._references, output],
         )
 

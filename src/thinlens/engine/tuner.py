@@ -97,7 +97,7 @@ def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
     A `KernelSelector`, as `dense_heuristic` is.
     """
     c_out, channels = params.weight.shape[:2]
-    nonzeros = np.count_nonzero(params.weight)
+    nonzeros = params.nonzeros
     dense = dense_heuristic(params, row_vectors, rows)
     if nonzeros > (WINOGRAD_FROM if dense == WINOGRAD else DENSE_FROM) * params.weight.size:
         return dense
@@ -216,6 +216,6 @@ def _rounded(row_vectors: int, stride: int) -> int:
 
 def _description(params: ConvParams) -> str:
     """Describe what a kernel's speed depends on: its shape and its density, in 1/64."""
-    density = round(64 * np.count_nonzero(params.weight) / params.weight.size)
+    density = round(64 * params.nonzeros / params.weight.size)
     sizes = "x".join(map(str, params.weight.shape))
     return f"{sizes} p{params.paddings} s{params.strides} d{params.dilations} {density}/64"

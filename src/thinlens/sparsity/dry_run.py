@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -153,7 +154,14 @@ def bind_arguments(
 
     The name is without namespace and overload; arguments that were omitted have their defaults.
     """
-    named = kwargs or {}
-    bound = {a.name: named.get(a.name, a.default_value) for a in operation._schema.arguments}
+    name, defaults = _signature(operation)
+    bound = {**defaults, **(kwargs or {})}
     bound.update(zip(bound, args, strict=False))
-    return operation.name().removeprefix("aten::").split(".")[0], bound
+    return name, bound
+
+
+@cache
+def _signature(operation: Any) -> tuple[str, dict[str, Any]]:
+    """Return an ATen operation's name and the defaults of its arguments, in order."""
+    defaults = {argument.name: argument.default_value for argument in operation._schema.arguments}
+    return operation.name().removeprefix("aten::").split(".")[0], defaults

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,11 +51,17 @@ class ConvParams:
 
     def scaled(self, scale: FloatArray, shift: FloatArray) -> ConvParams:
         """Fold `scale * y + shift`, by output channel, into the weights and the bias."""
+        is_scaled = bool((scale != 1).any())
         return replace(
             self,
-            weight=self.weight * scale[:, None, None, None],
+            weight=self.weight * scale[:, None, None, None] if is_scaled else self.weight,
             bias=self.bias * scale + shift,
         )
+
+    @cached_property
+    def nonzeros(self) -> int:
+        """The number of weights that are not 0."""
+        return int(np.count_nonzero(self.weight))
 
     @property
     def in_channels(self) -> int:
@@ -186,8 +194,8 @@ class Conv(Node):
             self.input_range if is_int16(self.kernel) else 0.0,
         )
         positions = self.size.height * self.size.width // self.shuffle**2
-        nonzeros = int(np.count_nonzero(params.weight))
-        emitter.record_conv(self, params.layer, self.kernel, nonzeros * positions)
+        multiply_adds = params.nonzeros * positions
+        emitter.record_conv(self, params.layer, self.kernel, multiply_adds)
 
 
 class WeightStore:
@@ -196,19 +204,25 @@ class WeightStore:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._stored: dict[tuple[object, ...], _native.SparseWeights] = {}
+        self._digests: dict[int, tuple[weakref.ref[FloatArray], bytes]] = {}
+        """By the identity of an array, which does not change; as long as it is in memory."""
 
     def sparse(self, params: ConvParams) -> _native.SparseWeights:
         """Return the non-zero weights of a convolution."""
         geometry = (params.paddings, params.strides, params.dilations, params.groups)
         values = (params.weight, params.bias)
-        key = (*geometry, params.weight.shape, *map(_digest, values))
+        key = (*geometry, params.weight.shape, *map(self._digest, values))
         if key not in self._stored:
             self._stored[key] = sparse_weights(self._core, params)
         return self._stored[key]
 
-
-def _digest(values: FloatArray) -> bytes:
-    return blake2b(np.ascontiguousarray(values).data, digest_size=DIGEST_BYTES).digest()
+    def _digest(self, values: FloatArray) -> bytes:
+        key, digests = id(values), self._digests
+        if key not in digests:
+            content = np.ascontiguousarray(values).data
+            digest = blake2b(content, digest_size=DIGEST_BYTES).digest()
+            digests[key] = (weakref.ref(values, lambda _: digests.pop(key, None)), digest)
+        return digests[key][1]
 
 
 def sparse_weights(core: Core, params: ConvParams) -> _native.SparseWeights:

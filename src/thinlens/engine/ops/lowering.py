@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from thinlens.engine.graph import FloatArray, Node, Size
 from thinlens.errors import UsageError
@@ -18,8 +18,12 @@ Arguments = Mapping[str, Any]
 class TraceContext:
     """Nodes and constants behind the tensors of a traced module."""
 
-    def __init__(self, parameters: Mapping[int, str]) -> None:
+    def __init__(
+        self, parameters: Mapping[int, str], arrays: dict[int, FloatArray] | None = None
+    ) -> None:
         self._parameters = dict(parameters)
+        self._arrays = {} if arrays is None else arrays
+        """The values of parameters by the tensor's identity; filled for later traces, too."""
         self.references: list[Tensor] = []
         """Tensors whose identity `nodes` uses."""
         self.nodes: dict[int, Node] = {}
@@ -41,7 +45,12 @@ class TraceContext:
             return np.full((), value, np.float32)
         if not isinstance(value, Tensor) or value.is_meta:
             return None
-        return np.ascontiguousarray(value.detach().float().numpy())
+        if id(value) in self._arrays:
+            return self._arrays[id(value)]
+        array: FloatArray = np.ascontiguousarray(value.detach().float().numpy())
+        if isinstance(value, nn.Parameter) and id(value) in self._parameters:
+            self._arrays[id(value)] = array
+        return array
 
     def per_channel(self, value: Any, channels: int) -> FloatArray | None:
         """Return a number, or a constant with one value per channel, as `[channels]`."""

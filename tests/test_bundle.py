@@ -270,12 +270,12 @@ def test_other_candidates_and_estimators_are_refused_by_hash(copy: Path) -> None
         ({"format": 2}, "format 2 is unknown"),
         ({"candidates": []}, "at least one checkpoint"),
         ({"candidates": [{"name": "x", "fingerprint": "../.."}]}, "the fingerprint"),
-        ({"candidates": 5}, "malformed"),
+        ({"candidates": 5}, "candidates of the bundle is 5: wanted an array"),
         ({"use": "magic"}, "it uses 'magic'"),
-        ({"tiling": {}}, "malformed"),
+        ({"tiling": {}}, "tiling of the bundle lacks 'core'"),
         ({"laplacian": {"knots": [], "values": []}}, "table of the Laplacian is malformed"),
         ({"laplacian": {"knots": [1.0], "values": [[1.0]]}}, "another number of candidates"),
-        ({"judged": {"learned": {}}}, "malformed"),
+        ({"judged": {"learned": {}}}, "of the bundle lacks"),
     ],
 )
 def test_a_damaged_bundle_is_one_sentence(

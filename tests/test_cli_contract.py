@@ -80,11 +80,11 @@ KEYS = {
     ),
     "prune": (
         "method budget budget_base achieved macs params bytes seconds merged data data_holds "
-        "prunable_share dense_macs layers"
+        "prunable_share dense_macs layers hard_images"
     ),
     "evaluate": "images data psnr ssim lpips protocol engine per_image macs params",
     "restore": "done failed skipped seconds engine not_taken failures network_seconds codec_seconds"
-    " overlap",
+    " overlap clipped",
     "bench": "machine rows best_dense speedup missing",
     "export": (
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"

@@ -218,7 +218,7 @@ def test_bad_images_are_listed_and_the_others_done(tmp_path: Path) -> None:
     assert outcome.timing is not None
     assert outcome.as_json() == {
         "done": 2, "failed": 5, "skipped": 0, "seconds": outcome.as_json()["seconds"],
-        "not_taken": [], "failures": outcome.failures, **outcome.timing.as_json()
+        "not_taken": [], "failures": outcome.failures, "clipped": {}, **outcome.timing.as_json()
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == {"good.png", "z.png", "manifest.jsonl"}
 
@@ -317,4 +317,4 @@ def test_killed_and_started_again_every_image_is_done_once(tmp_path: Path) -> No
 def test_the_result_counts_failures() -> None:
     outcome = RestoreResult(1, 2, {"a": "b"}, 0.12345)
     counts = {"done": 1, "failed": 1, "skipped": 2, "seconds": 0.123}
-    assert outcome.as_json() == {**counts, "not_taken": [], "failures": {"a": "b"}}
+    assert outcome.as_json() == {**counts, "not_taken": [], "failures": {"a": "b"}, "clipped": {}}

@@ -100,17 +100,6 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert result.not_taken == ("again", "broken", "links/out/sub/back")
 
 
-def test_special_files_and_links_to_themselves_end_nothing(tmp_path: Path) -> None:
-    fill(tmp_path, "in/a.png")
-    os.mkfifo(tmp_path / "in" / "pipe.png")
-    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
-    (tmp_path / "in" / "loop").symlink_to("loop")
-    result = run(tmp_path / "in", tmp_path / "out")
-    assert (result.done, result.not_taken) == (1, ("loop",))
-    assert set(result.failures) == {"loop.png", "pipe.png"}
-    assert "special file" in result.failures["pipe.png"]
-
-
 def test_another_format_keeps_the_earlier_results(tmp_path: Path) -> None:
     fill(tmp_path, "in/a.png")
     for name in ("png", "jpeg"):
@@ -231,6 +220,34 @@ def test_a_file_name_that_cannot_be_is_refused(
 def test_a_thousand_names_are_collected_quickly(tmp_path: Path) -> None:
     for index in range(1000):
         (tmp_path / f"{index}.png").touch()
-    start = time.monotonic()
+    start = time.process_time()
     assert len(collect_inputs([tmp_path], tmp_path / "out").paths) == 1000
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
+
+
+def test_what_is_no_image_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links to themselves, pipes, devices and folders without permission: each has its sentence."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    fill(source, "a.png", "sub/b.png", "z.png", "x" * 250 + ".png")
+    (source / "loop").symlink_to("loop")
+    (source / "loop.png").symlink_to("loop.png")
+    (source / "up").symlink_to("..")
+    os.mkfifo(source / "pipe.png")
+    (source / "device.png").symlink_to("/dev/zero")
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = run(source, out)
+    assert result.done == 3
+    assert set(result.failures) == {"sub", "loop.png", "pipe.png", "device.png"}
+    assert result.failures["sub"] == "this folder cannot be listed: Permission denied"
+    assert "special file" in result.failures["pipe.png"]
+    assert "special file" in result.failures["device.png"]
+    assert results(out) == {"a.png", "z.png", "x" * 250 + ".png"}
+    with pytest.raises(UsageError, match=r"cannot list .*sub: Permission denied"):
+        list_folder(source / "sub")

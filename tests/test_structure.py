@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 NATIVE = sorted(p for p in (PACKAGE.parents[1] / "csrc").rglob("*") if p.is_file())
 
 ORDER = [
-    {"errors", "file_locks", "temporary_files", "files", "signals", "progress"},
+    {"errors", "stored_values", "file_locks", "temporary_files", "files", "signals", "progress"},
     {"models"},
     {"sparsity"},
     {"images"},

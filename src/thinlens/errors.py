@@ -11,6 +11,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+QUOTED_LENGTH = 80
+"""Characters of an untrusted value in an error message."""
+
+
 class UsageError(ValueError):
     """Wrong use or unusable input: one sentence with what was wrong and what was wanted.
 
@@ -33,6 +37,15 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value not in choices:
         listed = f"{', '.join(first)} or {last}" if first else last
         raise UsageError(f"{name} {value!r}: wanted {listed}")
+
+
+def quoted(value: object) -> str:
+    """Quote an untrusted value for an error: escaped, and at most `QUOTED_LENGTH` characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= QUOTED_LENGTH else f"{text[: QUOTED_LENGTH - 3]}..."
 
 
 def quote_call(function: Callable[P, T]) -> Callable[P, T]:

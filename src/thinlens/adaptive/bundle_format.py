@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ from thinlens.adaptive.bundle import USES, Bundle
 from thinlens.adaptive.candidates import common_task
 from thinlens.adaptive.estimator import ESTIMATOR_MODEL, EstimatorMetrics
 from thinlens.adaptive.laplacian import LaplacianTable
-from thinlens.checkpoints.config_file import quoted
 from thinlens.checkpoints.format import SAVE_SECONDS, Checkpoint, save
 from thinlens.checkpoints.format import load as load_checkpoint
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 from thinlens.file_locks import exclusive_folder
 from thinlens.files import read_unchanged, write_json
 from thinlens.images.tiles import Tiling
 from thinlens.models.fingerprint import fingerprint
 from thinlens.models.legacy_fingerprint import fingerprints
+from thinlens.stored_values import from_stored
 from thinlens.tasks.task import Task
 from thinlens.temporary_files import sweep_leftovers
 
@@ -94,33 +93,29 @@ def _load_bundle(folder: Path) -> Bundle:
     try:
         content = _content(path)
         checkpoints = {
-            entry["name"]: _load(folder / CANDIDATES, entry["fingerprint"], entry["name"])
-            for entry in content["candidates"]
+            entry.name: _load(folder / CANDIDATES, entry.fingerprint, entry.name)
+            for entry in content.candidates
         }
         task = common_task(checkpoints)
-        estimator = _load(folder / ESTIMATORS, content["estimator"], "the estimator")
-        _check_estimator(estimator, [entry["fingerprint"] for entry in content["candidates"]], task)
-        tiling = dict(content["tiling"])
-        exact = tiling.pop("exact")
-        core, margin = (tuple(tiling.pop(key)) for key in ("core", "margin"))
-        if content["use"] not in USES:
-            raise UsageError(f"it uses {quoted(content['use'])}: wanted {' or '.join(USES)}")
-        laplacian = LaplacianTable(**content["laplacian"])
-        if len(laplacian.values[0]) != len(checkpoints) + 1:
+        estimator = _load(folder / ESTIMATORS, content.estimator, "the estimator")
+        _check_estimator(estimator, [entry.fingerprint for entry in content.candidates], task)
+        if content.use not in USES:
+            raise UsageError(f"it uses {quoted(content.use)}: wanted {' or '.join(USES)}")
+        if len(content.laplacian.values[0]) != len(checkpoints) + 1:
             raise UsageError("its table of the Laplacian is for another number of candidates")
+        tiling = content.tiling
         return Bundle(
             checkpoints,
-            Tiling(core, margin, **tiling),
-            exact,
+            Tiling(tiling.core, tiling.margin, tiling.grid, tiling.full),
+            tiling.exact,
             estimator.module,
-            laplacian,
-            content["use"],
-            {use: EstimatorMetrics(**metrics) for use, metrics in content["judged"].items()},
-            content["provenance"],
+            content.laplacian,
+            content.use,
+            content.metrics,
+            content.provenance,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-        reason = error if isinstance(error, UsageError | OSError) else f"it is malformed ({error})"
-        raise UsageError(f"{path} cannot be used: {reason}") from error
+    except (UsageError, OSError) as error:
+        raise UsageError(f"{path} cannot be used: {error}") from error
 
 
 def _save(parent: Path, checkpoint: Checkpoint) -> str:
@@ -162,20 +157,50 @@ def _check_estimator(estimator: Checkpoint, candidates: list[str], task: Task) -
         raise UsageError("its estimator is for another number of candidates or colours")
 
 
-def _content(path: Path) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _StoredTiling:
+    core: tuple[int, int]
+    margin: tuple[int, int]
+    exact: bool
+    grid: int = 1
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of bundle.json."""
+
+    format: int
+    candidates: list[_Entry]
+    estimator: str
+    use: str
+    tiling: _StoredTiling
+    laplacian: LaplacianTable
+    metrics: dict[str, EstimatorMetrics]
+    provenance: dict[str, Any]
+
+
+def _content(path: Path) -> _Content:
     if path.stat().st_size > MAX_BUNDLE_BYTES:
         raise UsageError(f"it is larger than {MAX_BUNDLE_BYTES} bytes")
-    content = json.loads(path.read_bytes())
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError("it is not JSON") from error
     if type(content) is not dict:
         raise UsageError("it is not a JSON object")
     if content.get("format") != BUNDLE_FORMAT:
         raise UsageError(
             f"format {quoted(content.get('format'))} is unknown: wanted {BUNDLE_FORMAT}"
         )
-    names = {field.name for field in fields(EstimatorMetrics)}
-    if any(set(metrics) != names for metrics in content["judged"].values()):
-        raise UsageError("the metrics of its estimators are malformed")
-    return content
+    content["metrics"] = content.pop("judged", None)
+    return from_stored(_Content, content, "the bundle")
 
 
 def _sweep(parent: Path, keep: list[str]) -> None:

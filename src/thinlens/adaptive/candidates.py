@@ -114,4 +114,4 @@ def candidate_names(candidates: Sequence[Candidate]) -> list[str]:
 
 def _description(task: Mapping[str, Any]) -> str:
     options = ", ".join(f"{key} {value}" for key, value in task.items() if key != "name")
-    return f"{task['name']} ({options})"
+    return f"{task.get('name')} ({options})"

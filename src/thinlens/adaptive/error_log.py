@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from thinlens.errors import UsageError
 from thinlens.files import JsonLines
+from thinlens.stored_values import from_stored
+
+
+@dataclass(frozen=True)
+class _Line:
+    image: str
+    errors: list[list[float]]
 
 
 class ErrorLog:
@@ -21,13 +30,18 @@ class ErrorLog:
         head = {"measured": key}
         lines = self._log.read()
         entries = lines[1:] if lines[:1] == [head] else []
-        self._errors = {line["image"]: line["errors"] for line in entries if "image" in line}
+        self._errors: dict[str, Tensor] = {}
+        for line in entries:
+            try:
+                measured = from_stored(_Line, line, "a line")
+                self._errors[measured.image] = torch.tensor(measured.errors, dtype=torch.float32)
+            except (UsageError, ValueError, TypeError):
+                continue  # of another program: it is measured again
         self._log.rewrite([head, *entries])
 
     def get(self, image: str) -> Tensor | None:
         """Return the log10 errors of an image, `[T, n]`, or None if they are not in the log."""
-        errors = self._errors.get(image)
-        return None if errors is None else torch.tensor(errors, dtype=torch.float32)
+        return self._errors.get(image)
 
     def add(self, image: str, errors: Tensor) -> None:
         """Append an image's errors; `RunError` where they cannot be written."""

@@ -13,6 +13,7 @@ from thinlens.methods import METHODS
 from thinlens.methods.preparation import DEFAULT_SIZE, prepared, with_channels
 from thinlens.methods.verified import prune_verified
 from thinlens.models import image_channels
+from thinlens.models.finite_weights import check_finite_network
 from thinlens.models.output import OutputName
 from thinlens.progress import Progress
 from thinlens.sparsity.budget import Budget, parse_milliseconds
@@ -83,6 +84,7 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     kind, trainer = METHODS[method], _trainer(trainer, progress)
     seed, steps = trainer.settings.seed, trainer.settings.steps
     module = with_channels(network_parts(network)[0], channels)
+    check_finite_network(module)
     budget_time = parse_milliseconds(budget)
     example: tuple[int, ...] = (1, image_channels(module), *(size or DEFAULT_SIZE))
     chosen = kind.configure(

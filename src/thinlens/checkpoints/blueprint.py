@@ -15,10 +15,10 @@ from torch import nn
 
 from thinlens.checkpoints import spandrel_networks
 from thinlens.checkpoints.bounded_build import at_most, bounded_build
-from thinlens.checkpoints.config_file import CheckpointConfig, quoted
+from thinlens.checkpoints.config_file import CheckpointConfig
 from thinlens.checkpoints.factories import call_factory, find_factory, is_factory_name
 from thinlens.dynamic.registry import BUILDABLE
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 from thinlens.models import MODELS
 from thinlens.models.source import NetworkSource, set_source
 

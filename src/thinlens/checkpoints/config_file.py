@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from thinlens.checkpoints.packing import ENCODINGS
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 
 FORMAT_VERSION = 1
 """Version of the folder format. Every released one stays loadable."""
@@ -31,9 +31,6 @@ DTYPES: dict[str, torch.dtype] = {
 
 STORED_TYPE = "float16"
 """The smaller type in which values can be stored."""
-
-QUOTED_LENGTH = 80
-"""Characters of an untrusted value in an error message."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +166,3 @@ def _check_keys(content: Mapping[str, Any], schema: type, where: str) -> None:
     ):
         if keys:
             raise UsageError(f"{where} {kind} {quoted(min(keys))}")
-
-
-def quoted(value: object) -> str:
-    """Quote an untrusted value for an error: escaped, and at most `QUOTED_LENGTH` characters."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more digits than Python prints
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= QUOTED_LENGTH else f"{text[: QUOTED_LENGTH - 3]}..."

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from thinlens.checkpoints import spandrel_networks
 from thinlens.checkpoints.bounded_build import at_most
 from thinlens.checkpoints.spandrel_package import architectures, is_installed
-from thinlens.checkpoints.state_dicts import Contents, as_floats, check_finite, without_counters
+from thinlens.checkpoints.state_dicts import Contents, as_floats, without_counters
 from thinlens.errors import UsageError
 from thinlens.models import MODELS
 from thinlens.models.entry import ModelEntry, StateDict
+from thinlens.models.finite_weights import check_finite
 
 ENLARGEMENTS = (2, 3, 4)
 

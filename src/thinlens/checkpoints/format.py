@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from thinlens.checkpoints.blueprint import is_foreign
 from thinlens.checkpoints.built_buffers import built_buffers, check_built
-from thinlens.checkpoints.config_file import CheckpointConfig, quoted, read_config
+from thinlens.checkpoints.config_file import CheckpointConfig, read_config
 from thinlens.checkpoints.factories import allowing, is_factory_name
 from thinlens.checkpoints.safe_build import build_from_config, build_meta, is_resized
 from thinlens.checkpoints.tensors import (
@@ -33,10 +33,11 @@ from thinlens.checkpoints.tensors import (
 )
 from thinlens.dynamic.model import model_of
 from thinlens.dynamic.registry import BUILDABLE
-from thinlens.errors import RunError, UsageError
+from thinlens.errors import RunError, UsageError, quoted
 from thinlens.file_locks import exclusive_folder
 from thinlens.files import atomic_write, read_unchanged
 from thinlens.models import MODELS
+from thinlens.models.finite_weights import check_finite, check_finite_network
 from thinlens.models.source import source_of
 from thinlens.sparsity.display import describe_patterns, patterns_html
 from thinlens.sparsity.masking import prunable_layer
@@ -103,6 +104,7 @@ def save(  # noqa: PLR0913 - keyword-only, each has one meaning
     process writes to; a network that could not be loaded again is a `UsageError`.
     """
     patterns = patterns or {}
+    check_finite_network(module)
     _check_zeros(module, patterns)
     tensors, entries = pack_network(module, patterns, half=store is not None)
     manifest = CheckpointConfig(
@@ -165,6 +167,7 @@ def _load(folder: Path) -> Checkpoint:
     parts = unique_tensors(module)
     try:
         check_built(parts, manifest)
+        check_finite({name: weights[name] for name in parts.keys() & weights}, "its tensors file")
     except UsageError as error:
         raise UsageError(f"{folder} cannot be used: {error}") from error
     for name in parts.keys() & weights:

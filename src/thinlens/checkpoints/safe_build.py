@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.checkpoints.blueprint import Blueprint, blueprint
-from thinlens.checkpoints.config_file import DTYPES, CheckpointConfig, TensorEntry, quoted
+from thinlens.checkpoints.config_file import DTYPES, CheckpointConfig, TensorEntry
 from thinlens.checkpoints.tensors import unique_tensors
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 from thinlens.models import image_channels
 from thinlens.models.output import keep_output
 from thinlens.models.source import set_source, source_of

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinlens.checkpoints.config_file import quoted
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 from thinlens.models.entry import StateDict
 
 WRAPPER_KEYS = (
@@ -97,19 +96,6 @@ def as_floats(state: StateDict) -> StateDict:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
     }
-
-
-def check_finite(state: Mapping[str, Tensor], file: Path) -> None:
-    """Raise `UsageError` if a value is NaN or infinite."""
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            continue
-        broken = int((~tensor.isfinite()).sum())
-        if broken:
-            raise UsageError(
-                f"{file} is damaged: {broken:,} of {tensor.numel():,} values of {quoted(name)} are "
-                "NaN or infinite"
-            )
 
 
 def _locate(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from thinlens.checkpoints.config_file import DTYPES, TensorEntry, quoted
+from thinlens.checkpoints.config_file import DTYPES, TensorEntry
 from thinlens.checkpoints.packing import ENCODINGS, PackedWeight, pack, unpack
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
 from thinlens.sparsity.layout import PRUNABLE_TYPES, PrunableModule
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pattern, SharedRanks

@@ -16,6 +16,12 @@ from thinlens.errors import UsageError
 
 WANTED = "wanted a .safetensors, or a .pth, .pt, .ckpt or .bin that holds nothing but tensors"
 
+MOST_EXPANSION = 4
+"""Bytes that one byte of a file may become in memory, at most: torch does not compress."""
+
+MORE_BYTES = 2**20
+"""That any file may take beside them."""
+
 MOST_PLACEHOLDERS = 200
 """Classes of other programs in one file, at most."""
 
@@ -52,17 +58,22 @@ def read_weights(file: Path) -> object:
     """Return what a file of weights holds: tensors in dictionaries, and no code runs.
 
     Objects of other classes become `Placeholder`s. What is no such file is a `UsageError` that says
-    what it is.
+    what it is, as is a file whose content would take several times its size in memory.
     """
     if not file.is_file():
         raise UsageError(f"{file} is no file: wanted weights as .pth, .pt, .ckpt or .safetensors")
     with file.open("rb") as opened:
         head = opened.read(256)
     _refuse_others(file, head)
+    most = MOST_EXPANSION * file.stat().st_size + MORE_BYTES
+    if head.startswith(b"PK"):
+        _check_archive(file, most)
     try:
         if head[8:9] == b"{" or file.suffix.lower() == ".safetensors":
             return safetensors.torch.load(file.read_bytes())
-        return _read_pickle(file)
+        content = _read_pickle(file)
+        _check_tensors(content, most)
+        return content
     except UsageError:
         raise
     except Exception as error:  # readers of untrusted files may raise anything
@@ -82,6 +93,37 @@ def _refuse_others(file: Path, head: bytes) -> None:
             f"{file} is a TorchScript program, which would run code: wanted its state dict, as "
             "torch.save(torch.jit.load(file).state_dict(), ...) writes it"
         )
+
+
+def _check_archive(file: Path, most: int) -> None:
+    """Refuse a zip archive whose members would take more than so many bytes, before any is read."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # whatever a damaged directory raises
+        raise UsageError(
+            f"{file} cannot be read as weights ({type(error).__name__}): {WANTED}"
+        ) from error
+    if total > most:
+        raise UsageError(
+            f"{file} would take {total:,} bytes from {file.stat().st_size:,}: torch writes "
+            "archives that are not compressed"
+        )
+
+
+def _check_tensors(content: object, most: int) -> None:
+    """Refuse tensors that repeat few stored values so often that a copy takes more bytes."""
+    pending, seen = [content], set[int]()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout == torch.strided and value.numel() * value.element_size() > most:
+                raise UsageError(f"a tensor of {list(value.shape)} is larger than the whole file")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            pending += value.values() if isinstance(value, dict) else value
 
 
 def _holds_program(file: Path) -> bool:

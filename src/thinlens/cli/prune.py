@@ -32,6 +32,19 @@ BASES = {
 """The cost that a budget is a fraction of, by `budget_base` of a record; others are times."""
 
 
+def _with_hard_images(answer: Answer, dense: Any, thin: Any, task: Task) -> Answer:
+    """Compare both networks on hard images (`restoration.hard_images`), if they take them."""
+    from thinlens.restoration import hard_images
+
+    try:
+        images = hard_images.compare_on_hard_images(dense, thin, task.channels)
+    except UsageError:
+        return replace(answer, content={**answer.content, "hard_images": None})
+    content = {**answer.content, "hard_images": hard_images.hard_images_entry(images)}
+    sentence = hard_images.hard_images_sentence(images)
+    return replace(answer, content=content, text=(*answer.text, sentence))
+
+
 OPTIONS = "pruning"
 """The field of a command that holds the given options of the method: "pruning options" in help."""
 
@@ -110,6 +123,7 @@ class Prune(Verb):
             )
         size_in_bytes = save(self.out, pruned, model=network.model, task=task, store=self.store)
         answer = self._answer(kind, pruned, shape, budget, size_in_bytes)
+        answer = _with_hard_images(answer, network.module, pruned.module, task)
         if self.store is None:
             return answer
         loss = half_precision_loss(pruned.module, task)

@@ -135,6 +135,7 @@ class Restore(Verb):
         from thinlens.adaptive.bundle import Bundle
         from thinlens.api import load, restore
         from thinlens.checkpoints.format import Checkpoint
+        from thinlens.restoration.clipping import clipping_sentence
         from thinlens.restoration.options import RestoreOptions
         from thinlens.tasks import make_task
 
@@ -177,7 +178,8 @@ class Restore(Verb):
         )
         timing = (result.timing.sentence(),) if result.timing else ()
         rounding = precision_lines(result.precision)
-        text = (sentence, *timing, *others, *removed, *seams, *rounding)
+        clipping = (clipping_sentence(result.clipped),) if result.clipped else ()
+        text = (sentence, *timing, *clipping, *others, *removed, *seams, *rounding)
         return Answer(result.as_json(), text, failures=tuple(failures))
 
     def _refuse_routing(self) -> None:

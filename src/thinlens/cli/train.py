@@ -107,7 +107,7 @@ class Train(Verb):
             "task": task.name,
             "scale": task.scale,
             "steps": settings.steps,
-            "skipped": int(last.get("skipped", 0)),
+            "skipped": int(last.get("skipped") or 0),
             "loss": last.get("loss"),
             "bytes": size,
             "seconds": seconds,

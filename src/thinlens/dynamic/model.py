@@ -25,6 +25,7 @@ from thinlens.dynamic.router import (
 from thinlens.dynamic.samples import BranchImages, restore_by_branches
 from thinlens.engine.compilation import compile as compile_module
 from thinlens.errors import UsageError
+from thinlens.models.finite_weights import check_finite_network
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.restoration.network import EngineFactory, Network
@@ -252,5 +253,9 @@ def noise_levels(task: Task) -> tuple[float, ...]:
 
 
 def compiled_runner(module: nn.Module, **options: Any) -> Network:
-    """Compile a network, branch by branch; `options` are those of `engine.compile`."""
+    """Compile a network, branch by branch; `options` are those of `engine.compile`.
+
+    Weights that are NaN or infinite are a `UsageError`.
+    """
+    check_finite_network(module)
     return model_of(module).runner(lambda branch: compile_module(branch, **options))

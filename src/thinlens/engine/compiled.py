@@ -23,6 +23,7 @@ from torch.func import functional_call
 from thinlens.engine.cores import ThreadPools
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
+from thinlens.engine.image_check import check_image
 from thinlens.engine.native import Core, fastest, native
 from thinlens.engine.ops.conv import WeightStore
 from thinlens.engine.plan import GIB, InputRanges, Plan, PlanContext
@@ -97,6 +98,8 @@ class Compiled(Description):
         self._lock = RLock()
 
     def __call__(self, image: Tensor) -> Tensor:
+        if not isinstance(image, Tensor):
+            check_image(image)
         if _runs_at_once(image):
             return self.execute(image)
         result: Tensor = run(image, self._handle)
@@ -205,7 +208,7 @@ class Compiled(Description):
 
     def execute(self, image: Tensor) -> Tensor:
         """Run the plan on images `[B, C, H, W]`, one by one; called by torch."""
-        _check_image(image)
+        check_image(image)
         size, threads = Size(*image.shape[1:]), self._context.threads
         with self._lock:  # the pool runs one program at a time anyway
             plan = self.plan(size, is_tile=bool(current_tile_positions()))
@@ -260,7 +263,7 @@ class Compiled(Description):
         Memory is that of a band where the plan is banded; else the whole result is one band.
         Raises `UsageError` where another image runs before the last band.
         """
-        _check_image(image)
+        check_image(image)
         source, run = image.detach(), object()
         with self._lock:
             plan = self.plan(Size(*image.shape[1:]))
@@ -384,13 +387,6 @@ def check_threads(threads: int) -> None:
     """Refuse a number of threads that no pool has."""
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads = {threads}: wanted 1 to {MAX_THREADS}")
-
-
-def _check_image(image: Tensor) -> None:
-    if image.dim() != 4 or not image.numel():
-        raise UsageError(f"wanted images [B, C, H, W], none of them 0, not {tuple(image.shape)}")
-    if image.dtype != torch.float32 or image.device.type != "cpu":
-        raise UsageError(f"wanted float32 on the CPU, not {image.dtype} on {image.device}")
 
 
 def _memory_bytes() -> int:

@@ -199,7 +199,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
         if isinstance(record["made_by"], dict) and isinstance(record["scores"], dict):
+            renamed_identity(record["made_by"])
             return dict(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     raise UsageError(f"{path} is damaged: delete it, and the run starts again")

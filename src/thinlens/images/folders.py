@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from thinlens.errors import UsageError
 from thinlens.images.formats import SUFFIXES
+
+log = logging.getLogger(__name__)
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 """Files that an operating system puts into folders; like hidden ones they are not mentioned."""
@@ -20,6 +23,8 @@ class FolderListing:
     images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     """Files without an image's suffix, and links to folders that were listed before."""
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    """Folders that cannot be listed, and why: there may be images in them."""
 
 
 def list_folder(folder: Path) -> FolderListing:
@@ -39,6 +44,8 @@ def list_folder(folder: Path) -> FolderListing:
             listing.others.append(start)
             continue
         links += _list_tree(start, listing, seen)
+    if folder in listing.unreadable:
+        raise UsageError(f"cannot list {folder}: {listing.unreadable[folder]}")
 
     def key(path: Path) -> str:
         return path.relative_to(folder).as_posix()
@@ -54,6 +61,8 @@ def image_paths(folder: Path) -> list[Path]:
     A folder that is missing or has none is a `UsageError`.
     """
     listing = list_folder(folder)
+    for path, reason in listing.unreadable.items():
+        log.warning("%s: %s, its images are not used", path, reason)
     if not listing.images:
         suffixes = " ".join(sorted(SUFFIXES))
         raise UsageError(f"{folder} holds no images: wanted files that end in {suffixes}")
@@ -68,9 +77,7 @@ def _list_tree(start: Path, listing: FolderListing, seen: set[tuple[int, int]]) 
         try:
             entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError as error:
-            if current == start:
-                raise UsageError(f"cannot list {current}: {error.strerror}") from error
-            listing.others.append(current)
+            listing.unreadable[current] = error.strerror or str(error)
             continue
         for entry in entries:
             path = Path(entry.path)
@@ -97,7 +104,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _first_visit(folder: Path, seen: set[tuple[int, int]]) -> bool:
     """Return whether a folder is not among those seen, and add it."""
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError:
+        return True  # it was removed meanwhile: listing it will say so
     identity = (status.st_dev, status.st_ino)
     new = identity not in seen
     seen.add(identity)

@@ -89,7 +89,7 @@ def draw_branch_shares(
 def read_branch_shares(folder: Path) -> list[dict[str, Any]]:
     """Read the branch shares of a run's last stage from its log in `folder`, if any."""
     rows = JsonLines(folder / "metrics-joint.jsonl").read()
-    return [row for row in rows if row.get("share_0") is not None]
+    return [row for row in rows if isinstance(row.get("share_0"), int | float)]
 
 
 def _show(axis: Any, image: Tensor) -> None:

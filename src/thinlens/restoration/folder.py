@@ -18,6 +18,7 @@ from thinlens.images.formats import FORMATS, format_of, load_plugin
 from thinlens.images.photograph import Photograph
 from thinlens.progress import Progress, no_progress
 from thinlens.restoration.claims import Claims
+from thinlens.restoration.clipping import counted_clipping
 from thinlens.restoration.codecs import Codecs, Timing
 from thinlens.restoration.job import FileState, Job, file_state
 from thinlens.restoration.manifest import ManifestRecord, ResultManifest
@@ -37,6 +38,9 @@ from thinlens.temporary_files import sweep_leftovers
 
 MOST_UNWRITTEN = 1
 """Images that are computed and not written yet, at most."""
+
+SHARE_DIGITS = 4
+"""Of the share of clipped values."""
 
 SHARE_SECONDS = 20.0
 """For which a restoration waits for a process that has its folder alone: another that starts, or a
@@ -67,6 +71,9 @@ class RestoreResult:
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
     timing: Timing | None = None
     """How well reading, computing and writing overlapped; None where nothing was restored."""
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    """By relative path, the share of values far outside of [0, 1], of results where it is notable
+    (`restoration.clipping`)."""
     precision: Mapping[str, Any] = field(default_factory=dict)
     """The engine's precision and what was measured of it; empty for float32."""
 
@@ -82,6 +89,7 @@ class RestoreResult:
             **({"precision": dict(self.precision)} if self.precision else {}),
             "not_taken": list(self.not_taken),
             "failures": dict(self.failures),
+            "clipped": dict(self.clipped),
             **({"removed": list(self.removed)} if self.removed else {}),
             **({"seams": self.seam_error.as_json()} if self.seam_error else {}),
         }
@@ -138,11 +146,13 @@ def restore_folder(
         with claims, deferred_signals() as stop:
             timing = run.restore_all(stop.check)
         sweep_leftovers(out)  # claims of processes that were killed meanwhile
+    failures = {**inputs.unreadable, **run.failures}
     return RestoreResult(
-        *(run.done, run.skipped, run.failures, time.monotonic() - start, _seam_error(restorer)),
+        *(run.done, run.skipped, failures, time.monotonic() - start, _seam_error(restorer)),
         inputs.not_taken,
         tuple(removed),
         timing=timing if run.done else None,
+        clipped=run.clipped,
     )
 
 
@@ -198,6 +208,7 @@ class _FolderRun:
     skipped: int = 0
     done: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    clipped: dict[str, float] = field(default_factory=dict)
     _waiting: deque[_Written] = field(default_factory=deque)
 
     def restore_all(self, check: Callable[[], None]) -> Timing:
@@ -267,8 +278,12 @@ class _FolderRun:
             return
         start = time.monotonic()
         path, target = self.names.inputs[record.path], self.names.out / record.output
-        state = self.job.start(path, ahead.photograph, target, codecs, check)
+        with counted_clipping() as clipping:
+            state = self.job.start(path, ahead.photograph, target, codecs, check)
         seconds = round(time.monotonic() - start, 3)
+        if clipping.is_notable:
+            self.clipped[record.path] = round(clipping.share, SHARE_DIGITS)
+            record = replace(record, clipped=self.clipped[record.path])
         self._waiting.append(_Written(record, self.restorer.manifest_fields(), state, seconds))
         # a picture shows what the restorer did last
         self._record(codecs, 0 if self.names.pictures else MOST_UNWRITTEN)
@@ -344,12 +359,16 @@ def _restore_file(
     job = Job(PhotographRestorer(restorer, task.channels, named))
     with deferred_signals() as stop, Codecs() as codecs:
         photograph = codecs.result(codecs.read(partial(job.ahead, sources[0])))
-        written = job.start(sources[0], photograph, out, codecs, stop.check)
+        with counted_clipping() as clipping:
+            written = job.start(sources[0], photograph, out, codecs, stop.check)
         error = codecs.result(written).error
         timing = None if error else codecs.timing()
     failures = {sources[0].name: error} if error else {}
     seconds, seams = time.monotonic() - start, _seam_error(restorer)
-    return RestoreResult(1 - len(failures), 0, failures, seconds, seams, timing=timing)
+    shares = {sources[0].name: round(clipping.share, SHARE_DIGITS)} if clipping.is_notable else {}
+    return RestoreResult(
+        1 - len(failures), 0, failures, seconds, seams, timing=timing, clipped=shares
+    )
 
 
 def _seam_error(restorer: Restorer) -> SeamError | None:

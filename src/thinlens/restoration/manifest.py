@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from thinlens.errors import UsageError
 from thinlens.files import JsonLines
+from thinlens.stored_values import from_stored
 
 MANIFEST = "manifest.jsonl"
 
@@ -44,6 +46,8 @@ class ManifestRecord:
     """Bytes of the result; None in manifests of earlier versions."""
     output_sha256: str | None = None
     """Of the result."""
+    clipped: float | None = None
+    """The share of values that the network returned far outside of [0, 1], if it is notable."""
 
 
 class ResultManifest:
@@ -151,9 +155,9 @@ def _is_same_job(
 
 def read_record(line: Mapping[str, Any]) -> ManifestRecord | None:
     """Read a line; None for a line of another program."""
+    names = {field.name for field in fields(ManifestRecord)}
     try:
         # lines of earlier versions lack fields that have defaults
-        names = {field.name for field in fields(ManifestRecord)}
-        return ManifestRecord(**{name: line[name] for name in names & line.keys()})
-    except TypeError:
+        return from_stored(ManifestRecord, {k: line[k] for k in names & line.keys()}, "a line")
+    except UsageError:
         return None

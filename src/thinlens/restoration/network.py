@@ -13,6 +13,7 @@ from thinlens.errors import RunError
 from thinlens.images.rows import RowReader
 from thinlens.models.running import evaluating
 from thinlens.models.tile_position import TilePosition, tile_positions
+from thinlens.restoration.clipping import clipped
 from thinlens.restoration.failures import out_of_memory
 from thinlens.restoration.free_memory import release_cached
 from thinlens.restoration.sizes import pad_to, run_at_any_size, size_rule
@@ -102,7 +103,7 @@ def _forward(network: Network, inputs: Tensor, positions: Sequence[TilePosition]
     try:
         with torch.inference_mode(), evaluating(network), tile_positions(positions):
             output = run_at_any_size(network, inputs.to(device_of(network), dtype_of(network)))
-            return _finite(output).clamp(0, 1).float().cpu()
+            return clipped(_finite(output)).float().cpu()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -124,7 +125,7 @@ def run_bands(engine: Compiled, image: Tensor) -> Iterator[Tensor]:
         rows = band[..., : max(0, height * scale - top), : width * scale]
         top += band.shape[-2]
         if rows.shape[-2]:
-            yield _finite(rows).clamp(0, 1)
+            yield clipped(_finite(rows))
 
 
 def _finite(output: Tensor) -> Tensor:

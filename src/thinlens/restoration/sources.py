@@ -6,7 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from thinlens.errors import UsageError
@@ -23,6 +23,8 @@ class Inputs:
     """By the path relative to the common root, the image."""
     not_taken: tuple[str, ...] = ()
     """Relative paths of the files in the folders that have no image's suffix."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Relative paths of folders that cannot be listed, and why."""
 
 
 def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
@@ -40,6 +42,7 @@ def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
         raise UsageError(f"{out} is the folder of the inputs: wanted another --out")
     images: dict[str, Path] = {}
     others: dict[str, None] = {}
+    unreadable: dict[str, str] = {}
     for source in sources:
         if not source.is_dir():
             images[_relative(source, root)] = source
@@ -49,13 +52,18 @@ def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
         results = None if source.resolve().is_relative_to(out.resolve()) else out.resolve()
         images |= {_relative(p, root): p for p in listing.images if not _below(p, results)}
         others |= {_relative(p, root): None for p in listing.others if not _below(p, results)}
+        unreadable |= {
+            _relative(folder, root): f"this folder cannot be listed: {reason}"
+            for folder, reason in listing.unreadable.items()
+        }
     if not images:
         suffixes = " ".join(sorted(SUFFIXES))
         raise UsageError(
             f"{', '.join(map(str, sources))} holds no images beside those in {out}: wanted files "
             f"that end in {suffixes}"
         )
-    return Inputs(images, tuple(name for name in others if PurePosixPath(name).name != MANIFEST))
+    not_taken = tuple(name for name in others if PurePosixPath(name).name != MANIFEST)
+    return Inputs(images, not_taken, unreadable)
 
 
 def png_suffix(name: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import get_type_hints
 
 from torch import Tensor
 
-from thinlens.errors import UsageError
+from thinlens.errors import UsageError, quoted
+from thinlens.stored_values import checked_value
 from thinlens.tasks.deblurring import Deblurring
 from thinlens.tasks.dehazing import Dehazing
 from thinlens.tasks.denoising import Denoising
@@ -33,7 +35,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor, MetricProtocol], float]] = {"psnr":
 """Functions of restored image, target and protocol, by name."""
 
 
-def make_task(name: str, **options: object) -> Task:
+def make_task(name: str = "", **options: object) -> Task:
     """Make a task by its name; `dataclasses.asdict(task)` returns its options.
 
     An unknown name, an unknown option or a value of the wrong type is a `UsageError`.
@@ -41,15 +43,18 @@ def make_task(name: str, **options: object) -> Task:
     >>> make_task("denoise", sigma=15)
     Denoising(channels=1, sigma=15, sigmas=(), sigma_range=())
     """
-    if name not in TASKS:
-        raise UsageError(f"unknown task {name!r}: wanted {' or '.join(TASKS)}")
+    if type(name) is not str or name not in TASKS:
+        raise UsageError(f"unknown task {quoted(name)}: wanted {' or '.join(TASKS)}")
     # JSON and TOML have no tuples
     options = {key: tuple(x) if type(x) is list else x for key, x in options.items()}
     defaults = {f.name: f.default for f in fields(TASKS[name])}  # type: ignore[arg-type]
+    hints = get_type_hints(TASKS[name])
     for key, value in options.items():
         if key not in defaults:
             raise UsageError(f"task {name} has no option {key!r}: wanted {', '.join(defaults)}")
         kind = type(defaults[key])
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UsageError(f"{key} of task {name} is {value!r}: wanted {kind.__name__}")
+            raise UsageError(f"{key} of task {name} is {quoted(value)}: wanted {kind.__name__}")
+        if kind is tuple:
+            checked_value(hints[key], value, f"{key} of task {name}")
     return TASKS[name](**options)

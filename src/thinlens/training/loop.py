@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm, parametrize
 
 from thinlens.errors import RunError, UsageError
+from thinlens.models.finite_weights import check_finite_network
 from thinlens.progress import Progress
 from thinlens.signals import Interrupted, deferred_signals
+from thinlens.stored_values import from_stored
 from thinlens.training.ema import ModelEma
 from thinlens.training.float32_output import Float32Output
 from thinlens.training.muon import ADAM_BETAS, ADAM_EPSILON, Muon
@@ -71,6 +73,7 @@ class Trainer:
         settings, processes = self.settings, Processes(self.settings.precision)
         mode = training_mode(objective.module, processes.device)
         with mode, deferred_signals() as stop, Float32Output() as float32_output:
+            check_finite_network(objective.module)
             optimizer = self._optimizer(objective)
             average = ModelEma(objective.module, settings) if settings.average else None
             done = self._resume(objective, optimizer, average, processes)
@@ -122,8 +125,12 @@ class Trainer:
         if state is None:
             processes.synchronize(objective.module)
             return Counters()
-        done = Counters(**state["counters"])
-        differences = self.settings.differences(Settings.from_dict(state["settings"]), done.step)
+        try:
+            done = from_stored(Counters, state["counters"], "the progress of the run")
+            earlier = Settings.from_dict(state["settings"])
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}: delete it to start the run again") from error
+        differences = self.settings.differences(earlier, done.step)
         if differences:
             raise UsageError(
                 f"{path} is of a run with {', '.join(differences)}: "
@@ -135,7 +142,7 @@ class Trainer:
             optimizer.load_state_dict(state["optimizer"])
             if average:
                 average.load_state_dict(state["average"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{path} is of another network or method: choose another --out, or delete it"
             ) from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from thinlens.errors import UsageError, check_choice
+from thinlens.stored_values import from_stored
 from thinlens.training.objective import LOSSES
 from thinlens.training.schedule import SCHEDULES
 
@@ -69,10 +70,7 @@ class Settings:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Settings:
         """Read the settings of a training state; fields added since then have their defaults."""
-        unknown = sorted(set(saved) - {field.name for field in fields(cls)})
-        if unknown:
-            raise UsageError(f"this version has no training setting called {', '.join(unknown)}")
-        return cls(**saved)
+        return from_stored(cls, saved, "the training settings")
 
     def differences(self, earlier: Settings, step: int) -> list[str]:
         """List the differences by which the first `step` steps are not those of `earlier`.

@@ -166,6 +166,52 @@ def test_a_branch_sees_only_the_images_that_count_for_it() -> None:
         assert torch.equal(value, alone.state_dict()[name])
 
 
+def test_under_paper_the_loss_is_equation_6_for_a_confident_classifier_too() -> None:
+    """Every image passes through all branches, and the classifier learns from their errors.
+
+    Shares (.980, .010, .010) and errors (.30, .20, .05) give .2966, whose gradient by the logits is
+    p_i (e_i - L_W); with a least share of .05 they give .3000 and no gradient.
+    """
+    paper = ClassPruning.preset("paper", budget=Budget.parse("58%"), example=(1, 1, 12, 12))
+    assert (paper.least_share, paper.stabilized) == (0.0, False)
+    errors = torch.tensor([0.30, 0.20, 0.05])
+
+    class Shifted(ClassPruned):
+        def branch(self, image: Tensor, index: int) -> Tensor:
+            return image + errors[index]
+
+    module, clean = class_pruned(), torch.rand(1, 1, 12, 12)
+    module.__class__ = Shifted
+    logits = torch.tensor([[0.98, 0.01, 0.01]]).log().requires_grad_()
+    share = logits.softmax(1)
+    loss = weighted_errors(module, clean, clean, share, paper.least_share)
+    assert loss.item() == pytest.approx(0.98 * 0.30 + 0.01 * 0.20 + 0.01 * 0.05)
+    loss.backward()  # type: ignore[no-untyped-call]
+    expected = share[0].detach() * (errors - loss.item())
+    torch.testing.assert_close(logits.grad, expected[None])
+    assert expected.abs().min() > 9e-4
+    cut = weighted_errors(module, clean, clean, share.detach())
+    assert cut.item() == pytest.approx(0.30)
+
+
+def test_under_paper_the_joint_loss_is_equation_7_from_the_first_step() -> None:
+    """No ramp of w2, no relief of w3, no other statistics at the end."""
+    module = class_pruned().eval()
+    weights = LossWeights(0.3, 0.2, [0.25, 0.5, 1.0], least_share=0.0, stabilized=False)
+    joint, batch = JointStage(module, weights, steps=10, images=[image(4)]), Noisy().batch(0, 0, 0)
+    with torch.no_grad():
+        share = module.classifier(batch[0]).softmax(1)
+        expected = (share * branch_errors(module, *batch)).sum(1)
+        expected += 0.3 * entropy(share) + 0.2 * (share @ torch.tensor([0.25, 0.5, 1.0]))
+        torch.testing.assert_close(joint.loss(module, batch), expected.mean())
+    joint._counts += torch.tensor([1000, 0, 0])
+    joint.after_step(COLLAPSE_CHECK_STEPS)
+    assert joint.penalty_scale == 1.0
+    before = copy.deepcopy(module.state_dict())
+    joint.finish()
+    assert all(torch.equal(before[key], x) for key, x in module.state_dict().items())
+
+
 def test_stage_two_moves_no_part_of_the_classifier() -> None:
     module = class_pruned().train()
     before = copy.deepcopy(module.classifier.state_dict())
@@ -316,6 +362,10 @@ def test_weights_are_trained_at_the_pace_of_the_run_or_of_the_paper() -> None:
         assert [stage.learning_rate for stage in stages] == pytest.approx([1e-3, *rates])
         assert [stage.optimizer for stage in stages] == ["adam", optimizer, optimizer]
         assert [stage.steps for stage in stages] == lengths
+        ends = [stage.learning_rate * stage.floor for stage in stages]
+        last = {"run": (1e-3, 1e-5), "paper": (1e-6, 1e-7)}[pace]
+        assert ends == pytest.approx([1e-6, *last])
+        assert {stage.schedule for stage in stages} == {"cosine"}
     with pytest.raises(UsageError, match="stage_rates 'own'"):
         ClassPruning(budget=Budget.parse("58%"), example=(1, 1, 8, 8), stage_rates="own")
 

@@ -87,16 +87,16 @@ def prune(  # noqa: PLR0913 - keyword-only, each has one meaning
     check_finite_network(module)
     budget_time = parse_milliseconds(budget)
     example: tuple[int, ...] = (1, image_channels(module), *(size or DEFAULT_SIZE))
+    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
     chosen = kind.configure(
         preset,
         budget=Budget.parse(budget if budget_time is None else 1),
         example=example,
         m=m,
         seed=seed,
-        options={**kind.network_options(module, m), **options},
+        options={**kind.network_options(module, m), **kind.task_options(task), **options},
     )
     chosen.check_steps(trainer.settings)
-    task = task or (make_task(**network.task) if isinstance(network, Checkpoint) else None)
     reads_targets = kind.reads_targets(steps, preset, options)
     training = kind.trains(steps, options)
     source = DataSource(data, data_holds, task, reads_targets, training=training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -106,14 +107,15 @@ class Prune(Verb):
         network, recipe = self._network(kind), self._recipe()
         task = make_task(**{**network.task, **recipe.task})
         shape = runnable_shape(network.module, task, HD_SIZE)
-        settings = self._settings()
+        training = self._training(kind, task)
+        settings = self._settings(training)
         with progress_bar(f"pruning {self.checkpoint}") as report:
             pruned = prune(
                 network.module,
                 budget=budget,
                 method=kind.NAME,
                 m=m,
-                data=self._data(kind, network, task, settings, recipe),
+                data=self._data(kind, network, task, settings, training),
                 task=task,
                 size=size(self.size) if self.size else shape[1:],
                 threads=self.threads,
@@ -258,18 +260,27 @@ class Prune(Verb):
                 raise UsageError(f"{self.recipe}: [{table}] is for thinlens train")
         return recipe
 
-    def _settings(self) -> Settings:
-        """Return the training settings: of flags, else of the recipe, else those of fine-tuning."""
-        from thinlens.cli.method_flags import CROPS
-        from thinlens.experiments.recipe import FINE_TUNING_RATE, read_toml
+    def _training(self, kind: type[Method], task: Task) -> dict[str, Any]:
+        """Return the training settings and crops: of flags, else of the recipe, else the preset."""
+        from thinlens.experiments.recipe import read_toml
+
+        written = read_toml(self.recipe) if self.recipe else {}
+        shared = {"steps": self.steps, "seed": self.seed}
+        return {
+            **kind.training_preset(self.preset, task),
+            **written.get("training", {}),
+            **written.get("crops", {}),
+            **{key: value for key, value in shared.items() if value is not None},
+            **getattr(self, "training", {}),
+        }
+
+    def _settings(self, training: Mapping[str, Any]) -> Settings:
+        """Return the training settings, by default those of fine-tuning."""
+        from thinlens.experiments.recipe import CROP_KEYS, FINE_TUNING_RATE
         from thinlens.training.settings import Settings
 
-        written = read_toml(self.recipe).get("training", {}) if self.recipe else {}
-        settings = Settings(**{"steps": 0, "learning_rate": FINE_TUNING_RATE, **written})
-        shared = {"steps": self.steps, "seed": self.seed}
-        values: dict[str, Any] = {k: v for k, v in shared.items() if v is not None}
-        values |= {k: v for k, v in getattr(self, "training", {}).items() if k not in CROPS}
-        return replace(settings, **values)
+        values = {key: value for key, value in training.items() if key not in CROP_KEYS}
+        return Settings(**{"steps": 0, "learning_rate": FINE_TUNING_RATE, **values})
 
     def _data(
         self,
@@ -277,15 +288,15 @@ class Prune(Verb):
         network: Checkpoint,
         task: Task,
         settings: Settings,
-        recipe: TrainingRecipe,
+        training: Mapping[str, Any],
     ) -> Data:
         """Return the crops of --data or of scikit-image's photographs; None if none are needed."""
-        from thinlens.cli.method_flags import CROPS
         from thinlens.experiments.photographs import skimage_calibration, skimage_inputs
+        from thinlens.experiments.recipe import CROP_KEYS
         from thinlens.training.folder_data import DataSource
 
-        values = {k: v for k, v in getattr(self, "training", {}).items() if k in CROPS}
-        crops, steps = {**recipe.crops, **values}, settings.steps
+        crops = {key: value for key, value in training.items() if key in CROP_KEYS}
+        steps = settings.steps
         options = getattr(self, OPTIONS, {})
         reads_targets = kind.reads_targets(steps, self.preset, options)
         trains, holds = kind.trains(steps, options), self._holds()

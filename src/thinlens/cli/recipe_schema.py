@@ -149,5 +149,6 @@ def _variant() -> JsonSchema:
     entries: dict[str, JsonSchema] = {
         "method": {"type": "string", "description": f"{', '.join(METHODS)}; :PRESET may follow."},
         "budget": {"type": "string"},
+        "steps": {"type": "integer", "minimum": 1},
     }
     return {"type": "object", "properties": entries}

@@ -27,6 +27,9 @@ from thinlens.training.settings import Settings
 DENSE_METHOD = "dense"
 """The method name of an unpruned network."""
 
+STEPS_KEY = "steps"
+"""The key of a variant that replaces the recipe's number of steps."""
+
 LISTS = {"networks": str, "methods": str, "budgets": str, "m": int, "seeds": int}
 """The keys of a recipe that hold lists, with the type of an element."""
 
@@ -61,8 +64,8 @@ class ComparisonPlan:
     untrained: Mapping[str, UntrainedNetwork] = field(default_factory=dict)
     """Networks that are trained first, the tables [fresh.NAME]."""
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Methods with options: `method`, optionally `preset` and `budget`, and fields of the
-    method."""
+    """Methods with options: `method`, optionally `budget` and `steps`, and fields of the method.
+    An option `{run = METHOD, entry = KEY}` is an entry of the record of another method's run."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Options of every network's task in training and evaluation, such as `sigmas`."""
     evaluation_options: Mapping[str, Any] = field(default_factory=dict)
@@ -102,8 +105,27 @@ class Run:
 
     @property
     def method_options(self) -> dict[str, Any]:
-        """The method's options."""
-        return dict(json.loads(self.options or "{}"))
+        """The method's options; those of `references` are placeholders."""
+        options = json.loads(self.options or "{}")
+        return {key: value for key, value in options.items() if key != STEPS_KEY}
+
+    @property
+    def steps(self) -> int | None:
+        """The variant's number of steps; None: the recipe's."""
+        steps: int | None = json.loads(self.options or "{}").get(STEPS_KEY)
+        return steps
+
+    @property
+    def references(self) -> dict[str, tuple[str, str]]:
+        """The method or variant, and the entry of its record, by the option that takes its value.
+
+        The run is that of the same network, budget, M and seed.
+        """
+        return {
+            key: (value["run"], value["entry"])
+            for key, value in self.method_options.items()
+            if isinstance(value, dict)
+        }
 
     def source(self, out: Path) -> str:
         """Return the run's checkpoint in the comparison's folder `out`.
@@ -193,8 +215,32 @@ def _pruned_run(plan: ComparisonPlan, network: str, word: str, default: Run) -> 
         raise UsageError(f"unknown method {name!r}: wanted {', '.join(METHODS)}")
     method, options = METHODS[name], rename_options(options)
     m = default.m if method.GROUPED else None
+    _check_references(plan, word, options)
+    checked = {k: v for k, v in options.items() if k != STEPS_KEY and not isinstance(v, dict)}
     method.configure(
-        preset or None, budget=Budget.parse(budget), example=(1, 1, 1, 1), m=m, options=options
+        preset or None, budget=Budget.parse(budget), example=(1, 1, 1, 1), m=m, options=checked
     )
     variant = (word, json.dumps(options, sort_keys=True)) if word in plan.variants else ()
     return Run(network, name, preset or None, budget, m, default.seed, *variant)
+
+
+def referenced_run(plan: ComparisonPlan, run: Run, word: str) -> Run:
+    """Return the run of the method or variant `word` that is otherwise like `run`."""
+    default = Run(run.network, "", None, run.budget, run.m, run.seed)
+    return _pruned_run(plan, run.network, word, default)
+
+
+def _check_references(plan: ComparisonPlan, word: str, options: Mapping[str, Any]) -> None:
+    """Raise `UsageError` unless steps are a number, and referenced methods run earlier."""
+    steps = options.get(STEPS_KEY, 1)
+    if type(steps) is not int or steps < 1:
+        raise UsageError(f"steps = {steps!r} of [variants.{word}]: wanted 1 or more")
+    earlier = plan.methods[: plan.methods.index(word)] if word in plan.methods else ()
+    for key, value in options.items():
+        if not isinstance(value, dict):
+            continue
+        if value.keys() != {"run", "entry"} or value["run"] not in earlier:
+            raise UsageError(
+                f"{key} = {value!r} of [variants.{word}]: wanted a number, or run, an earlier one "
+                "of the methods, and entry, a key of its record"
+            )

@@ -17,6 +17,9 @@ from thinlens.experiments.runs import RunExecutor
 from thinlens.progress import no_progress
 from thinlens.signals import Interrupted
 
+STAGES = 3
+"""Dense networks, pruned ones, and those with references to these."""
+
 Outcome = dict[str, Any] | RunError
 """A run's row, or the reason why there is none."""
 
@@ -24,19 +27,17 @@ Outcome = dict[str, Any] | RunError
 def execute_in_processes(
     plan: ComparisonPlan, out: Path, runs: Sequence[Run], jobs: int
 ) -> Iterator[tuple[Run, Outcome]]:
-    """Execute runs in up to `jobs` processes, the dense networks first; yield each as it finishes.
+    """Execute runs in up to `jobs` processes; yield each as it finishes.
+
+    The dense networks are first, runs that take an option from another's record last.
 
     Raises the `UsageError` of a run. Then, as after Ctrl-C or SIGTERM, the others save their
     training states and end.
     """
     context = get_context("spawn")  # a fork would share torch's threads and the GPU
     with ProcessPoolExecutor(jobs, context, _start, (plan, out, jobs)) as pool:
-        for of_dense in (True, False):
-            waiting = {
-                pool.submit(_execute, run): run
-                for run in runs
-                if (run.method == DENSE_METHOD) == of_dense
-            }
+        for stage in range(STAGES):
+            waiting = {pool.submit(_execute, run): run for run in runs if _stage(run) == stage}
             try:
                 for done in as_completed(waiting):
                     yield waiting[done], _outcome(done)
@@ -45,6 +46,12 @@ def execute_in_processes(
                 for process in active_children():
                     process.terminate()
                 raise
+
+
+def _stage(run: Run) -> int:
+    if run.method == DENSE_METHOD:
+        return 0
+    return 2 if run.references else 1
 
 
 def _outcome(done: Future[dict[str, Any]]) -> Outcome:

@@ -15,7 +15,7 @@ from thinlens.errors import UsageError
 from thinlens.experiments.evaluation import evaluate_checkpoint, image_flops
 from thinlens.experiments.networks import HD_SIZE, input_shape
 from thinlens.experiments.photographs import skimage_calibration
-from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
+from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run, referenced_run
 from thinlens.files import write_json
 from thinlens.methods.option_aliases import rename_options
 from thinlens.progress import Progress
@@ -26,6 +26,7 @@ from thinlens.tasks.crops import Crops
 from thinlens.tasks.folders import training_crops
 from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
+from thinlens.training.settings import Settings
 
 RUN_FILE = "cell.json"
 """The file of a run's folder that holds its identity and its result."""
@@ -84,10 +85,28 @@ class RunExecutor:
         untrained = self._plan.untrained.get(run.network)
         if run.method == DENSE_METHOD and untrained is None:
             return identity
-        identity["training"] = asdict(replace(self._plan.training, seed=run.seed))
+        identity["training"] = asdict(self._settings(run))
         identity["crops"] = dict(self._plan.crops)
         identity["data"] = self._plan.data or "scikit-image"
         return identity if untrained is None else {**identity, "fresh": asdict(untrained)}
+
+    def _settings(self, run: Run) -> Settings:
+        """Return the training settings of a run: the recipe's, with the steps of its variant."""
+        steps = self._plan.training.steps if run.steps is None else run.steps
+        return replace(self._plan.training, seed=run.seed, steps=steps)
+
+    def _referenced(self, run: Run) -> dict[str, Any]:
+        """Return the options that are entries of other runs' records."""
+        values: dict[str, Any] = {}
+        for option, (word, entry) in run.references.items():
+            folder = self._out / referenced_run(self._plan, run, word).folder
+            if not (folder / RUN_FILE).is_file():
+                raise UsageError(f"{option} is {entry} of {word}, whose run has not ended")
+            record = load_checkpoint(folder).provenance
+            if entry not in record:
+                raise UsageError(f"{option} is {entry} of {word}, whose record has none")
+            values[option] = record[entry]
+        return values
 
     def _is_untrained(self, run: Run) -> bool:
         """Return whether the run's network has random weights, which are not evaluated."""
@@ -110,17 +129,19 @@ class RunExecutor:
 
     def _prune(self, run: Run, dense: Checkpoint, folder: Path) -> Checkpoint:
         task = self._task(dense.task)
-        settings = replace(self._plan.training, seed=run.seed)
+        settings = self._settings(run)
         options: dict[str, Any] = {} if run.m is None else {"m": run.m}
+        options |= run.method_options | self._referenced(run)
         thin = prune(
             dense.module,
             budget=run.budget,
             method=run.method,
             preset=run.preset,
             data=self._data(run.network, task),
+            task=task,
             size=_counted_shape(task)[1:],
             trainer=Trainer(settings, folder, self._progress),
-            **options | run.method_options,
+            **options,
         )
         save(folder, thin, model=dense.model, task=task)
         checkpoint = load_checkpoint(folder)

@@ -17,6 +17,7 @@ from thinlens.methods.option_aliases import rename_options
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import prunable_layer
 from thinlens.sparsity.pattern import Pruned
+from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 from thinlens.training.settings import Settings
@@ -54,6 +55,8 @@ class Method(ABC):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options by the name that `--preset` takes."""
     DEFAULT_PRESET: ClassVar[str | None] = None
+    TRAINING_PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+    """Training settings and crops by preset and the name of a task; "" for all other tasks."""
 
     budget: Budget
     """The fraction of the cost that is kept."""
@@ -130,6 +133,17 @@ class Method(ABC):
     def network_options(cls, model: nn.Module, m: int | None) -> dict[str, Any]:
         """Return the options whose defaults depend on the network and on M, if one is asked for."""
         return {}
+
+    @classmethod
+    def task_options(cls, task: Task | None) -> dict[str, Any]:
+        """Return the options whose defaults depend on the task."""
+        return {}
+
+    @classmethod
+    def training_preset(cls, preset: str | None, task: Task) -> dict[str, Any]:
+        """Return the training settings and crops of a preset for a task; empty if it has none."""
+        by_task = cls.TRAINING_PRESETS.get(preset or cls.DEFAULT_PRESET or "", {})
+        return dict(by_task.get(task.name, by_task.get("", {})))
 
     def announce_share(self, model: nn.Module) -> dict[str, Any]:
         """Log which share of the network can be pruned; return it as entries of the record.

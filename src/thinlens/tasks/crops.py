@@ -41,6 +41,8 @@ class Crops:
     """Whether the inputs are degraded already, so that the task does not corrupt them."""
     source: str = ""
     """What was taken for inputs and targets, where the images come from a folder."""
+    sequences: Sequence[Sequence[int]] = ()
+    """Positions of targets that are consecutive frames of a video, run by run."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
@@ -83,6 +85,10 @@ class Crops:
                 *(len(inputs) - len(fits), len(inputs), side),
             )
             inputs, targets = [inputs[i] for i in fits], [targets[i] for i in fits]
+            if settings.get("sequences"):
+                position = {old: new for new, old in enumerate(fits)}
+                runs = [[position.get(i, -1) for i in run] for run in settings["sequences"]]
+                settings["sequences"] = [run for run in runs if min(run) >= 0]
         return cls(task, inputs, targets, patch=side, **settings)
 
     def batch(self, seed: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from thinlens.images.pixels import to_float
 from thinlens.images.reading import image_size, read_image
 from thinlens.tasks.crops import Crops, crops_from_clean
 from thinlens.tasks.description import describe_pairs
+from thinlens.tasks.frame_averages import consecutive_frames
 from thinlens.tasks.layouts import SPLITS, pair_folders
 from thinlens.tasks.pair_lists import find_pair_list, read_pair_list
 from thinlens.tasks.pairs import PairFiles, PairFolders, name_of
@@ -73,10 +74,12 @@ def training_crops(task: Task, folder: Path, **settings: Any) -> Crops:
     settings = {"source": describe_pairs(pairs, folder, task), **settings}
     if all(pair.input is None for pair in pairs):
         clean = _read_all(pairs, lambda pair: read_image(pair.target, channels=task.channels))
-        return crops_from_clean(task, clean, **settings)
+        runs = consecutive_frames([pair.target for pair in pairs])
+        return crops_from_clean(task, clean, sequences=runs, **settings)
     targets = _read_all(pairs, lambda pair: _target(pair, task))
     inputs = _read_all(pairs, lambda pair: _input(pair, task))
-    return Crops.fitting(task, inputs, targets, degraded=True, **settings)
+    runs = consecutive_frames([pair.target for pair in pairs])
+    return Crops.fitting(task, inputs, targets, degraded=True, sequences=runs, **settings)
 
 
 def _target(pair: PairFiles, task: Task) -> Tensor:

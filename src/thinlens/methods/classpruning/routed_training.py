@@ -2,8 +2,8 @@
 
 ClassPruning (Zhou et al., 2022), sections 3.3 and 3.4. No code of it was published. Where the paper
 is silent (the weights of equation 7, the costs of equation 5) the comments say what we chose.
-Labels come from the variance of the degradation (equations 2, 3) in every task; the paper's
-deblurring counts averaged frames.
+Labels come from the variance of the degradation (equations 2, 3), or from the number of averaged
+frames of a video (equation 1), as in the paper's deblurring.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from thinlens.dynamic.branches import Branches
 from thinlens.dynamic.routed import Routed
 from thinlens.errors import UsageError
 from thinlens.methods.classpruning.exchange_rate import check_target, exchange_rate
-from thinlens.methods.classpruning.pseudo_labels import measure_difficulty
+from thinlens.methods.classpruning.pseudo_labels import Difficulty, measure_difficulty
 from thinlens.methods.classpruning.stages import (
+    LEAST_SHARE,
     BranchStage,
     JointStage,
     LabelStage,
@@ -35,6 +36,8 @@ from thinlens.methods.method import BudgetBase, Method, check_l1
 from thinlens.sparsity.cost import cost
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.prunable import find_layers
+from thinlens.tasks.crops import Crops
+from thinlens.tasks.frame_averages import FrameAverages, frame_counts
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData
 
@@ -68,14 +71,26 @@ class RoutedTraining(Method):
     NOT_FLAGS: ClassVar[tuple[str, ...]] = (*Method.NOT_FLAGS, "m")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"scratch": True, "stage_rates": "paper"},
+        "paper": {
+            "branches": "1:4,2:4,4:4",
+            "scratch": True,
+            "stage_rates": "paper",
+            "least_share": 0.0,
+            "stabilized": False,
+        },
         "plus": {},
     }
-    """paper: branches trained from scratch. plus, ours: from the dense weights, at the learning
-    rate of the run."""
+    """paper: branches trained from scratch by equations 6 and 7 alone. plus, ours: from the dense
+    weights, at the learning rate of the run, a branch on the images that are routed to it."""
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
+    TRAINING_PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "paper": {"": {"batch_size": 32, "optimizer": "adam", "warmup": 0, "precision": "fp32"}}
+    }
+    """Section 3.4. Rates and schedules are those of `stage_rates`, and --steps is divided in the
+    proportion of its 200, 500 and 500 epochs; it names no patch."""
     SETTINGS: ClassVar[tuple[str, ...]] = (
         *("cost_loss", "entropy", "stage_rates", "scratch", "single_stage"),
+        *("least_share", "stabilized", "label_frames"),
     )
     """The options that a checkpoint's record holds."""
 
@@ -93,11 +108,22 @@ class RoutedTraining(Method):
     first stage, of the classifier, is the paper's in both."""
     single_stage: bool = False
     """Whether to train everything at once from the start: the ablation of Table 3."""
+    least_share: float = LEAST_SHARE
+    """Least share of an image, by the classifier, with which it trains a branch; 0: every image
+    trains all branches (equation 6, the paper)."""
+    stabilized: bool = True
+    """Whether w2 increases from 0, w3 is halved when all images go to the cheapest branch, and each
+    branch gets the batch statistics of its images at last. False: the paper, which has none."""
+    label_frames: str = ""
+    """Numbers of averaged sharp frames of the classes, such as 3,5,9 (equation 1, the paper's
+    deblurring): the training images are then frames of videos. Empty: labels by variance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         Branches.of(self.branches)
-        check_factors(entropy=self.entropy)
+        check_factors(entropy=self.entropy, least_share=self.least_share)
+        if self.label_frames:
+            frame_counts(self.label_frames)
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return a routed network; `model` is never changed.
@@ -111,11 +137,11 @@ class RoutedTraining(Method):
         module = self.build(model, data, trainer)
         costs = self.costs(module)
         check_target(costs, self._target)
-        difficulty = measure_difficulty(data, seed, len(costs))
+        difficulty, labelled = self._labels(data, seed, len(costs))
         samples = measurement_batches(data, seed, CALIBRATION_BATCHES)
         if not self.single_stage:
-            self._stage(trainer, "labels").fit(LabelStage(module, difficulty), data)
-            self._stage(trainer, "branches").fit(BranchStage(module), data)
+            self._stage(trainer, "labels").fit(LabelStage(module, difficulty), labelled)
+            self._stage(trainer, "branches").fit(BranchStage(module, self.least_share), data)
         weights = self._weights(module, samples, costs)
         whole = round(self.staged_fraction * steps)
         last = self._stage(trainer, "joint", whole if self.single_stage else None)
@@ -123,13 +149,26 @@ class RoutedTraining(Method):
         last.fit(joint, data)
         record = {
             **self._routing_record(module, samples, costs),
-            "label_variances": list(difficulty.variances),
+            "label_variances": list(difficulty.variances) if difficulty else [],
             "exchange_rate": weights.cost * joint.penalty_scale,
             "alarms": joint.collapse_events,
             "steps": steps,
             "seconds": time.monotonic() - start,
         }
         return Pruned(module.eval(), {}, record)
+
+    def _labels(
+        self, data: TrainingData, seed: int, classes: int
+    ) -> tuple[Difficulty | None, TrainingData]:
+        """Return what labels the pairs of a batch, or None, and the batches of stage 1."""
+        if not self.label_frames:
+            return measure_difficulty(data, seed, classes), data
+        counts = frame_counts(self.label_frames)
+        if len(counts) != classes:
+            raise UsageError(f"label_frames {self.label_frames}: wanted {classes} numbers")
+        if not isinstance(data, Crops):
+            raise UsageError("label_frames: wanted a folder of videos as data")
+        return None, FrameAverages(data, counts)
 
     def settle_budget(self, model: nn.Module, milliseconds: Fraction, threads: int) -> Self:
         """Raise `UsageError`: the mean cost of routed images is in FLOPs alone."""
@@ -194,7 +233,8 @@ class RoutedTraining(Method):
             errors = torch.cat([errors_of(module.eval(), *batch) for batch in samples])
         branch_costs = [n / module.branches.m for n in module.branches.kept]
         rate = exchange_rate(errors, branch_costs, costs, self._target) if self.cost_loss else 0.0
-        return LossWeights(self.entropy * float(errors[:, -1].mean()), rate, branch_costs)
+        entropy_weight = self.entropy * float(errors[:, -1].mean())
+        return LossWeights(entropy_weight, rate, branch_costs, self.least_share, self.stabilized)
 
     def _routing_record(
         self, module: Routed, samples: list[tuple[Tensor, Tensor]], costs: list[float]

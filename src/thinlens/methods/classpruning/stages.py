@@ -17,9 +17,9 @@ from thinlens.training.objective import ForwardFunction, PlainObjective, Trainin
 
 log = logging.getLogger(__name__)
 
-MIN_BRANCH_WEIGHT = 0.05
-"""Images whose softmax weight for a branch is below this do not train it. Branches trained on all
-images lost up to 1.3 dB when their batch statistics became those of the images routed to them."""
+LEAST_SHARE = 0.05
+"""Default of the softmax weight from which an image trains a branch. Branches trained on all images
+lost up to 1.3 dB when their batch statistics became those of the images routed to them."""
 COLLAPSE_CHECK_STEPS = 1000
 """Steps over which the fractions of images by class are averaged."""
 MIN_SHARE, MAX_SHARE = 0.02, 0.95
@@ -40,14 +40,19 @@ def _error(module: Routed, image: Tensor, target: Tensor, index: int) -> Tensor:
     return (module.branch(image, index) - target).abs().flatten(1).mean(1)
 
 
-def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor) -> Tensor:
+def weighted_errors(
+    module: Routed, image: Tensor, target: Tensor, share: Tensor, least_share: float = LEAST_SHARE
+) -> Tensor:
     """Return L_W of every image, `[B]`: its branches' errors, weighted by its `share` of each.
 
-    A branch processes only the images with enough weight for it, as in routing: its batch
-    statistics are then those of the images that are routed to it.
+    A branch processes only the images with a share of at least `least_share`, as in routing: its
+    batch statistics are then those of the images that are routed to it; the other shares are scaled
+    to a sum of 1. At 0 every image passes through all branches: equation 6.
     """
     share = share.float()  # a classifier may answer in bf16
-    counts = share >= MIN_BRANCH_WEIGHT
+    if least_share == 0:
+        return (share * branch_errors(module, image, target)).sum(dim=1)
+    counts = share >= least_share
     kept = share * counts
     kept = kept / kept.sum(dim=1, keepdim=True)
     total = share.new_zeros(len(share))
@@ -60,9 +65,13 @@ def weighted_errors(module: Routed, image: Tensor, target: Tensor, share: Tensor
 
 
 class LabelStage(PlainObjective):
-    """Stage 1: train the classifier on the pseudo labels by cross-entropy."""
+    """Stage 1: train the classifier on the pseudo labels by cross-entropy.
 
-    def __init__(self, module: Routed, difficulty: Difficulty) -> None:
+    Labels are made of the pairs of a batch by `difficulty`; without it a batch is images and their
+    classes (`tasks.frame_averages`).
+    """
+
+    def __init__(self, module: Routed, difficulty: Difficulty | None) -> None:
         super().__init__(module)
         self._branched = module
         self._difficulty = difficulty
@@ -71,7 +80,7 @@ class LabelStage(PlainObjective):
         return [{"params": list(self._branched.classifier.parameters()), "lr": learning_rate}]
 
     def loss(self, network: ForwardFunction, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, classes = self._difficulty.labelled(*batch)
+        images, classes = self._difficulty.labelled(*batch) if self._difficulty else batch
         if not len(images):  # nothing in this batch is degraded
             return 0 * torch.stack([p.sum() for p in self._branched.classifier.parameters()]).sum()
         logits: Tensor = self._branched.classifier(images)
@@ -81,9 +90,10 @@ class LabelStage(PlainObjective):
 class BranchStage(PlainObjective):
     """Stage 2: train all branches by L_W (equation 6), weighted by the fixed classifier."""
 
-    def __init__(self, module: Routed) -> None:
+    def __init__(self, module: Routed, least_share: float = LEAST_SHARE) -> None:
         super().__init__(module)
         self._branched = module
+        self._least_share = least_share
 
     def param_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         return [{"params": self._branched.restoration_parameters(), "lr": learning_rate}]
@@ -93,7 +103,7 @@ class BranchStage(PlainObjective):
         self._branched.classifier.eval()
         with torch.no_grad():
             share: Tensor = self._branched.classifier(batch[0]).softmax(dim=1)
-        return weighted_errors(self._branched, *batch, share).mean()
+        return weighted_errors(self._branched, *batch, share, self._least_share).mean()
 
 
 @dataclass(frozen=True)
@@ -101,11 +111,16 @@ class LossWeights:
     """The weights of equation 7, of which the paper prints none; that of L_W is 1."""
 
     entropy: float
-    """w2 at the end of the stage; it increases from 0."""
+    """w2, at the end of the stage where it increases from 0."""
     cost: float
     """w3, the exchange rate."""
     branch_costs: Sequence[float]
     """C of equation 5: the fraction of the shared layers' cost of every branch."""
+    least_share: float = LEAST_SHARE
+    """Of `weighted_errors`."""
+    stabilized: bool = True
+    """Whether w2 increases from 0, w3 is halved when all images go to the cheapest branch, and each
+    branch at last gets the batch statistics of its images; else equation 7 alone counts."""
 
 
 class JointStage(PlainObjective):
@@ -133,9 +148,9 @@ class JointStage(PlainObjective):
         self._counts += chosen.cpu()
         self._shares = (chosen / len(logits)).tolist()
         share = logits.softmax(dim=1)
-        restoring = weighted_errors(self._branched, *batch, share)
+        restoring = weighted_errors(self._branched, *batch, share, self.weights.least_share)
         branch_costs = share.new_tensor(self.weights.branch_costs)
-        ramp = self._done / self._steps
+        ramp = self._done / self._steps if self.weights.stabilized else 1.0
         losses = (
             restoring
             + ramp * self.weights.entropy * entropy(share)
@@ -151,13 +166,13 @@ class JointStage(PlainObjective):
         self._counts.zero_()
         if min(shares) < MIN_SHARE or max(shares) > MAX_SHARE:
             self.collapse_events.append([step, *shares])
-            if shares[0] > MAX_SHARE:
+            if shares[0] > MAX_SHARE and self.weights.stabilized:
                 self.penalty_scale *= PENALTY_RELIEF
             log.warning("step %d: the classifier collapses, its shares are %s", step, shares)
 
     def finish(self) -> None:
         self._branched.update_ranks()
-        if self._branched.separate_norms:  # shared ones: over all images
+        if self._branched.separate_norms and self.weights.stabilized:  # shared: over all images
             recalibrate(self._branched, self._images)
 
     def metrics(self) -> dict[str, float]:

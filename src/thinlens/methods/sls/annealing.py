@@ -11,7 +11,7 @@ from thinlens.errors import UsageError, check_choice
 from thinlens.sparsity.budget import Budget
 
 MAX_PENALTY_GROWTH = 1e4
-"""Largest lambda, in multiples of its initial value."""
+"""Default of the largest lambda, in multiples of its initial value."""
 
 CAP_PATIENCE = 20
 """Epochs at the cap after which the search is considered unable to meet the budget."""
@@ -37,6 +37,8 @@ class Annealing:
     window: int = 2
     """The epochs over which the change is measured (the official code: the last one)."""
     quantity: AnnealQuantity = "factor"
+    max_growth: float | None = MAX_PENALTY_GROWTH
+    """Largest lambda, in multiples of its initial value; None: no bound."""
     capped: int = 0
     """Epochs for which the cap prevented an increase of lambda."""
 
@@ -49,6 +51,8 @@ class Annealing:
             raise UsageError(f"T {self.threshold}: wanted a change from 0, or None")
         if self.every < 1 or self.window < 1:
             raise UsageError(f"K {self.every}, window {self.window}: wanted 1 epoch or more")
+        if self.max_growth is not None and not self.max_growth >= 1:
+            raise UsageError(f"max_penalty_growth {self.max_growth}: wanted a factor from 1")
         check_choice("anneal_quantity", self.quantity, get_args(AnnealQuantity))
         self._initial = self.penalty
 
@@ -74,8 +78,9 @@ class Annealing:
             threshold = missing * self.window / max(epochs_remaining, self.window)
         if change > threshold or self.alpha == 1:
             return
-        self.capped += self.every if self.penalty >= MAX_PENALTY_GROWTH * self._initial else 0
-        self.penalty = min(self.penalty * self.alpha, MAX_PENALTY_GROWTH * self._initial)
+        cap = math.inf if self.max_growth is None else self.max_growth * self._initial
+        self.capped += self.every if self.penalty >= cap else 0
+        self.penalty = min(self.penalty * self.alpha, cap)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resume needs."""

@@ -28,8 +28,9 @@ from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.methods.method import check_l1
 from thinlens.methods.moments import calibration_images
 from thinlens.methods.nm_method import NMMethod
-from thinlens.methods.sls.annealing import Annealing, AnnealQuantity
+from thinlens.methods.sls.annealing import MAX_PENALTY_GROWTH, Annealing, AnnealQuantity
 from thinlens.methods.sls.least_squares_start import LeastSquaresStart, searched_plan
+from thinlens.methods.sls.presets import LAMBDA_REG, PRESETS, TRAINING_PRESETS
 from thinlens.methods.sls.search import SlsSearch, SlsSearchConfig
 from thinlens.models.copying import copy_network
 from thinlens.sparsity.allocation import CostTables, check_reachable
@@ -37,15 +38,12 @@ from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.masking import strip
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.residual import residual_layers
+from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import TrainingData, input_batch
 
 PAPER_EPOCHS = 300
 """Epochs of SLS's search and fine-tuning; a run of any length is divided into as many."""
-
-LAMBDA_REG = 1e-10
-"""The paper's lambda for super-resolution: per multiply-add of a training crop, for images in
-[0, 255]."""
 
 MAX_PRIORITY_RATE = 0.05
 """Largest learning rate of priorities: N = 1 takes at least ten steps."""
@@ -61,37 +59,20 @@ class Sls(NMMethod):
     NAME: ClassVar[str] = "sls"
     NEEDS_STEPS: ClassVar[bool] = True
 
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {
-            "alpha": 1.1,
-            "anneal_threshold": 0.1,
-            "anneal_window": 2,
-            "anneal_quantity": "fraction",
-            "refill": False,
-        },
-        "code": {"k_max": 1.03, "regroup_until": 1.0, "refill": False},
-        "plus": {
-            "penalty": 5e-4,
-            "alpha": 1.3,
-            "anneal_threshold": None,
-            "anneal_window": 2,
-            "priority_displacement": 24.0,
-            "regroup_epochs": 4,
-            "search_until": 0.6,
-            "finish": "greedy",
-            "start_budget_factor": 2.0,
-            "least_squares": True,
-            "distill_weight": 0.5,
-        },
-    }
-    """paper: to the letter. code: the official code. plus, ours: from a least-squares network of
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    """paper: the paper's constants (`sls.presets` has the source of each), without options of ours.
+    code: the official code. plus, ours: from a least-squares network of
     twice the budget to the budget, exactly, by 60 % of the run and no faster than that needs, with
     distillation from the dense network."""
 
     DEFAULT_PRESET: ClassVar[str | None] = "plus"
+    TRAINING_PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = TRAINING_PRESETS
 
     penalty: float | None = None
-    """Initial lambda' on the cost as a fraction of the dense cost; None: the paper's."""
+    """Initial lambda' on the cost as a fraction of the dense cost; None: that of lambda_reg."""
+    lambda_reg: float = LAMBDA_REG["sr"]
+    """lambda of equation 6, per multiply-add of a training crop, for images in 0..255 (the paper's
+    for super-resolution; for deblurring it is 1e-12, unless given)."""
     alpha: float = 1.2
     """Factor by which lambda increases (equation 7); 1: no annealing."""
     anneal_threshold: float | None = 0.2
@@ -103,6 +84,9 @@ class Sls(NMMethod):
     anneal_quantity: AnnealQuantity = "factor"
     """The quantity whose change T limits: factor (C_original / C_pruned) or fraction (its inverse,
     equation 7 to the letter)."""
+    max_penalty_growth: float | None = MAX_PENALTY_GROWTH
+    """Largest lambda, in multiples of the initial one; a search that stays there for 20 epochs
+    ends. None: no bound (equation 7)."""
     threshold: float = 0.5
     """tau: a unit is kept while its priority is above it."""
     k_max: float = 1.0
@@ -111,13 +95,14 @@ class Sls(NMMethod):
     """Largest change of a priority over the run: its learning rate is this divided by the steps
     (1e-4 in the official code's 300 epochs of 1,000 steps)."""
     ordered: bool = True
-    """Priority-ordered pruning (equation 4); False is the ablation of Table 3."""
+    """Priority-ordered pruning (equation 4); False is the ablation of Table 3: independent
+    priorities, but that of the first unit stays 1, so that N is at least 1."""
     importance: Importance = "magnitude"
     """What weights are ranked by: magnitude, activation or second-order."""
     regroup_epochs: int = 1
-    """Epochs between two updates of the ranks."""
+    """Epochs between two updates of the ranks; 0: every step."""
     regroup_until: float = 0.9
-    """Fraction of the run after which ranks are fixed."""
+    """Fraction of the run after which ranks are fixed; 0: no update."""
     search_until: float = 1.0
     """Fraction of the run by which the budget has to be met."""
     finish: Literal["refuse", "greedy"] = "refuse"
@@ -146,12 +131,20 @@ class Sls(NMMethod):
         if not (self.start_budget_factor == 0 or 1 <= self.start_budget_factor < float("inf")):
             value = self.start_budget_factor
             raise UsageError(f"start_budget_factor {value}: wanted 0, or times the budget from 1")
-        if self.regroup_epochs < 1:
-            raise UsageError(f"regroup_epochs {self.regroup_epochs}: wanted 1 or more")
+        if self.regroup_epochs < 0:
+            raise UsageError(f"regroup_epochs {self.regroup_epochs}: wanted 0 (every step) or more")
+        if not 0 <= self.lambda_reg < float("inf"):
+            raise UsageError(f"lambda_reg {self.lambda_reg}: wanted a finite number from 0")
         for key in ("regroup_until", "search_until"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UsageError(f"{key} {getattr(self, key)}: wanted a part of the run, 0 to 1")
         self._annealing(self.penalty or 0.0)  # checks the options of annealing
+
+    @classmethod
+    def task_options(cls, task: Task | None) -> dict[str, Any]:
+        """Return lambda_reg of the task, where the paper has one."""
+        listed = task is not None and task.name in LAMBDA_REG
+        return {"lambda_reg": LAMBDA_REG[task.name]} if task and listed else {}
 
     def run(self, model: nn.Module, data: TrainingData, trainer: Trainer) -> Pruned:
         """Return the pruned network; `model` is never changed.
@@ -194,7 +187,8 @@ class Sls(NMMethod):
         penalty = self.penalty
         if penalty is None:
             crop = (1, *input_batch(data, seed, 0, 0).shape[1:])
-            penalty = paper_penalty(replace(self, example=crop, latency=None).tables(model))
+            tables = replace(self, example=crop, latency=None).tables(model)
+            penalty = paper_penalty(tables, self.lambda_reg)
         annealing = self._annealing(penalty)
         return SlsSearch(copy_network(model), config, annealing, scores, restart, start)
 
@@ -261,12 +255,13 @@ class Sls(NMMethod):
             every=self.anneal_epochs,
             window=self.anneal_window,
             quantity=self.anneal_quantity,
+            max_growth=self.max_penalty_growth,
         )
 
 
-def paper_penalty(tables: CostTables) -> float:
+def paper_penalty(tables: CostTables, lambda_reg: float) -> float:
     """Return the paper's lambda on the cost as a fraction, for images in [0, 1].
 
     `tables` are the costs on one training crop: lambda_reg C_original / 255.
     """
-    return LAMBDA_REG * sum(costs[-1] for costs in tables.values()) / 255
+    return lambda_reg * sum(costs[-1] for costs in tables.values()) / 255

@@ -59,6 +59,7 @@ class SlsSearchConfig:
     ordered: bool
     epoch_steps: int
     regroup_epochs: int
+    """Epochs between two updates of the ranks; 0: every step."""
     last_regroup: int
     """The step after which ranks are not updated."""
     deadline: int
@@ -170,6 +171,8 @@ class SlsSearch:
                 self._freeze(step)
             elif step >= self.config.deadline:
                 self._end_above_budget(step, "its fraction of the run is over")
+        if not self.config.regroup_epochs and step <= self.config.last_regroup:
+            self._update_ranks(self._scores)
         if step // self.config.epoch_steps > len(self.history):
             self._end_epoch(step)
 
@@ -236,8 +239,8 @@ class SlsSearch:
 
     def _end_epoch(self, step: int) -> None:
         """Update ranks, append the epoch's row to the history, and anneal."""
-        epoch = len(self.history) + 1
-        if epoch % self.config.regroup_epochs == 0 and step <= self.config.last_regroup:
+        epoch, every = len(self.history) + 1, self.config.regroup_epochs
+        if every and epoch % every == 0 and step <= self.config.last_regroup:
             self._update_ranks(self._scores)
         row = {"step": step, "cost": float(self.cost), "lambda": self.annealing.penalty}
         loss = self._loss_sum / max(1, self._losses)

@@ -21,7 +21,7 @@ from cli_cases import contents, denoising_checkpoint, images, run, sr_checkpoint
 from thinlens.adaptive.adapt import AdaptOptions, adapt, choose_tiling
 from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.bundle_format import is_bundle, load_bundle, save_bundle
-from thinlens.adaptive.candidates import Candidate
+from thinlens.adaptive.candidates import Candidate, count_macs
 from thinlens.adaptive.estimator import (
     EstimatorObjective,
     LearnedEstimator,
@@ -31,11 +31,14 @@ from thinlens.adaptive.estimator import (
 )
 from thinlens.adaptive.laplacian import LaplacianTable, fit_laplacian, log_laplacian_energy
 from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.sweep import CURVE_POINTS, sweep
 from thinlens.adaptive.tile_errors import ErrorMeasurement, TileErrors, measure_tile_errors
 from thinlens.api import load
+from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
 from thinlens.images.resize import bicubic_upsample
 from thinlens.images.tiles import Tiling
+from thinlens.models import create
 from thinlens.restoration.tiled import restore_image
 from thinlens.tasks import make_task
 from thinlens.training.loop import Trainer
@@ -315,6 +318,29 @@ def test_tiles_are_the_papers_unless_something_is_chosen() -> None:
         AdaptOptions(exact=True, margin=3)
     with pytest.raises(UsageError, match="--margin -1"):
         AdaptOptions(margin=-1)
+
+
+def test_the_estimator_of_slss_paper_is_a_network_alone(tmp_path: Path) -> None:
+    """No table is added; tiles have 50x50 pixels; beta is spaced evenly in [0, 10]."""
+    place = folder()
+    choices = AdaptOptions(tile=(16, 16), margin=2, steps=1, use="cnn", fixed_tiles=True)
+    save_bundle(
+        tmp_path, adapt({"thin": load(place / "thin")}, place / "clean", choices, run=plain)
+    )
+    found = load_bundle(tmp_path)
+    assert (found.use, found.uses) == ("cnn", ("cnn", "laplacian"))
+    assert set(found.metrics) == set(found.uses)
+    assert not found.tiling.even
+    context, tile = found.context(plain), torch.rand(1, 3, 20, 20)
+    assert torch.equal(context.estimator(tile), found.estimator(tile))
+    assert found.estimator.config.stem == 1
+    hd = count_macs(Checkpoint(create("mse-estimator", stem=1), {}, {}, "", {}, {}, 0), found.task)
+    assert hd((180, 320)) / 1e9 == pytest.approx(3.45, abs=0.02)
+    estimators = {"cnn": (context.estimator, context.estimator_macs)}
+    result = sweep(context, estimators, found.task, place / "clean", uniform_beta=True)
+    betas = [point.t for point in result.curves["cnn, uniform beta"]]
+    assert (betas[0], betas[-1], len(betas)) == (0, 10, CURVE_POINTS)
+    assert "cnn, uniform beta" not in sweep(context, estimators, found.task, place / "clean").curves
 
 
 # --- The command line -----------------------------------------------------------------------------

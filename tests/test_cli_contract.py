@@ -30,7 +30,7 @@ FLAGS = {
     "evaluate": [
         *("--beta", "--crop-target", "--data", "--engine", "--image-budget", "--json", "--out"),
         *("--price", "--rounds", "--router", "--rule", "--seed", "--sigma", "--sweep"),
-        "--precision",
+        *("--precision", "--uniform-beta"),
     ],
     "restore": [
         *("--beta", "--blend", "--engine", "--image-budget", "--json", "--map", "--margin"),
@@ -47,7 +47,7 @@ FLAGS = {
     "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
     "adapt": [
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
-        *("--seed", "--steps", "--tile"),
+        *("--fixed-tiles", "--seed", "--steps", "--tile"),
     ],
     "pipe": ["--engine", "--json", "--model", "--pixels", "--raw", "--start", "--tile"],
     "push-ready": ["--json", "--licence"],

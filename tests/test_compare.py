@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from cli_cases import contents, images, run, sr_checkpoint
+from thinlens.api import save
 from thinlens.checkpoints.default_tasks import described
 from thinlens.errors import RunError, UsageError
 from thinlens.experiments import compare
@@ -556,3 +557,26 @@ def test_a_comparison_of_91f6d5f_resumes(place: Path) -> None:
 def test_two_names_of_one_table_are_refused(place: Path) -> None:
     (place / "small.toml").write_text(RECIPE + "\n[judging]\n[evaluation]\n")
     assert "unknown second table" in run("compare", "small.toml", "--out", "out").err
+
+
+def test_lpips_is_a_column_where_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plumbing, by a stub: AlexNet's weights are not to be had in the tests."""
+    monkeypatch.setattr(
+        "thinlens.restoration.evaluation.lpips_distance", lambda: lambda x, y: 0.125
+    )
+    torch.manual_seed(0)
+    network = create("unet", width=8)
+    save(tmp_path / "unet", network, model="unet", task=make_task("deblur"))
+    images(tmp_path / "clean", count=1, height=48, width=48)
+    recipe = RECIPE.replace('"sr", ', "").replace('["sr"]', f'["{tmp_path / "unet"}"]')
+    recipe = recipe.replace('"one-shot", "sr-ste:paper", "filter"', '"one-shot"')
+    recipe = recipe.replace('"clean"', f'"{tmp_path / "clean"}"').replace(', "1/40"', "")
+    (tmp_path / "lpips.toml").write_text(recipe)
+    result = compare(tmp_path / "lpips.toml", tmp_path / "out")
+    assert [row["scores"]["twice"]["lpips"] for row in result.rows] == [0.125, 0.125]
+    header, *lines = (tmp_path / "out" / "table.csv").read_text().splitlines()
+    column = header.split(",").index("twice_lpips")
+    assert {line.split(",")[column] for line in lines} == {"0.125"}
+    assert "/ 0.1250" in (tmp_path / "out" / "table.md").read_text()

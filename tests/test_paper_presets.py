@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch import nn
 from cli_cases import images
 from thinlens.cli.main import main
 from thinlens.experiments.comparison import compare
-from thinlens.experiments.plan import read_plan
+from thinlens.experiments.plan import all_runs, read_plan
 from thinlens.methods.classpruning.method import ClassPruning
 from thinlens.methods.classpruning.routed_training import PAPER_STAGES
+from thinlens.methods.fmp.method import Fmp
 from thinlens.methods.sls.annealing import Annealing
 from thinlens.methods.sls.method import Sls, paper_penalty
+from thinlens.methods.sr_ste import SrSte
 from thinlens.models import create
 from thinlens.models.dmphn import DMPHN
 from thinlens.models.dmphn import Config as DmphnConfig
@@ -185,6 +187,67 @@ def test_the_constants_of_classpruning() -> None:
     }
     training = {"batch_size": 32, "optimizer": "adam", "warmup": 0, "precision": "fp32"}
     assert ClassPruning.training_preset("paper", make_task("derain")) == training
+
+
+FMP_PAPER = {
+    "criterion": "total",  # supplement, section 2.2: the authors' choice
+    "start": "fresh",  # no pretraining
+    "channel_penalty": 0.1,  # DHP, for EDSR
+    "prox": "vectors",  # DHP
+    "search_until": 1 / 6,  # DHP: 60 of 360 epochs
+    "finish": "refuse",
+    "threshold": 5e-3,  # DHP
+    "min_channels": 4,  # DHP
+    "embedding": 8,  # DHP
+    "indicator": "weight",
+}
+FMP_TRAINING = {
+    **{key: ADAM[key] for key in ("optimizer", "learning_rate", "warmup", "precision", "loss")},
+    **{"schedule": "step", "epoch_steps": 1000, "batch_size": 16, "patch": 48, "candidates": 1},
+}
+SR_STE_PAPER = {"decay": 2e-4, "mode": "gradient", "start": "scratch", "freeze_from": 1.0}
+
+
+def test_the_constants_of_fmp_and_sr_ste() -> None:
+    options = {"budget": Budget.parse("1/2"), "example": (1, 3, 8, 8)}
+    fmp = Fmp.preset("paper", **options)
+    assert {key: getattr(fmp, key) for key in FMP_PAPER} == FMP_PAPER
+    assert Fmp.training_preset("paper", make_task("sr")) == FMP_TRAINING
+    sr_ste = SrSte.preset("paper", **options)
+    assert {key: getattr(sr_ste, key) for key in SR_STE_PAPER} == SR_STE_PAPER
+
+
+FULL_LENGTH = {
+    "sls-table1": ("deblur", 262_000),
+    "sls-table-s1": ("deblur", 262_000),
+    "sls-fig-s2": ("deblur", 262_000),
+    "sls-table2": ("sr", 300_000),
+    "sls-table-s2": ("sr", 300_000),
+    "sls-fig7": ("sr", 300_000),
+}
+"""Recipes at SLS's length, by name: the task, and the steps of 2,000 or 300 epochs."""
+
+
+@pytest.mark.parametrize("name", FULL_LENGTH)
+def test_recipes_at_full_length_train_as_the_paper(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("THINLENS_DATA", "DIV2K", "URBAN100", "GOPRO"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    for test_set in ("Set14", "B100"):
+        (tmp_path / "sr_test" / test_set / "x4").mkdir(parents=True)
+    task, steps = FULL_LENGTH[name]
+    plan = read_plan(RECIPES / "paper" / f"{name}.toml")
+    settings = {**asdict(plan.training), **plan.crops}
+    assert {key: settings[key] for key in SLS_TRAINING[task]} == SLS_TRAINING[task]
+    assert plan.training.steps == steps
+    runs = all_runs(plan)
+    assert {run.steps for run in runs if run.method == "sr-ste"} <= {2 * steps}
+    assert {run.preset for run in runs if run.method in ("sls", "filter")} <= {"paper", "code"}
+    two_of_four = [run for run in runs if run.variant == "one-shot-2-of-4"]
+    assert {(run.m, run.budget) for run in two_of_four} <= {(4, "1/2")}
+    if "table" in name:
+        assert {run.method for run in runs} == {"dense", "filter", "one-shot", "sr-ste", "sls"}
 
 
 def test_table_3_has_every_row_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

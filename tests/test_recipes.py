@@ -35,7 +35,16 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*.toml")}
 
 
-COMPARISONS = [(RECIPES, name) for name in sorted(golden()["comparisons"])]
+CHANGED = {
+    *("sls-dncnn.toml", "sls-edsr-short.toml", "sls-unet-short.toml"),
+    *(f"sls-rfdn-x4-{budget}th.toml" for budget in (4, 8, 16)),
+    "sr-ste-rfdn-x4-scratch.toml",
+    *(f"fmp/{name}.toml" for name in ("edsr-x4", "esrb-x2", "esrb-x3", "esrb-x4")),
+    "classpruning/deblur.toml",
+}
+"""Recipes whose runs are others since (SR-STE, FMP and labels as their papers have them)."""
+
+COMPARISONS = [(RECIPES, name) for name in sorted(golden()["comparisons"]) if name not in CHANGED]
 COMPARISONS += [(GOLDEN, name) for name in sorted(names(GOLDEN))]
 
 
@@ -50,7 +59,7 @@ SINCE: dict[tuple[str, str | None], dict[str, Any]] = {
 }
 """Settings that a preset has since, by method and preset; tests/test_paper_presets.py has all."""
 
-ADDED = sorted(names(RECIPES) - {*golden()["comparisons"], *golden()["training"]})
+YOUNGER = CHANGED | names(RECIPES) - {*golden()["comparisons"], *golden()["training"]}
 """Recipes that are younger than the golden plans."""
 
 
@@ -58,7 +67,7 @@ def test_no_recipe_with_a_golden_plan_is_gone() -> None:
     assert {*golden()["comparisons"], *golden()["training"]} <= names(RECIPES)
 
 
-@pytest.mark.parametrize("name", ADDED)
+@pytest.mark.parametrize("name", sorted(YOUNGER))
 def test_a_younger_recipe_is_planned(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from native_engine import built
+from seams import seam_ratio
 from thinlens.adaptive import cost_model
 from thinlens.adaptive.candidates import Candidate
 from thinlens.adaptive.context import RouterContext
@@ -27,7 +28,6 @@ from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.images.reading import read_image
 from thinlens.images.rows import InMemoryRowReader
-from thinlens.images.seams import seam_ratio
 from thinlens.images.tiles import Tiling
 from thinlens.images.writing import write_png
 from thinlens.models import MODELS, create

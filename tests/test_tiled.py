@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from cli_cases import images, run, sr_checkpoint
 from native_engine import built
+from seams import seam_ratio
 from thinlens import engine
 from thinlens.errors import RunError, UsageError
 from thinlens.images.pixels import to_uint8
 from thinlens.images.rows import InMemoryRowReader
-from thinlens.images.seams import seam_ratio
 from thinlens.images.stitching import TileStitcher
 from thinlens.images.tiles import Tiling
 from thinlens.models import MODELS, create

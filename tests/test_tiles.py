@@ -127,3 +127,14 @@ def test_an_image_smaller_than_a_tile_is_one_tile() -> None:
 def test_an_invalid_tiling_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="wanted at least one pixel"):
         Tiling(**{"core": (4, 4), **wrong})  # type: ignore[arg-type]
+
+
+def test_tiles_of_a_fixed_size_are_slss() -> None:
+    """50x50 at stride 48, the last ones shifted inwards; 1280x720 for deblurring in 3x5."""
+    tiles = replace(SLS_TILINGS["sr"], full=True, even=False).balanced(180, 320).tiles(180, 320)
+    assert len(tiles) == 4 * 7
+    assert {(tile.outer.height, tile.outer.width) for tile in tiles} == {(50, 50)}
+    assert [tile.core.left for tile in tiles[:7]] == [48 * x for x in range(7)]
+    assert {tile.core.top for tile in tiles} == {0, 48, 96, 144}
+    even = SLS_TILINGS["sr"].balanced(180, 320).tiles(180, 320)
+    assert max(tile.core.height for tile in even) == 45

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from thinlens.adaptive.bundle import USES, Bundle
+from thinlens.adaptive.bundle import USES, Bundle, network_use
 from thinlens.adaptive.candidates import collect_candidates, common_task
 from thinlens.adaptive.estimator import (
+    HD_STEM,
+    SR_STEM,
     TRAINING,
+    Estimator,
     LearnedEstimator,
     evaluate_estimator,
+    train_cnn,
     train_estimator,
 )
 from thinlens.adaptive.laplacian import fit_laplacian
@@ -41,8 +45,11 @@ class AdaptOptions:
     """Pixels around them; None: the paper's, or, if `exact`, what the candidates need."""
     exact: bool = False
     """Whether tiles must equal the whole image."""
+    fixed_tiles: bool = False
+    """Whether cores are exactly of the size `tile`, the last of a row or column smaller (SLS);
+    else those of an image are of nearly equal size."""
     use: str = "learned"
-    """The estimator that routes: learned or laplacian."""
+    """The estimator that routes: learned, laplacian, or cnn: a network alone, as in SLS."""
     steps: int = 2000
     """Steps of the estimator's training."""
     seed: int = 0
@@ -79,7 +86,13 @@ def adapt(
     log = state / ERRORS_FILE if state else None
     training, held_out, images = measure_tile_errors(measurement, folder, log, progress)
     laplacian = fit_laplacian(training)
-    module = train_estimator(training, laplacian, Trainer(settings, state, progress))
+    network_kind, trainer = network_use(options.use), Trainer(settings, state, progress)
+    if network_kind == "cnn":
+        module = train_cnn(training, SR_STEM if task.scale > 1 else HD_STEM, trainer)
+        estimator: Estimator = module
+    else:
+        module = train_estimator(training, laplacian, trainer)
+        estimator = LearnedEstimator(module, laplacian)
     return Bundle(
         {c.name: c.checkpoint for c in candidates if c.checkpoint is not None},
         tiling,
@@ -88,7 +101,7 @@ def adapt(
         laplacian,
         options.use,
         {
-            "learned": evaluate_estimator(LearnedEstimator(module, laplacian), held_out),
+            network_kind: evaluate_estimator(estimator, held_out),
             "laplacian": evaluate_estimator(laplacian, held_out),
         },
         {
@@ -105,13 +118,14 @@ def choose_tiling(
 ) -> Tiling:
     """Return the tiling of the options, by default the one of SLS."""
     paper = SLS_TILINGS.get(task.name, SLS_TILINGS["sr"])
-    core = options.tile or paper.core
+    core, even = options.tile or paper.core, not options.fixed_tiles
     if not options.exact:
         margin = paper.margin if options.margin is None else (options.margin,) * 2
-        return Tiling(core, margin, full=True)
+        return Tiling(core, margin, full=True, even=even)
     fields = [measure_receptive_field(c.module, task.channels) for c in checkpoints.values()]
     for name, field in zip(checkpoints, fields, strict=True):
         if not field.exact:
             raise UsageError(f"--exact: {name} cannot: {field.sentence()}")
     margin = (max(field.margin for field in fields),) * 2
-    return Tiling(core, margin, math.lcm(*(field.grid for field in fields)), full=True)
+    grid = math.lcm(*(field.grid for field in fields))
+    return Tiling(core, margin, grid, full=True, even=even)

@@ -29,8 +29,14 @@ from thinlens.restoration.network import EngineFactory
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
 
-USES = ("learned", "laplacian")
-"""The kinds of estimators."""
+USES = ("learned", "laplacian", "cnn")
+"""The kinds of estimators: a network that corrects the table of the Laplacian, the table alone, and
+a network alone, as in SLS."""
+
+
+def network_use(use: str) -> str:
+    """Return the kind of the network in a bundle that routes by `use`."""
+    return "cnn" if use == "cnn" else "learned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +50,20 @@ class Bundle:
     exact: bool
     """Whether the margin is all that the candidates need, so that tiles equal the whole image."""
     estimator: nn.Module
-    """The correction of `laplacian`, trained for these candidates, the fallback last."""
+    """Trained for these candidates, the fallback last: the correction of `laplacian`, or, where
+    `use` is cnn, the estimator of errors itself."""
     laplacian: LaplacianTable
     """Estimates errors from a tile's Laplacian energy."""
     use: str
-    """The estimator that routes by default: learned or laplacian."""
+    """The estimator that routes by default, one of `USES`."""
     metrics: dict[str, EstimatorMetrics]
     """Of both estimators, on held-out tiles."""
     provenance: dict[str, Any]
+
+    @property
+    def uses(self) -> tuple[str, str]:
+        """The kinds of estimators that the bundle holds: the network's, and the table."""
+        return network_use(self.use), "laplacian"
 
     @property
     def task(self) -> Task:
@@ -103,10 +115,12 @@ class Bundle:
 
     def _estimator(self, kind: str) -> tuple[Estimator, Macs]:
         """Return an estimator and its multiply-adds by the size of a tile."""
-        if kind != "learned":
+        if kind == "laplacian":
             return self.laplacian, self.laplacian.macs
         checkpoint = Checkpoint(self.estimator, {}, {}, ESTIMATOR_MODEL, {}, {}, 0)
         correction = count_macs(checkpoint, self.task)
+        if kind == "cnn":
+            return self.estimator, correction
 
         def macs(size: tuple[int, int]) -> int:
             return correction(size) + self.laplacian.macs(size)

@@ -34,6 +34,10 @@ LOSS_KNEE = 0.1
 MIN_SPREAD = 1e-4
 """Lower bound on the standard deviation of a gain, in decades."""
 
+SR_STEM, HD_STEM = 1, 4
+"""Strides of the first convolution for which an HD result costs the paper's 3.45 GMACs: at a low
+resolution of 320x180, and at 1280x720."""
+
 BINS = 10
 """Bins of the calibration curve, of equal numbers of tiles."""
 
@@ -43,10 +47,10 @@ class EstimatorObjective(PlainObjective):
 
     Routing depends on error *differences* between candidates, which are 100 times smaller than the
     variation over tiles; so each difference is normalised by its standard deviation, `spread`
-    `[n - 1]`.
+    `[n - 1]`. Without `spread` the log errors alone count.
     """
 
-    def __init__(self, module: nn.Module, spread: Tensor) -> None:
+    def __init__(self, module: nn.Module, spread: Tensor | None) -> None:
         super().__init__(module)
         self._spread = spread
 
@@ -54,7 +58,7 @@ class EstimatorObjective(PlainObjective):
         tiles, errors = batch
         estimates = network(tiles)
         loss: Tensor = nn.functional.smooth_l1_loss(estimates, errors, beta=LOSS_KNEE)
-        if errors.shape[1] > 1:
+        if errors.shape[1] > 1 and self._spread is not None:
             residual = (error_gains(estimates) - error_gains(errors)) / self._spread.to(errors)
             zeros = torch.zeros_like(residual)
             loss = loss + LOSS_KNEE * nn.functional.smooth_l1_loss(residual, zeros)
@@ -93,6 +97,24 @@ def train_estimator(samples: TileErrors, laplacian: LaplacianTable, trainer: Tra
     residual = samples.errors - estimate_errors(laplacian, samples.tiles)
     spread = error_gains(residual).std(0).clamp_min(MIN_SPREAD)
     trainer.fit(EstimatorObjective(module, spread), replace(samples, errors=residual))
+    return module.eval()
+
+
+def train_cnn(samples: TileErrors, stem: int, trainer: Trainer) -> nn.Module:
+    """Train a network that estimates log errors alone, as in SLS; an interrupted run is resumed.
+
+    It starts at the mean of every candidate's log errors. The loss, which the paper does not print,
+    is the smooth L1 of log errors.
+    """
+    count, channels = samples.errors.shape[1], samples.tiles.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trainer.settings.seed)
+        module = create(ESTIMATOR_MODEL, candidates=count, channels=channels, stem=stem)
+    *_, head = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(samples.errors.mean(0))
+    trainer.fit(EstimatorObjective(module, None), samples)
     return module.eval()
 
 

@@ -27,7 +27,7 @@ FLAT_MSE = 1 / (12 * 255**2)
 that, no other improves the tile."""
 
 PAPER_BETAS = (0.0, 10.0)
-"""Range from which SLS draws beta uniformly (section S4)."""
+"""Range from which SLS draws beta uniformly (section S4 of the appendix)."""
 
 SUM_TOLERANCE = 1e-9
 """Relative difference of sums of costs in another order."""

@@ -7,7 +7,7 @@ the squared error of an image is the sum of its tiles'.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from thinlens.adaptive.cost_model import macs_model
 from thinlens.adaptive.estimator import Estimator, estimate_errors
 from thinlens.adaptive.router import HD_PIXELS
 from thinlens.adaptive.rule import (
+    PAPER_BETAS,
     Floats,
     Indices,
     TileCosts,
@@ -110,18 +111,20 @@ class Sweep:
         return max(between, default=None)
 
 
-def sweep(
+def sweep(  # noqa: PLR0913 - keyword-only, each has one meaning
     context: RouterContext,
     estimators: Mapping[str, tuple[Estimator, Callable[[tuple[int, int]], int]]],
     task: Task,
     folder: Path,
     *,
     seed: int = 0,
+    uniform_beta: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
     """Restore a test folder by every candidate, and evaluate the selection at every t.
 
     `estimators` are those that are compared, with their multiply-adds by the size of a tile.
+    `uniform_beta` adds the curves of SLS's protocol, at evenly spaced beta from 0 to 10.
     """
     pairs, images = open_pairs(folder, task), []
     for index, pair in enumerate(pairs):
@@ -133,6 +136,10 @@ def sweep(
     for name in estimators:
         curves[name] = _curve(images, name, "equation-8", task.protocol)
         curves[f"{name}, lagrange"] = _curve(images, name, "lagrange", task.protocol)
+        if uniform_beta:
+            betas = np.linspace(*PAPER_BETAS, CURVE_POINTS)
+            costs = [_tile_costs(image, name, "equation-8") for image in images]
+            curves[f"{name}, uniform beta"] = _points(betas, images, costs, name, task.protocol)
     curves["oracle, lagrange"] = _curve(images, "oracle", "lagrange", task.protocol)
     return Sweep(len(images), curves, *_alone(images, context, task))
 
@@ -213,7 +220,20 @@ def _curve(
     at = np.quantile(breaks, quantiles) if len(breaks) else np.empty(0)
     # just above a breakpoint, so that rounding does not move it to the other side
     ts = [0.0, *(float(t) * (1 + 1e-9) for t in np.unique(at))]
-    return [_point(t, images, [select_candidates(c, t) for c in costs], name, protocol) for t in ts]
+    return _points(ts, images, costs, name, protocol)
+
+
+def _points(
+    ts: Iterable[float],
+    images: Sequence[_Image],
+    costs: Sequence[TileCosts],
+    name: str,
+    protocol: MetricProtocol,
+) -> list[SweepPoint]:
+    return [
+        _point(float(t), images, [select_candidates(c, float(t)) for c in costs], name, protocol)
+        for t in ts
+    ]
 
 
 def _point(

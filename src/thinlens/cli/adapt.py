@@ -40,9 +40,12 @@ class Adapt(Verb):
     """Input pixels around a tile that networks read (default: SLS's, 1, for deblurring 3 and 5)."""
     exact: bool = False
     """Measure the margin at which tiles equal the whole image, and use it."""
-    estimator: Annotated[str, tyro.conf.arg(metavar="learned|laplacian")] = "learned"
-    """The estimator of a network's error on a tile: a small network, or a table of the tile's
-    Laplacian energy. Both are trained and evaluated."""
+    fixed_tiles: bool = False
+    """Cut tiles of exactly this size, the last of a row or column smaller (SLS), in place of tiles
+    of nearly equal size."""
+    estimator: Annotated[str, tyro.conf.arg(metavar="learned|laplacian|cnn")] = "learned"
+    """The estimator of a network's error on a tile: a table of the tile's Laplacian energy,
+    corrected by a small network; the table alone; or cnn, a network alone, as in SLS."""
     steps: int = 2000
     """Optimizer steps of the estimator's training."""
     seed: int = 0
@@ -54,6 +57,7 @@ class Adapt(Verb):
         from thinlens.api import adapt, save
         from thinlens.cli.values import size
         from thinlens.engine.selected_engine import SelectedEngine
+        from thinlens.images.tiles import overhead
 
         started = time.monotonic()
         with progress_bar("training the estimator") as report:
@@ -66,6 +70,7 @@ class Adapt(Verb):
                 tile=size(self.tile, "--tile") if self.tile else None,
                 margin=self.margin,
                 exact=self.exact,
+                fixed_tiles=self.fixed_tiles,
                 use=self.estimator,
                 steps=self.steps,
                 seed=self.seed,
@@ -82,7 +87,11 @@ class Adapt(Verb):
                 {"name": c.name, "fingerprint": c.identity, "macs": c.macs(_hd(scale))}
                 for c in context.candidates
             ],
-            "tile": {**asdict(bundle.tiling), "exact": bundle.exact},
+            "tile": {
+                **asdict(bundle.tiling),
+                "exact": bundle.exact,
+                "overhead": overhead(bundle.tiling.balanced(*_hd(scale)).tiles(*_hd(scale))),
+            },
             "estimator": {
                 "use": bundle.use,
                 "macs": context.estimator_macs(_hd(scale)),
@@ -103,7 +112,7 @@ def _hd(scale: int) -> tuple[int, int]:
 def _text(content: dict[str, Any], bundle: Bundle) -> tuple[Any, ...]:
     from thinlens.report.tables import Table, format_giga
 
-    learned, laplacian = (bundle.metrics[use] for use in ("learned", "laplacian"))
+    learned, laplacian = (bundle.metrics[use] for use in bundle.uses)
     rows = [
         (c["name"], format_giga(c["macs"]), *(f"{x:.3f}" for x in numbers))
         for c, *numbers in zip(
@@ -118,7 +127,7 @@ def _text(content: dict[str, Any], bundle: Bundle) -> tuple[Any, ...]:
     columns = ("candidate", "GMACs", "rank", "decades", "rank (Laplacian)", "decades (Laplacian)")
     sentence = (
         f"{content['out']}: {len(content['candidates'])} candidates, the last one free; GMACs at "
-        f"1280x720, the learned estimator's {format_giga(content['estimator']['macs'])}; rank "
+        f"1280x720, the estimator's {format_giga(content['estimator']['macs'])}; rank "
         f"correlation with the true error and root mean square error of its log10, on "
         f"{content['held_out_tiles']} tiles of held-out images ({content['tiles']} for training); "
         f"{content['bytes']:,} bytes, {content['seconds']:.1f} s"

@@ -73,6 +73,8 @@ class Evaluate(Verb):
     pictures of PSNR by GMACs and by milliseconds."""
     rounds: int = 3
     """Of --sweep: timed runs of each network on every image; 0 measures no times."""
+    uniform_beta: bool = False
+    """Of --sweep: also the curves at 40 evenly spaced values of beta from 0 to 10 (SLS)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the files of --sweep (default: BUNDLE/sweep). Of a routed network: of
     branches.png, an image of each noise level restored by every branch."""
@@ -106,7 +108,7 @@ class Evaluate(Verb):
         if (self.beta, self.image_budget, self.rule) != (None, None, None):
             raise UsageError("--sweep tries all: wanted no --beta, --image-budget or --rule")
         out = self.out or Path(self.checkpoint) / "sweep"
-        options = SweepOptions(self.engine, self.seed, self.rounds)
+        options = SweepOptions(self.engine, self.seed, self.rounds, self.uniform_beta)
         return run_sweep(bundle, self.data, out, options, timed_by)
 
     def _bundle(self, bundle: Bundle) -> Answer:

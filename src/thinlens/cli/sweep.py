@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from thinlens.adaptive.bundle import USES, Bundle
+from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.latency import mean_latency_ms
 from thinlens.adaptive.options import RoutingOptions
 from thinlens.adaptive.router import TileRouter
@@ -32,6 +32,8 @@ class SweepOptions:
     seed: int
     rounds: int
     """Timed runs of every network and every beta; 0 measures no times."""
+    uniform_beta: bool = False
+    """Whether the curves of evenly spaced beta are added."""
 
     def __post_init__(self) -> None:
         if self.rounds < 0:
@@ -48,11 +50,16 @@ def run_sweep(
     make, task = SelectedEngine(options.engine), bundle.task
     context = bundle.context(make, timed_by=timed_by)
     estimators = {}
-    for use in USES:
+    for use in bundle.uses:
         by_use = context if use == bundle.use else bundle.context(make, use)
         estimators[use] = (by_use.estimator, by_use.estimator_macs)
     with progress_bar("restoring by every candidate") as report:
-        result = sweep(context, estimators, task, folder, seed=options.seed, progress=report)
+        result = sweep(
+            *(context, estimators, task, folder),
+            seed=options.seed,
+            uniform_beta=options.uniform_beta,
+            progress=report,
+        )
     timed = _spread(result.curves[bundle.use])
     restorers: dict[str, Any] = {c.name: c.network for c in context.candidates}
     restorers |= {_label(p): TileRouter(context, RoutingOptions(p.t)) for p in timed}

@@ -23,6 +23,8 @@ from thinlens.tasks.task import Task
 def evaluate_checkpoint(network: Checkpoint, task: Task, folder: str) -> dict[str, Any]:
     """Return PSNR and SSIM on a test folder, of a blind denoiser also at each noise level.
 
+    LPIPS is beside them where the task's papers report it and its package and weights are there.
+
     Of a routed network also its cost report, and all figures under other `routers` (the oracle's
     where every branch has a noise level).
     """
@@ -70,4 +72,5 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     report: Mapping[str, Any] = evaluation.routing
     routing = {key: report[key] for key in ("shares", "mean_flops", "of_base") if key in report}
     levels = {"per_sigma": evaluation.per_sigma()} if evaluation.per_sigma() else {}
-    return {"psnr": evaluation.psnr, "ssim": evaluation.ssim, **levels, **routing}
+    lpips = {} if evaluation.lpips is None else {"lpips": evaluation.lpips}
+    return {"psnr": evaluation.psnr, "ssim": evaluation.ssim, **lpips, **levels, **routing}

@@ -214,7 +214,7 @@ def _pruned_run(plan: ComparisonPlan, network: str, word: str, default: Run) -> 
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: wanted {', '.join(METHODS)}")
     method, options = METHODS[name], rename_options(options)
-    m = default.m if method.GROUPED else None
+    m = options.pop("m", default.m) if method.GROUPED else None
     _check_references(plan, word, options)
     checked = {k: v for k, v in options.items() if k != STEPS_KEY and not isinstance(v, dict)}
     method.configure(

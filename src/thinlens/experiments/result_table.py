@@ -29,7 +29,8 @@ def as_csv(rows: Sequence[ResultRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     removed, levels, routed = _has_removed(rows), evaluated_noise_levels(rows), is_routed(rows)
-    scores = [(name, key) for name in set_names(rows) for key in ("psnr", "ssim")]
+    keys = ("psnr", "ssim", *["lpips"] * has_lpips(rows))
+    scores = [(name, key) for name in set_names(rows) for key in keys]
     at = [(name, sigma) for name in set_names(rows) for sigma in levels]
     fractions = [(metric, key) for metric in COST_METRICS for key in REMOVED_BY if removed]
     named = removed or routed
@@ -52,7 +53,7 @@ def as_csv(rows: Sequence[ResultRow]) -> str:
 
 
 def as_table(rows: Sequence[ResultRow]) -> Table:
-    """Return the table of the papers: GMACs, parameters, PSNR / SSIM by test set.
+    """Return the table of the papers: GMACs, parameters, PSNR / SSIM (/ LPIPS) by test set.
 
     With several noise levels the PSNR at each precedes the mean; with routed networks the mean
     FLOPs of an image follow. Every router has a line.
@@ -68,6 +69,7 @@ def as_table(rows: Sequence[ResultRow]) -> Table:
         at = [_at(score, sigma).get("psnr") for sigma in levels]
         cost = f"{mean_flops(row, score) / 1e9:.2f}" if routed else ""
         mean = f"{score['psnr']:.2f} / {score['ssim']:.4f}"
+        mean += f" / {score['lpips']:.4f}" if "lpips" in score else ""
         return [*("" if x is None else f"{x:.2f}" for x in at), mean, *[cost] * routed]
 
     def line(row: ResultRow) -> tuple[str, ...]:
@@ -94,6 +96,11 @@ def as_table(rows: Sequence[ResultRow]) -> Table:
         columns += [*(f"{name}, sigma {sigma:g}" for sigma in levels), name]
         columns += [f"{name}, GFLOPs"] * routed
     return Table((*head, *columns, "note"), [line(row) for row in _by_router(rows)])
+
+
+def has_lpips(rows: Sequence[ResultRow]) -> bool:
+    """Return whether a network was evaluated by LPIPS."""
+    return any("lpips" in score for row in rows for score in row.get("scores", {}).values())
 
 
 def _by_router(rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -71,6 +71,9 @@ class Tiling:
     full: bool = False
     """Whether tiles at a border are shifted inwards instead of clipped, so that all are equally
     large (to within the grid) and fit into one batch."""
+    even: bool = True
+    """Whether `balanced` makes all cores of an image nearly equal; else they have the size `core`
+    and the last of a row or column is smaller, as SLS cuts them."""
 
     def __post_init__(self) -> None:
         if min(*self.core, self.grid) < 1 or min(self.margin) < 0:
@@ -115,7 +118,11 @@ class Tiling:
         (48, 34)
         >>> Tiling((48, 48), grid=6, full=True).balanced(48, 100).core
         (48, 36)
+        >>> Tiling((48, 48), even=False).balanced(48, 100).core
+        (48, 48)
         """
+        if not self.even:
+            return self
         rows, columns = (
             self._balanced_side(length, side)
             for length, side in zip((height, width), self.core, strict=True)

@@ -2,7 +2,7 @@
 
 `rfdn` is the variant that SLS prunes (64 channels, attention width 32), `rfdn-aim` the winner of
 the AIM 2020 efficient super-resolution challenge (50 channels, attention width 12), whose
-published weights load into it. Source: Liu, Tang, Wu, ECCV workshops 2020; SLS, Table 1.
+published weights load into it. Source: Liu, Tang, Wu, ECCV workshops 2020; SLS, Table 2.
 """
 
 from __future__ import annotations

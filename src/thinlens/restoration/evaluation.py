@@ -43,7 +43,7 @@ class ImageScore:
 
     def as_json(self) -> dict[str, Any]:
         """Return the image's entry in `per_image`, without values that are None."""
-        optional = {"sigma": self.sigma, "branch": self.branch}
+        optional = {"lpips": self.lpips, "sigma": self.sigma, "branch": self.branch}
         return {
             "name": self.name,
             "psnr": _finite(self.psnr),

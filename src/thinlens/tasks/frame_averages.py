@@ -27,9 +27,9 @@ def consecutive_frames(paths: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
     """
     by_folder: dict[Path, list[tuple[int, int]]] = defaultdict(list)
     for position, path in enumerate(paths):
-        number = re.search(r"(\d+)\D*$", path.stem)
-        if number:
-            by_folder[path.parent].append((int(number[1]), position))
+        match = re.search(r"(\d+)\D*$", path.stem)
+        if match:
+            by_folder[path.parent].append((int(match[1]), position))
     runs: list[list[int]] = []
     for frames in by_folder.values():
         previous = None
@@ -90,7 +90,7 @@ class FrameAverages:
                 classes.append(label)
         return torch.stack(images), torch.tensor(classes)
 
-    def _middles(self) -> list[tuple[tuple[int, ...], int]]:
+    def _middles(self) -> list[tuple[Sequence[int], int]]:
         """Return the frames with enough neighbours, each with its run."""
         around = max(self.counts) // 2
         return [

@@ -75,6 +75,24 @@ class Fmp(Method):
     """paper: DHP's constants for EDSR, which need its length (360 epochs of 1,000 steps at 1e-4).
     plus: ours for a trained network. The default fits a run of any length."""
 
+    TRAINING_PRESETS: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "paper": {
+            "sr": {
+                "optimizer": "adam",
+                "learning_rate": 1e-4,
+                "schedule": "step",
+                "warmup": 0,
+                "epoch_steps": 1000,
+                "precision": "fp32",
+                "loss": "l1",
+                "batch_size": 16,
+                "patch": 48,
+                "candidates": 1,
+            }
+        }
+    }
+    """DHP's: the supplement prints none. The patch is 192 pixels of the target at x4."""
+
     criterion: Criterion = "total"
     """What removes 1 - budget: channels, weights, both in fixed proportion (total-fixed), or both
     in any proportion (total, FMP's choice)."""

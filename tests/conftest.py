@@ -34,12 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [
-        r for r in terminalreporter.getreports("skipped") if "THINLENS_DATA" in str(r.longrepr)
-    ]
-    if skipped:
-        line = f"THINLENS_DATA IS NOT SET: {len(skipped)} CHECKS AGAINST REAL DATA WERE SKIPPED"
-        terminalreporter.write_sep("!", line)
+    for reason, sentence in (
+        ("THINLENS_DATA", "THINLENS_DATA IS NOT SET: {} CHECKS AGAINST REAL DATA WERE SKIPPED"),
+        ("NO BROWSER", "NO BROWSER (Chromium and playwright): {} CHECKS OF PAGES WERE SKIPPED"),
+    ):
+        reports = terminalreporter.getreports("skipped")
+        skipped = [report for report in reports if reason in str(report.longrepr)]
+        if skipped:
+            terminalreporter.write_sep("!", sentence.format(len(skipped)))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ FLAGS = {
     "import": ["--arguments", "--json", "--model", "--out", "--output", "--scale", "--store"],
     "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],
     "prune": [
-        "--store",
+        *("--report", "--store"),
         *("--branches", "--budget", "--criterion", "--data", "--indicator", "--json", "--m"),
         *("--method", "--metric", "--out", "--preset", "--scale", "--seed", "--size", "--steps"),
         *("--target-cost", "--threads", "--recipe", "--inputs", "--targets"),
@@ -41,10 +41,11 @@ FLAGS = {
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),
-        "--threads",
+        *("--report", "--threads"),
     ],
     "export": ["--json", "--out", "--size", "--to"],
     "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
+    "report": ["--data", "--images", "--json", "--out", "--rounds", "--size", "--threads"],
     "adapt": [
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
         *("--fixed-tiles", "--seed", "--steps", "--tile"),
@@ -63,7 +64,7 @@ TRAINING_FLAGS = [
 """The training settings of `prune`."""
 
 SHARED_FLAGS = [
-    "--store",
+    *("--report", "--store"),
     *("--data", "--inputs", "--json", "--out", "--preset", "--recipe", "--scale", "--seed"),
     *("--size", "--steps", "--targets", "--threads"),
 ]
@@ -96,6 +97,7 @@ KEYS = {
         "cuda engines packages extras cache cache_bytes"
     ),
     "completion": "shell script",
+    "report": "out bytes networks featured images",
     "adapt": ("out task scale candidates tile estimator images tiles held_out_tiles bytes seconds"),
     "evaluate BUNDLE": "images data psnr ssim lpips protocol engine per_image macs params routing",
     "evaluate --sweep": ("images protocol engine use price tile static timed curves above_chord"),
@@ -201,6 +203,8 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
     answers["push-ready"] = run("push-ready", thin, "--licence", "apache-2.0", "--json")
     answers["doctor"] = run("doctor", "--json")
     answers["completion"] = run("completion", "bash", "--json")
+    shown = ("--data", clean, "--out", tmp_path / "report.html", "--rounds", 0, "--images", 1)
+    answers["report"] = run("report", sr, thin, *shown, "--json")
     for verb, ran in answers.items():
         assert ran.status == 0, ran.err
         assert set(ran.json) == set(KEYS[verb].split()), verb

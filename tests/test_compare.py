@@ -111,6 +111,10 @@ def test_a_comparison_is_drawn_and_timed(place: Path) -> None:
     drawn = {str(p.relative_to(place / "out")) for p in (place / "out").rglob("*.png")}
     folder = "sr/sls-1-of-3-m4-seed0"
     assert drawn >= {"trade-off-sr-twice.png", "images-sr-twice.png", f"{folder}/search.png"}
+    page = (place / "out" / "report.html").read_text()
+    assert page.count('class="viewer"') == 1
+    assert "sls 1/3" in page
+    assert "for an output of 1280x720" in page
     assert "drawn" in run("compare", "small.toml", "--out", "out").out
 
 

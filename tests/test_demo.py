@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,6 @@ def test_the_demo_on_scikit_images_photographs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("skimage")
-    pytest.importorskip("matplotlib")
     sr = sr_checkpoint(tmp_path / "sr", scale=4, width=16, attention_width=8)
     monkeypatch.setattr("thinlens.cli.demo.NETWORK", str(sr))
     short = Settings(steps=12, learning_rate=1e-3, warmup=2)
@@ -62,11 +60,9 @@ def test_the_demo_on_scikit_images_photographs(
     assert [row["image"] for row in published] == ["drawing", "photograph"]
     assert all(row["psnr"] > 33 for row in published)
     page = (out / "report.html").read_text()
-    links = re.findall('src="([^"]*)"', page)
-    assert len(links) == 1 + 2 + 1 + 2  # side by side, N of two searches, histories, published
-    for link in links:
-        with Image.open(out / link) as picture:
-            assert picture.format == "PNG"
+    assert page.count('class="viewer"') == 1 + 2  # a photograph, and two of the published network
+    assert all(f"{method} {budget}" in page for method, budget in VARIANTS)
+    assert len(page) < 5_000_000
     assert len((out / "table.md").read_text().splitlines()) == 2 + len(rows)
     with Image.open(out / "restored" / "chelsea.png") as restored:
         assert restored.size == (448, 300)

@@ -18,7 +18,6 @@ from torch import nn
 
 from thinlens.errors import UsageError
 from thinlens.report.layer_plots import draw_layers
-from thinlens.report.page import Picture, Section, write_page
 from thinlens.report.search_plots import draw_searches, rank_correlation
 from thinlens.report.side_by_side import MARGIN, Panel, draw_side_by_side, most_detailed_square
 from thinlens.report.tables import Table, format_giga, format_integer
@@ -92,17 +91,6 @@ def test_the_detail_is_where_the_texture_is() -> None:
     top, left = most_detailed_square(image, 16)
     assert abs(top - 32) <= 2
     assert abs(left - 64) <= 2
-
-
-def test_links_of_a_page_are_relative_and_exist(tmp_path: Path) -> None:
-    picture = tmp_path / "pictures" / "a picture.png"
-    draw_side_by_side(picture, [Panel("a", torch.zeros(3, 8, 8))])
-    sections = [Section("What < more", ("text & more",), pictures=[Picture(picture, "one")])]
-    write_page(tmp_path / "report.html", "Title", sections)
-    page = (tmp_path / "report.html").read_text()
-    assert re.findall('src="([^"]*)"', page) == ["pictures/a%20picture.png"]
-    assert "What &lt; more" in page
-    assert "http" not in page
 
 
 def small() -> nn.Sequential:

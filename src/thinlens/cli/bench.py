@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -15,6 +16,8 @@ from thinlens.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from thinlens.report.tables import Table
 
 MOST_ROUNDS = 10_000
 
@@ -46,6 +49,8 @@ class Bench(Verb):
     also be named alone), onnxruntime, openvino, ncnn; or none."""
     rounds: int = 20
     """Timed runs of each engine, of which medians are printed."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write an HTML page."""
 
     def run(self) -> Answer:
         from thinlens.api import bench
@@ -53,7 +58,7 @@ class Bench(Verb):
         self._check_numbers()
         size = values.size(self.size)
         module = load_branch(self.source, self.pattern, self.branch)
-        with progress_bar(f"benchmarking {self.source}") as report:
+        with progress_bar(f"benchmarking {self.source}") as show:
             result = bench(
                 module,
                 size,
@@ -61,10 +66,16 @@ class Bench(Verb):
                 against=self.against,
                 threads=self.threads,
                 rounds=self.rounds,
-                progress=report,
+                progress=show,
             )
         content = result.as_json()
-        return Answer(content, _text(content))
+        table, lines = _table(content), _lines(content)
+        if self.report is not None:
+            from thinlens.experiments.bench_report import write_bench_page
+
+            write_bench_page(self.report, self.source, result, table)
+            lines.append(f"{self.report}: the same as a page")
+        return Answer(content, (table.rich(), "\n".join(lines)))
 
     def _check_numbers(self) -> None:
         from thinlens.engine.compiled import MAX_THREADS
@@ -97,11 +108,11 @@ def load_branch(source: str, pattern: str | None, branch: int | None = None) -> 
     return (prune_uniformly(module, *values.pattern(pattern)) if pattern else module).eval()
 
 
-def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
+def _table(content: Mapping[str, Any]) -> Table:
     from thinlens.report.tables import Table
 
     rows = sorted(content["rows"], key=lambda row: row["ms_median"])
-    table = Table(
+    return Table(
         ("engine", "precision", "weights", "ms", "p10", "p90", "max error", "dB to fp32"),
         [
             (
@@ -115,6 +126,9 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
             for row in rows
         ],
     )
+
+
+def _lines(content: Mapping[str, Any]) -> list[str]:
     machine = content["machine"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['kernels']} kernels, torch "
@@ -126,7 +140,7 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, ...]:
             best = content["best_dense"][name]
             lines.append(f"{name}: {factor:.2f} x the best dense ({best['engine']})")
     lines += [f"missing: {x['engine']} {x['precision']}: {x['why']}" for x in content["missing"]]
-    return table.rich(), "\n".join(lines)
+    return lines
 
 
 def _roofline(fractions: Mapping[str, float] | None) -> str:

@@ -22,7 +22,7 @@ class Demo(Verb):
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo-out")
-    """Gets report.html, pictures, restored images and the thin checkpoints."""
+    """Gets report.html, restored images and the thin checkpoints."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the test sets (default: $THINLENS_DATA; without it, photographs that come with
     scikit-image)."""

@@ -33,6 +33,7 @@ from thinlens.cli.pipe import Pipe
 from thinlens.cli.prune import Prune
 from thinlens.cli.prune_parsers import general_command, prune_command
 from thinlens.cli.push_ready import PushReady
+from thinlens.cli.report import Report
 from thinlens.cli.restore import Restore
 from thinlens.cli.schema import Schema
 from thinlens.cli.streams import open_closed_streams
@@ -60,6 +61,7 @@ VERBS: dict[str, type[Verb]] = {
     "bench": Bench,
     "export": Export,
     "compare": Compare,
+    "report": Report,
     "adapt": Adapt,
     "pipe": Pipe,
     "push-ready": PushReady,

@@ -90,6 +90,8 @@ class Prune(Verb):
     """Input size for a budget in milliseconds (default: that of a 1280x720 output)."""
     threads: int = 2
     """Threads of the engine for a budget in milliseconds."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write an HTML page that compares both networks, as the command report does."""
     scale: Annotated[int | None, tyro.conf.arg(metavar="2|3|4", help_behavior_hint="")] = None
     """Enlargement of a super-resolution network that is given by name."""
 
@@ -126,6 +128,8 @@ class Prune(Verb):
         size_in_bytes = save(self.out, pruned, model=network.model, task=task, store=self.store)
         answer = self._answer(kind, pruned, shape, budget, size_in_bytes)
         answer = _with_hard_images(answer, network.module, pruned.module, task)
+        if self.report is not None:
+            answer = replace(answer, text=(*answer.text, self._write_report(self.report)))
         if self.store is None:
             return answer
         loss = half_precision_loss(pruned.module, task)
@@ -180,6 +184,17 @@ class Prune(Verb):
             lines.insert(0, "the weights that every forward pass computed again were merged")
         lines += self._draw_shares(kind, pruned) if kind.ROUTED else []
         return Answer(content, (sentence, *lines))
+
+    def _write_report(self, path: Path) -> str:
+        """Write the page on the dense and the pruned network; return a sentence on it."""
+        from thinlens.experiments.network_report import ReportOptions, report
+
+        options = ReportOptions(threads=self.threads)
+        try:
+            report([self.checkpoint, self.out], path, options=options, progress=True)
+        except UsageError as problem:  # the network is pruned and saved
+            return f"no report: {problem}"
+        return f"{path}: both networks compared"
 
     def _draw_shares(self, kind: type[Method], pruned: Pruned) -> list[str]:
         """Draw the share of images that each branch had during training."""

@@ -15,6 +15,8 @@ from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.native import native
 from thinlens.errors import RunError, UsageError
+from thinlens.experiments.comparison_report import write_comparison_pages
+from thinlens.experiments.network_report import timing_sentence
 from thinlens.experiments.networks import HD_SIZE, input_shape
 from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run, all_runs, read_plan
 from thinlens.experiments.result_plots import draw_comparison, draw_routed
@@ -105,6 +107,9 @@ def _compare(
                 rows[run]["ms"] = ms
         _write_tables(folder, list(rows.values()))
     figures = draw_comparison(plan, rows, folder) + draw_routed(folder, list(rows.values()))
+    size = f"for an output of {HD_SIZE[1]}x{HD_SIZE[0]}"
+    machine = timing_sentence(rounds, size, threads) if rounds else ""
+    figures += write_comparison_pages(plan, rows, folder, machine)
     return ComparisonResult(
         folder, tuple(rows.values()), tuple(failures), plan.skipped_tests, tuple(figures)
     )

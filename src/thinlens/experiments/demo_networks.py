@@ -70,6 +70,11 @@ class DemoRow:
     record: Mapping[str, Any] = field(default_factory=dict)
     """The method's record of its run."""
 
+    @property
+    def name(self) -> str:
+        """The method and its budget."""
+        return f"{self.method} {self.budget}".strip()
+
     def as_json(self) -> dict[str, Any]:
         """Return the row as `demo --json` prints it."""
         total = self.costs.total if self.costs else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,8 +22,8 @@ from thinlens.experiments.photographs import skimage_photographs
 from thinlens.images.pixels import to_float, to_uint8
 from thinlens.images.reading import read_image
 from thinlens.images.resize import bicubic_upsample
-from thinlens.report.page import Picture
-from thinlens.report.side_by_side import Panel, draw_side_by_side, most_detailed_square
+from thinlens.report.contents import ImageVersion, ReportImage
+from thinlens.report.side_by_side import most_detailed_square
 from thinlens.report.tables import Table
 from thinlens.tasks.metrics import float_psnr
 
@@ -40,7 +39,7 @@ INPUT_SIZE = (180, 320)
 PUBLISHED_ROUNDS = 3
 """Timed runs of each network, of which the median is reported."""
 
-SHOWN_SIDE = 320
+SHOWN_SIDE = 480
 """Side in pixels of the square of a result that is shown."""
 
 
@@ -65,21 +64,19 @@ class PublishedResult:
 
     rows: list[PublishedRow]
     table: Table
-    pictures: list[Picture]
+    images: list[ReportImage]
 
 
-def run_published(out: Path) -> PublishedResult:
-    """Restore both inputs by both networks; write the pictures below `out`."""
+def run_published() -> PublishedResult:
+    """Restore both inputs by both networks."""
     networks = [runner(load_checkpoint(name), "auto") for name in (DENSE, THIN)]
-    rows, pictures = [], []
+    rows, images = [], []
     for name, image in (("drawing", drawing()), ("photograph", photograph())):
         dense, thin, seconds = _both(networks, image[None])
         difference = float_psnr(to_uint8(thin).double(), to_uint8(dense).double(), 255)
         rows.append(PublishedRow(name, *seconds, difference))
-        path = out / "pictures" / f"published-{name}.png"
-        _draw(path, image, (dense, thin), rows[-1])
-        pictures.append(Picture(path, f"{name}, enlarged four times: a part of the result"))
-    return PublishedResult(rows, _table(rows), pictures)
+        images.append(_shown(image, (dense, thin), rows[-1]))
+    return PublishedResult(rows, _table(rows), images)
 
 
 def drawing() -> Tensor:
@@ -140,22 +137,18 @@ def _both(
     return dense, thin, (dense_seconds, thin_seconds)
 
 
-def _draw(path: Path, image: Tensor, results: tuple[Tensor, Tensor], row: PublishedRow) -> None:
-    """Write the square with the most detail: bicubic, dense and thin."""
-    dense, thin = results
-    top, left = most_detailed_square(dense, SHOWN_SIDE)
-    labels = (
-        "bicubic",
-        f"dense\n{row.dense_seconds:.2f} s",
-        f"thin: {row.psnr:.1f} dB to dense\n{row.thin_seconds:.2f} s",
-    )
-    panels = [
-        Panel(label, whole[:, top : top + SHOWN_SIDE, left : left + SHOWN_SIDE])
-        for label, whole in zip(
-            labels, (bicubic_upsample(image[None], 4)[0], dense, thin), strict=True
-        )
+def _shown(image: Tensor, results: tuple[Tensor, Tensor], row: PublishedRow) -> ReportImage:
+    """Return the square with the most detail: dense, thin and bicubic."""
+    top, left = most_detailed_square(results[0], SHOWN_SIDE)
+    square = (slice(None), slice(top, top + SHOWN_SIDE), slice(left, left + SHOWN_SIDE))
+    labels = (f"{DENSE} {row.dense_seconds:.2f} s", f"thin {row.thin_seconds:.2f} s", "bicubic")
+    pictures = (*results, bicubic_upsample(image[None], 4)[0])
+    versions = [
+        ImageVersion(label, to_uint8(whole[square]))
+        for label, whole in zip(labels, pictures, strict=True)
     ]
-    draw_side_by_side(path, panels)
+    remark = f"A square of the result. Thin: {row.psnr:.1f} dB to the dense network's result."
+    return ReportImage(f"{row.image}, enlarged four times", versions, remark)
 
 
 def _table(rows: Sequence[PublishedRow]) -> Table:
@@ -172,4 +165,5 @@ def _table(rows: Sequence[PublishedRow]) -> Table:
             )
             for row in rows
         ],
+        f"{DENSE} (Real-ESRGAN), shipped thin at a quarter of its multiply-adds",
     )

@@ -26,7 +26,7 @@ class DemoResult:
     """The results of the demo."""
 
     report: Path
-    """The HTML page, beside table.md, the figures, the checkpoints and the restored images."""
+    """The HTML page, beside table.md, the checkpoints and the restored images."""
     restored: int
     """Images that the last network restored."""
     rows: tuple[DemoRow, ...]
@@ -63,7 +63,7 @@ def demo(
     rows, torch_ms = measure_latency(rows, task.channels)
     inputs = next(iter(sources.tests.values())) / "LR"
     restored = restore_folder(rows[-1].run, task, inputs, out / "restored")
-    published = run_published(out)
+    published = run_published()
     table = write_report(out, task, rows, sources, torch_ms, published)
     count = restored.done + restored.skipped
     return DemoResult(

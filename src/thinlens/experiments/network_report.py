@@ -1,0 +1,259 @@
+"""Report of a dense network and thin ones of it: evaluated, timed and shown side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from thinlens.benchmark.inputs import smooth_image
+from thinlens.benchmark.installation import version_line
+from thinlens.benchmark.interleaved import BenchCase, run_interleaved
+from thinlens.engine.compiled import Compiled
+from thinlens.engine.graph import Size
+from thinlens.engine.kernel_report import kernel_report
+from thinlens.engine.native import fastest, native
+from thinlens.engine.timings import cpu_name
+from thinlens.errors import UsageError
+from thinlens.experiments.networks import HD_SIZE, runnable_shape
+from thinlens.experiments.report_pictures import report_images
+from thinlens.experiments.report_runs import NamedRun, read_runs, report_tests
+from thinlens.files import JsonLines
+from thinlens.progress import Progress, no_progress, progress_bar
+from thinlens.report.contents import CurvePanel, ReportContents, ReportNetwork, report_layers
+from thinlens.report.interactive import write_interactive
+from thinlens.report.search_plots import CURVES
+from thinlens.restoration.evaluation import Evaluation, evaluate
+from thinlens.sparsity.summary import summarize
+from thinlens.tasks import make_task
+from thinlens.tasks.task import MetricProtocol, Task
+
+REPORT_SIZE = (90, 160)
+"""Height and width of the timed input."""
+
+PAGE_ROUNDS = 7
+"""Timed runs of each network, of which the median is reported."""
+
+REPORT_IMAGES = 6
+"""Images that a report shows, those that lose most."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report measures and shows."""
+
+    images: int = REPORT_IMAGES
+    """Most images that are shown."""
+    rounds: int = PAGE_ROUNDS
+    """Timed runs of each network; 0 measures no times."""
+    size: tuple[int, int] = REPORT_SIZE
+    """Height and width of the timed input, in pixels."""
+    threads: int = 2
+    """Threads of the engine while networks are timed."""
+    command: str = ""
+    """The command that is named in the report."""
+
+
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    options: ReportOptions | None = None,
+    progress: bool = False,
+) -> ReportContents:
+    """Evaluate, time and compare the networks of `runs`, and write one HTML page to `out`.
+
+    `runs` are checkpoint folders, shipped names, files of weights or folders with checkpoints below
+    them: one dense network and thin ones of it. `data` is a folder of test images, by default
+    scikit-image's photographs for super-resolution. Raises `UsageError` for a run that is not
+    finished.
+
+    >>> quick = ReportOptions(rounds=0, images=0)
+    >>> names = ["dncnn-color-blind", "dncnn-color-blind-thin"]
+    >>> contents = report(names, "report.html", data="photos", options=quick)
+    >>> [network.dense for network in contents.networks]
+    [True, False]
+    """
+    options = options or ReportOptions()
+    networks = read_runs(runs)
+    with (
+        TemporaryDirectory(prefix="thinlens-report-") as folder,
+        progress_bar("report") if progress else nullcontext(no_progress) as show,
+    ):
+        task = make_task(**networks[0].checkpoint.task)
+        tests = report_tests(task, data, Path(folder))
+        contents = _contents(networks, task, tests, options, show)
+    write_interactive(Path(out), contents)
+    return contents
+
+
+def _contents(
+    runs: Sequence[NamedRun],
+    task: Task,
+    tests: Mapping[str, Path],
+    options: ReportOptions,
+    show: Progress,
+) -> ReportContents:
+    scores: dict[str, dict[str, Evaluation]] = {}
+    for number, run in enumerate(runs, start=1):
+        module = run.checkpoint.module
+        scores[run.name] = {name: evaluate(module, task, x) for name, x in tests.items()}
+        show(number, len(runs) + 1, {})
+    ms = time_runs(runs, task.channels, options)
+    layer_times = _layer_times(runs, task.channels, options) if ms else {}
+    networks = [
+        _network(run, task, scores[run.name], ms.get(run.name), layer_times.get(run.name, {}))
+        for run in runs
+    ]
+    contents = ReportContents(networks)
+    modules = {run.name: run.checkpoint.module for run in runs}
+    shown = report_images(contents, modules, task, tests, scores, options.images)
+    return ReportContents(
+        networks,
+        timing_sentence(options.rounds, _size_words(options), options.threads)
+        if ms
+        else "Nothing was timed.",
+        runs[0].name,
+        shown,
+        curve_panels({run.name: run.checkpoint.provenance for run in runs}, runs),
+        paragraphs=[f"Evaluated on {', '.join(tests)}."],
+        origin=_origin(runs, task.protocol, options),
+    )
+
+
+def _network(
+    run: NamedRun,
+    task: Task,
+    scores: Mapping[str, Evaluation],
+    ms: float | None,
+    times: Mapping[str, float],
+) -> ReportNetwork:
+    checkpoint = run.checkpoint
+    shape = runnable_shape(checkpoint.module, task, HD_SIZE)
+    summary = summarize(checkpoint.module, checkpoint.patterns, shape)
+    seconds = checkpoint.provenance.get("seconds")
+    return ReportNetwork(
+        run.name,
+        run.is_dense,
+        checkpoint.bytes,
+        summary.total.macs,
+        summary.total.params,
+        ms,
+        seconds if isinstance(seconds, int | float) and not run.is_dense else None,
+        {name: score.psnr for name, score in scores.items()},
+        {name: score.ssim for name, score in scores.items()},
+        report_layers(summary, times),
+    )
+
+
+def time_runs(runs: Sequence[NamedRun], channels: int, options: ReportOptions) -> dict[str, float]:
+    """Return the median milliseconds of each network in the engine, measured interleaved.
+
+    Empty where the engine was not built; networks that it does not run are absent.
+    """
+    if native() is None or not options.rounds:
+        return {}
+    image = smooth_image(channels, options.size)
+    cases = []
+    for run in runs:
+        try:
+            engine = Compiled(run.checkpoint.module, options.threads)
+            with torch.inference_mode():
+                expected = engine(image)
+        except UsageError:
+            continue
+        cases.append(
+            BenchCase(run.name, "fp32", not run.is_dense, partial(engine, image), expected)
+        )
+    rows = run_interleaved(cases, options.threads, options.rounds)
+    return {row.case.engine: row.ms for row in rows}
+
+
+def _layer_times(
+    runs: Sequence[NamedRun], channels: int, options: ReportOptions
+) -> dict[str, dict[str, float]]:
+    """Return the microseconds of the layers of each thin network."""
+    size, times = Size(channels, *options.size), {}
+    for run in runs:
+        if run.is_dense:
+            continue
+        try:
+            rows = kernel_report(Compiled(run.checkpoint.module, options.threads), size)
+        except UsageError:
+            continue
+        times[run.name] = {row["layer"]: 1e3 * row["ms"] for row in rows}
+    return times
+
+
+def _size_words(options: ReportOptions) -> str:
+    height, width = options.size
+    return f"on an input of {width}x{height}"
+
+
+def timing_sentence(rounds: int, size: str, threads: int) -> str:
+    """Return what was timed, `size` in words, and on which machine.
+
+    >>> timing_sentence(7, "on an input of 160x90", 2)[:57]
+    'Times are medians of 7 runs in turns on an input of 160x9'
+    """
+    return (
+        f"Times are medians of {rounds} runs in turns {size}: "
+        f"{cpu_name()}, {threads} threads, native engine ({fastest()})."
+    )
+
+
+def curve_panels(
+    records: Mapping[str, Mapping[str, Any]], runs: Sequence[NamedRun] = ()
+) -> list[CurvePanel]:
+    """Return panels of searches (`history` of a record), and of the training logs of runs."""
+    histories = {name: x["history"] for name, x in records.items() if x.get("history")}
+    panels = [
+        CurvePanel(
+            label,
+            {
+                name: [(row["step"], row[column]) for row in history if row.get(column) is not None]
+                for name, history in histories.items()
+            },
+        )
+        for column, label in CURVES.items()
+        if histories
+    ]
+    logs = {run.name: _losses(run.folder) for run in runs if run.folder}
+    logs = {name: line for name, line in logs.items() if len(line) > 1}
+    return [*panels, CurvePanel("training loss", logs)] if logs else panels
+
+
+def _losses(folder: Path) -> list[tuple[float, float]]:
+    rows = JsonLines(folder / "metrics.jsonl").read()
+    return [(row["step"], row["loss"]) for row in rows if "step" in row and row.get("loss")]
+
+
+def protocol_sentence(protocol: MetricProtocol) -> str:
+    """Return how PSNR and SSIM were computed."""
+    return (
+        f"PSNR in dB and SSIM of {protocol.channel}, a border of {protocol.crop} pixels cut, "
+        f"rounded to {protocol.rounding}, range 0..{protocol.range}; means over images. "
+        "Multiply-adds for a 1280x720 output"
+    )
+
+
+def _origin(
+    runs: Sequence[NamedRun], protocol: MetricProtocol, options: ReportOptions
+) -> dict[str, str]:
+    seeds = {run.name: run.checkpoint.provenance.get("seed") for run in runs}
+    listed = [f"{name} {seed}" for name, seed in seeds.items() if seed is not None]
+    entries = {
+        "protocol": protocol_sentence(protocol),
+        "command": options.command,
+        "versions": version_line(),
+        "seeds": ", ".join(listed),
+    }
+    entries |= {f"SHA-256 of {run.name}": run.sha256 for run in runs}
+    return {key: value for key, value in entries.items() if value}

@@ -18,7 +18,7 @@ export THINLENS_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test pytest lint bench sanitize test-arm64 pytest-engine wheel stub clean
+.PHONY: demo test pytest lint bench torture sanitize test-arm64 pytest-engine wheel stub clean
 
 demo: $(STAMP)  ## Prune the shipped RFDN, restore photographs, write demo-out/report.html.
 	$(BIN)/thinlens demo --out demo-out
@@ -48,6 +48,9 @@ stub: $(STAMP)  ## Write the types of the C++ extension to _native.pyi.
 
 bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes on where it was stopped.
 	$(BIN)/python benchmarks/engines.py --out bench-out
+
+torture: $(STAMP)  ## Kills, full disks, fuzzed checkpoints and hostile images, at full size (hours); goes on where it was stopped.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py --out torture-out
 
 ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _geometry.py _programs.py _bands.py _pointwise.py \
 	_reductions.py .py _streaming.py _bf16.py _winograd.py _int16.py)

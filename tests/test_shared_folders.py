@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +28,8 @@ from thinlens.images.writing import write_png
 from thinlens.models import create
 from thinlens.restoration import folder as restoration
 from thinlens.restoration.folder import restore_folder
+from thinlens.restoration.options import RestoreOptions
+from thinlens.restoration.shards import Shard
 from thinlens.tasks import make_task
 from thinlens.temporary_files import claim_name, sweep_leftovers
 from tiny_training import SETTINGS, Child, train
@@ -270,3 +274,42 @@ def test_a_failure_is_passed_on_where_nothing_changed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="damaged"):
         read_unchanged([path], read)
     assert len(calls) == 4
+
+
+# --- Shards ---------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(min_size=1), unique=True), st.integers(1, 9))
+def test_shards_are_a_partition_that_never_changes(names: list[str], count: int) -> None:
+    images = dict.fromkeys(name.encode(errors="ignore").decode() for name in names)
+    shards = [Shard(number, count).select(images) for number in range(1, count + 1)]
+    assert sorted(name for shard in shards for name in shard) == sorted(images)
+
+
+def test_shards_together_are_one_run(tmp_path: Path) -> None:
+    source, out, alone = (tmp_path / name for name in ("in", "out", "alone"))
+    names = fill(source, 12)
+    results = [
+        restore_folder(Slow(), SR, source, out, options=RestoreOptions(shard=shard))
+        for shard in ("1/2", "2/2")
+    ]
+    assert sum(result.done for result in results) == 12
+    assert all(0 < result.done < 12 for result in results)
+    manifests = sorted(out.glob("manifest*.jsonl"))
+    assert [path.name for path in manifests] == ["manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"]
+    lines = [line for path in manifests for line in path.read_text().splitlines()]
+    assert sorted(json.loads(line)["path"] for line in lines) == sorted(names)
+    whole = restore_folder(Slow(), SR, source, out)  # their manifests are read as one
+    assert (whole.done, whole.skipped, len(whole.failures)) == (0, 12, 1)
+    restore_folder(Slow(), SR, source, alone)
+    assert {n: x for n, x in files_of(out).items() if n.endswith("png")} == {
+        n: x for n, x in files_of(alone).items() if n.endswith("png")
+    }
+    again = restore_folder(Slow(), SR, source, out, options=RestoreOptions(shard="1/3"))
+    assert again.done == 0
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
+def test_a_wrong_shard_is_a_sentence(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--shard {text}: wanted"):
+        RestoreOptions(shard=text)

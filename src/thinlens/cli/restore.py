@@ -29,6 +29,7 @@ PHOTOGRAPH_OPTIONS = (
         "alpha",
         "strip",
         "first_frame",
+        "shard",
     ),
 )
 """The flags that are fields of `RestoreOptions` under the same name."""
@@ -85,6 +86,9 @@ class Restore(Verb):
     """Drop EXIF, XMP, IPTC, resolution and profile; colours become sRGB."""
     first_frame: bool = False
     """Restore the first image of animations and of files with several pages."""
+    shard: Annotated[str | None, tyro.conf.arg(metavar="2/8", help_behavior_hint="")] = None
+    """Restore one of so many parts of the images, chosen by their names; the parts together are the
+    whole, each with a manifest of its own."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster one."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|mps|xpu")] = "auto"

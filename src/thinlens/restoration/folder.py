@@ -26,6 +26,7 @@ from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.options import SAME_FORMAT, RestoreOptions
 from thinlens.restoration.photographs import PhotographRestorer
 from thinlens.restoration.seam_error import SeamError
+from thinlens.restoration.shards import Shard
 from thinlens.restoration.sources import (
     check_no_input_is_a_result,
     collect_inputs,
@@ -128,9 +129,9 @@ def restore_folder(
     outputs = result_names(list(inputs.paths), options.suffix_for)
     check_no_input_is_a_result(inputs, out, outputs)
     pictures = _pictures(outputs.values(), out) if options.picture else {}
-    removed: list[str] = []
+    removed, shard = list[str](), Shard.parse(options.shard)
     with FolderLock(out, shares=True, wait=SHARE_SECONDS) as lock:
-        manifest, identities = ResultManifest(out), restorer.identities()
+        manifest, identities = ResultManifest(out, shard.manifest), restorer.identities()
         if lock.is_exclusive:  # while others restore to the folder, one of them has done this
             removed = manifest.remove_stale(outputs, options.result_fields())
             manifest.compact()
@@ -138,7 +139,7 @@ def restore_folder(
         for folder in {out, *((out / output).parent for output in outputs.values())}:
             sweep_leftovers(folder)
         job = Job(PhotographRestorer(restorer, task.channels, options))
-        names = _Names(inputs.paths, outputs, out, pictures)
+        names = _Names(shard.select(inputs.paths), outputs, out, pictures)
         claims = Claims(out)
         run = _FolderRun(
             job, restorer, manifest, claims, identities, names, progress or no_progress

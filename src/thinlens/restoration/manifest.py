@@ -14,6 +14,9 @@ from thinlens.stored_values import from_stored
 
 MANIFEST = "manifest.jsonl"
 
+MANIFESTS = "manifest*.jsonl"
+"""The pattern of the names of all manifests of a folder: shards have their own."""
+
 
 @dataclass(frozen=True)
 class ManifestRecord:
@@ -51,29 +54,41 @@ class ManifestRecord:
 
 
 class ResultManifest:
-    """The lines of OUT/manifest.jsonl, the last one of each input; survives kill -9.
+    """The lines of a folder's manifests, the last one of each input; survives kill -9.
 
-    Several processes may add lines at once, and see each other's by `refresh`.
+    All manifests are read, the one called `name` is written. Several processes may add lines at
+    once, and see each other's by `refresh`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._log = folder, JsonLines(folder / MANIFEST)
-        records = [record for line in self._log.read() if (record := read_record(line))]
-        self._records = {record.path: record for record in records}
+    def __init__(self, folder: Path, name: str = MANIFEST) -> None:
+        self._folder, self._log = folder, JsonLines(folder / name)
+        others = [path for path in folder.glob(MANIFESTS) if path.name != name]
+        others.sort(key=lambda path: path.stat().st_mtime)  # the newest counts
+        self._logs = [*map(JsonLines, others), self._log]
+        self._own: dict[str, ManifestRecord] = {}
+        """The last lines of the manifest that is written."""
+        self._records: dict[str, ManifestRecord] = {}
         self._from_others: set[str] = set()
         """Inputs whose lines other processes have added since then."""
+        self.refresh()
+        self._from_others.clear()
 
     def compact(self) -> None:
         """Rewrite the file without superseded lines; only while no other process adds any."""
-        self._log.rewrite(asdict(record) for record in self._records.values())
+        self._log.rewrite(asdict(record) for record in self._own.values())
 
     def refresh(self) -> None:
         """Read the lines that other processes have added."""
-        for line in self._log.read_added():
-            record = read_record(line)
-            if record is not None and record != self._records.get(record.path):
-                self._records[record.path] = record
-                self._from_others.add(record.path)
+        for log in self._logs:
+            for line in log.read_added():
+                record = read_record(line)
+                if record is None:
+                    continue
+                if log is self._log:
+                    self._own[record.path] = record
+                if record != self._records.get(record.path):
+                    self._records[record.path] = record
+                    self._from_others.add(record.path)
 
     def failure(self, current: ManifestRecord, identities: Collection[str]) -> str | None:
         """Return why another process, meanwhile, could not restore this input by this network."""

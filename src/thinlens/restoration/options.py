@@ -15,6 +15,7 @@ from thinlens.images.resample import Resampling
 from thinlens.restoration.memory_budget import MemoryBudget
 from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.result_size import ResultSize
+from thinlens.restoration.shards import Shard
 from thinlens.restoration.tiled import as_restorer
 
 Compression = Literal["fast", "small"]
@@ -24,7 +25,7 @@ AlphaHandling = Literal["network", "bicubic", "flatten"]
 SAME_FORMAT = "same"
 """The format that an input's name stands for, or PNG if that is not written."""
 
-_NOT_IN_RESULTS = ("tile", "blend", "margin", "memory", "max_pixels", "picture")
+_NOT_IN_RESULTS = ("tile", "blend", "margin", "memory", "max_pixels", "picture", "shard")
 """Fields that do not change a result, or that the manifest holds elsewhere."""
 
 
@@ -62,6 +63,8 @@ class RestoreOptions:
     """Weight of the network's result; the rest is the input, enlarged by bicubic interpolation."""
     first_frame: bool = False
     """Restore the first image of animations and of files with several pages."""
+    shard: str | None = None
+    """The part of a folder's images that is restored, such as 2/8 (`restoration.shards`)."""
 
     def __post_init__(self) -> None:
         check_choice("--format", self.format, (*WRITABLE, SAME_FORMAT))
@@ -77,6 +80,7 @@ class RestoreOptions:
         if self.result_size is not None:
             self.result_size.of(1, 1)
         MemoryBudget.parse(self.memory)
+        Shard.parse(self.shard)
 
     @property
     def result_size(self) -> ResultSize | None:

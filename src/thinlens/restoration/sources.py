@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from thinlens.errors import UsageError
 from thinlens.images.folders import list_folder
 from thinlens.images.formats import SUFFIXES
-from thinlens.restoration.manifest import MANIFEST
+from thinlens.restoration.manifest import MANIFESTS
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
             f"{', '.join(map(str, sources))} holds no images beside those in {out}: wanted files "
             f"that end in {suffixes}"
         )
-    not_taken = tuple(name for name in others if PurePosixPath(name).name != MANIFEST)
+    not_taken = tuple(name for name in others if not PurePosixPath(name).match(MANIFESTS))
     return Inputs(images, not_taken, unreadable)
 
 

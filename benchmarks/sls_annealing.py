@@ -38,6 +38,8 @@ class Comparison:
     patch: int = 48
     batch: int = 2
     precision: str = "bf16"
+    preset: str = "plus"
+    """plus, from the dense network without distillation, or paper: equation 7."""
 
     def record(self, name: str, **options: Any) -> dict[str, Any]:
         """Search once; `options` are settings of `sls`."""
@@ -60,7 +62,10 @@ class Comparison:
             data=crops,
             size=SIZE,
             trainer=trainer,
+            preset=self.preset,
             least_squares=False,
+            start_budget_factor=0.0,
+            distill_weight=0.0,
             **options,
         )
         return thin.record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from thinlens.sparsity.prunable import find_layers
 
 TABLES = json.loads((Path(__file__).parent / "golden" / "fmp_tables.json").read_text())
 """Table 1 whole; of Table 2 the rows of networks that are here (its 1,592K parameters of CARN are
-those of three upsamplers, ours has one); the ratios of Table 3, each [FLOPs, Params]."""
+those of three upsamplers, ours has one)."""
 
 Row = dict[str, Any]
 
@@ -26,20 +25,12 @@ def priced(name: str, scale: int) -> Cost:
     return cost(network, example, find_layers(network, example), {}, "fmp")
 
 
-def number(printed: str) -> Decimal:
-    return Decimal(printed.replace(",", ""))
-
-
 @pytest.mark.parametrize("row", TABLES["1"], ids=lambda row: f"x{row['scale']}")
 def test_esrb_has_the_papers_numbers(row: Row) -> None:
     found = priced("esrb-6-256", row["scale"])
     assert f"{found.macs / 1e9:,.1f}" == row["flops"]
     # x2 is printed as 8,180K: truncated, where x3 and x4 are rounded
     assert f"{found.params / 1e3 - (row['scale'] == 2) / 2:,.0f}" == row["params"]
-    # the pruned parts follow from the printed numbers; x3 and x4 of the FLOPs are printed 0.01 up
-    for key, slack in (("params", "0.01"), ("flops", "0.01")):
-        pruned = 100 * (1 - number(row[f"thin_{key}"]) / number(row[key]))
-        assert abs(pruned - number(row[f"pruned_{key}"])) <= Decimal(slack)
 
 
 @pytest.mark.parametrize("row", TABLES["2"], ids=lambda row: f"{row['name']} x{row['scale']}")
@@ -53,10 +44,3 @@ def test_our_networks_have_the_flops_of_table_2(row: Row) -> None:
 def test_edsr_8_128_is_the_baseline_with_eight_blocks_of_128() -> None:
     found = priced("edsr-8-128", 4)
     assert (found.params, round(found.macs / 1e9, 3)) == (3_696_643, 317.642)
-
-
-@pytest.mark.parametrize("row", TABLES["3"], ids=lambda row: f"{row['metric']} {row['criterion']}")
-@pytest.mark.parametrize("metric", [0, 1], ids=["flops", "params"])
-def test_channels_weights_and_the_rest_make_the_whole(row: Row, metric: int) -> None:
-    parts = [number(row[key][metric]) for key in ("channels", "weights", "left")]
-    assert abs(sum(parts) - 100) <= Decimal("0.01")

@@ -164,8 +164,8 @@ def overhead(tiles: list[Tile]) -> float:
 
 
 SLS_TILINGS = {"sr": Tiling((48, 48), (1, 1)), "deblur": Tiling((240, 256), (3, 5))}
-"""The tiles of SLS's adaptive inference (section S5), by task: 50x50 at stride 48 in pixels of the
-low resolution, and 246x266 with overlap 3 and 5, which cut 720x1280 into 3x5."""
+"""The tiles of SLS's adaptive inference (section S4 of the appendix), by task: 50x50 at stride 48
+in pixels of the low resolution, and 246x266 with overlap 3 and 5, which cut 720x1280 into 3x5."""
 
 
 def round_up(value: int, grid: int) -> int:

@@ -1,8 +1,8 @@
 """Estimator of the error with which each of several networks restores a tile (SLS, section 3.6).
 
-SLS prints its size alone (section S4): 0.15 M parameters, 3.45 GMACs for a 1280x720 image. This
-stack has both, as have a few others of a million that were tried. It estimates logarithms because
-errors of tiles span four decades, and because equation 8 needs ratios above 0.
+SLS prints its size alone (section S4 of the appendix): 0.15 M parameters, 3.45 GMACs for a 1280x720
+image. This stack has both, as have a few others of a million that were tried. It estimates
+logarithms because errors of tiles span four decades, and because equation 8 needs ratios above 0.
 """
 
 from __future__ import annotations

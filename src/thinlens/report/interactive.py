@@ -65,7 +65,10 @@ def interactive_page(contents: ReportContents) -> str:
         _section("images", "The other images, those that lose most first", _grid(viewers[1:])),
         _section("layers", "What each layer keeps", _layers(contents)),
         _section("curves", "Searches and training by step", _curves(contents)),
-        *(_section("", table.title, [_scrolled(_untitled(table))]) for table in contents.tables),
+        *(
+            _section("", table.title, [_scrolled(_untitled(table), table.title)])
+            for table in contents.tables
+        ),
         _section("origin", "How it was measured", _origin(contents.origin)),
     ]
     style, script = ((ASSETS / name).read_text() for name in ("report.css", "report.js"))
@@ -140,15 +143,13 @@ def _figures(figures: Sequence[tuple[str, str]]) -> str:
 
 
 def _networks(contents: ReportContents) -> list[str]:
-    table = [_scrolled(networks_table(contents))] if contents.networks else []
+    table = [_scrolled(networks_table(contents), "All networks")] if contents.networks else []
     return [*table, *(text for x in contents.paragraphs for text in _paragraph(x))]
 
 
-def _scrolled(table: Table) -> str:
-    label = escape(table.title or "figures")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table.html()}</div>'
-    )
+def _scrolled(table: Table, label: str) -> str:
+    region = f'class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"'
+    return f"<div {region}>{table.html()}</div>"
 
 
 def _untitled(table: Table) -> Table:
@@ -212,8 +213,9 @@ def _layers(contents: ReportContents) -> list[str]:
     featured = contents.featured
     thin.sort(key=lambda network: network is not featured)
     tables = [
-        "<details><summary>Layers of "
-        f"{escape(network.name)} as a table</summary>{_scrolled(_layer_table(network))}</details>"
+        f"<details><summary>Layers of {escape(network.name)} as a table</summary>"
+        + _scrolled(_layer_table(network), network.name)
+        + "</details>"
         for network in thin
     ]
     return ['<div id="layer-chart"></div>', *tables] if thin else []

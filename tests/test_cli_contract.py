@@ -51,6 +51,7 @@ FLAGS = {
         *("--fixed-tiles", "--seed", "--steps", "--tile"),
     ],
     "pipe": ["--engine", "--json", "--model", "--pixels", "--raw", "--start", "--tile"],
+    "tune": ["--json", "--precision", "--size"],
     "push-ready": ["--json", "--licence"],
     "doctor": ["--json"],
     "schema": ["--json"],
@@ -92,6 +93,7 @@ KEYS = {
     ),
     "compare": "recipe out done failed left_out rows",
     "push-ready": "folder ready problems",
+    "tune": "model size seconds rows",
     "doctor": (
         "thinlens build python system cpu cores usable_cores instructions kernels torch_threads "
         "cuda engines packages extras cache cache_bytes"
@@ -201,6 +203,7 @@ def test_the_keys_of_every_answer(tmp_path: Path) -> None:
     answers["evaluate BUNDLE"] = run(*judged)
     answers["evaluate --sweep"] = run(*judged, "--sweep", "--rounds", 0)
     answers["push-ready"] = run("push-ready", thin, "--licence", "apache-2.0", "--json")
+    answers["tune"] = run("tune", thin, "--size", "24x16", "--json")
     answers["doctor"] = run("doctor", "--json")
     answers["completion"] = run("completion", "bash", "--json")
     shown = ("--data", clean, "--out", tmp_path / "report.html", "--rounds", 0, "--images", 1)

@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from native_engine import BF16, KERNELS, built
+from thinlens.engine import kernel_policy as policy_module
 from thinlens.engine import timings as timings_module
 from thinlens.engine.compiled import Compiled
-from thinlens.engine.kernel_choice import DENSE, WINOGRAD
+from thinlens.engine.graph import Size
+from thinlens.engine.kernel_choice import DENSE, INT16, WINOGRAD
+from thinlens.engine.kernel_policy import KernelMeasurement, KernelPolicy, MeasuringSelector
+from thinlens.engine.kernel_report import measure_kernels
 from thinlens.engine.native import fastest
 from thinlens.engine.ops.conv import ConvParams
 from thinlens.engine.timings import TimingCache
-from thinlens.engine.tuner import Tuner, candidates, heuristic, strip_seconds
+from thinlens.engine.tuner import Tuner, candidates, heuristic, int16_heuristic, strip_seconds
 
 ROWS = 200
 
@@ -144,6 +148,88 @@ def test_small_convolutions_are_not_measured() -> None:
     assert heuristic(conv(0.9, stride=2), 5, 1) == DENSE
     assert heuristic(conv(0.9, channels=3), 5, 1) == DENSE
     assert watch.calls == 0
+
+
+def policy(monkeypatch: pytest.MonkeyPatch, watch: Stopwatch, folder: Path) -> KernelPolicy:
+    """A policy on an empty cache, with the times of `watch`."""
+    tuner = Tuner("cpu", watch, TimingCache(folder / "kernels.json"))
+    monkeypatch.setattr(policy_module, "tuner", lambda *_, **__: tuner)
+    return KernelPolicy("cpu", int16=False)
+
+
+def test_the_first_images_run_by_heuristic_and_measuring_begins_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("INFO")
+    watch = Stopwatch([4.0, 3.0, 1.0, 2.0])
+    choose = policy(monkeypatch, watch, tmp_path)
+    first = [choose(conv(), 40, ROWS) for _ in range(2)]
+    assert first == [heuristic(conv(), 40, ROWS)] * 2 and watch.calls == 0
+    assert caplog.text.count("by heuristic") == 1
+    assert not choose.begins_to_measure()
+    monkeypatch.setattr(policy_module, "MEASURE_AFTER", 0.0)
+    with choose.running():
+        pass
+    assert [choose.begins_to_measure() for _ in range(2)] == [True, False]
+    assert choose(conv(), 40, ROWS) == 16 and watch.calls == 1
+
+
+def test_what_is_measured_or_small_is_no_guess(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choose = policy(monkeypatch, Stopwatch([4.0, 3.0, 1.0, 2.0]), tmp_path)
+    choose._tuner(conv(), 40, ROWS)
+    assert choose(conv(), 40, ROWS) == 16
+    choose(conv(), 5, 1)
+    monkeypatch.setattr(policy_module, "MEASURE_AFTER", -1.0)
+    assert not choose.begins_to_measure()
+
+
+def test_the_loss_of_the_heuristic_is_that_of_its_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    watch = Stopwatch([4.0, 3.0, 1.0, 2.0])  # dense, sparse, grouped, Winograd
+    policy(monkeypatch, watch, tmp_path)
+    select = MeasuringSelector("cpu", int16=False)
+    assert select(conv(), 40, ROWS) == select(conv(0.1), 40, ROWS) == 16
+    assert select(conv(0.1), 5, 1) == 32  # too small to be measured
+    fast, sparse = heuristic(conv(), 40, ROWS), heuristic(conv(0.1), 40, ROWS)
+    seconds = dict(zip(candidates(conv()), watch.seconds, strict=True))
+    loss = (seconds[fast] + seconds[sparse]) / 2 - 1
+    assert select.measurement() == KernelMeasurement(2, 2, pytest.approx(loss))
+
+
+@given(st.floats(0.01, 1.0), st.integers(1, 40), st.sampled_from([1, 2]))
+def test_the_heuristic_of_int16_takes_candidates(part: float, channels: int, stride: int) -> None:
+    params = conv(part, channels, stride)
+    assert int16_heuristic(params, 40, ROWS) in candidates(params, int16=True)
+
+
+def test_the_heuristic_of_int16() -> None:
+    assert int16_heuristic(conv(0.9), 40, ROWS) == WINOGRAD
+    assert int16_heuristic(conv(0.9, stride=2), 40, ROWS) == INT16 + DENSE
+    assert int16_heuristic(conv(0.2), 40, ROWS) == INT16 + 32
+    assert int16_heuristic(conv(0.01), 40, ROWS) == 32  # the conversion would take longer
+
+
+@built
+def test_an_engine_plans_anew_with_measured_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    watch = Stopwatch([4.0, 3.0, 1.0, 2.0])
+    tuner = Tuner("cpu", watch, TimingCache(tmp_path / "kernels.json"))
+    monkeypatch.setattr(policy_module, "tuner", lambda *_, **__: tuner)
+    engine = Compiled(nn.Conv2d(32, 32, 3, padding=1).eval(), 1)
+    image = torch.rand(1, 32, 40, 50)
+    expected, kernels = engine(image), []
+    for after in (20.0, 0.0):
+        monkeypatch.setattr(policy_module, "MEASURE_AFTER", after)
+        torch.testing.assert_close(engine(image), expected, rtol=1e-5, atol=1e-5)
+        kernels += engine.plan(Size(32, 40, 50)).kernels.values()
+    assert kernels == [WINOGRAD, 16] and watch.calls == 1
+    measured = measure_kernels(engine, Size(32, 40, 50))
+    assert (measured.convolutions, measured.changed, watch.calls) == (1, 1, 1)
+    assert measured.heuristic_loss == pytest.approx(1.0)
 
 
 @built

@@ -18,7 +18,9 @@ from thinlens.benchmark.backends import (
 from thinlens.benchmark.interleaved import BenchCase
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.first_image import FirstImageEngine
+from thinlens.engine.graph import Size
 from thinlens.engine.input_ranges import measure_input_ranges
+from thinlens.engine.kernel_report import measure_kernels
 from thinlens.engine.native import fastest, native
 from thinlens.engine.precision import FAST, find_precision
 from thinlens.engine.tuner import KernelSelector, tuner
@@ -141,6 +143,9 @@ def _add_native(
         engines = _native_engines(module, image, setting)
         for _, engine in engines:
             engine(image)
+            if setting.precision == FAST:
+                measure_kernels(engine, Size(*image.shape[1:]))
+                engine(image)
     except UsageError as error:
         backends.add_missing(NATIVE_NAME, setting.precision, str(error))
         return
@@ -164,9 +169,10 @@ def _native_engines(
     int16 = find_precision(setting.precision).int16
     kernels = fastest(setting.precision)
     ranges = measure_input_ranges(module, [image], threads) if int16 else None
-    selectors: list[KernelSelector | None] = [tuner(kernels, int16=int16).dense]
-    selectors += [None] if thin else []
+    fastest_kernels = tuner(kernels, int16=int16)
+    selectors: list[KernelSelector] = [fastest_kernels.dense]
+    selectors += [fastest_kernels] if thin else []
     return [
-        (selector is None, Compiled(module, threads, kernels, selector, input_ranges=ranges))
-        for selector in selectors
+        (index > 0, Compiled(module, threads, kernels, selector, input_ranges=ranges))
+        for index, selector in enumerate(selectors)
     ]

@@ -135,7 +135,7 @@ def _engine_reports(network: Checkpoint) -> tuple[list[dict[str, Any]], list[dic
     from thinlens.engine.automatic import select_engine
     from thinlens.engine.compiled import Compiled
     from thinlens.engine.graph import Size
-    from thinlens.engine.kernel_report import kernel_report
+    from thinlens.engine.kernel_report import kernel_report, measure_kernels
     from thinlens.engine.native import native
     from thinlens.engine.segment_report import segment_report
     from thinlens.models import image_channels
@@ -147,6 +147,7 @@ def _engine_reports(network: Checkpoint) -> tuple[list[dict[str, Any]], list[dic
     engine = select_engine(module, channels)
     if not isinstance(engine, Compiled):  # torch is faster: what the engine would run
         engine = Compiled(module, torch.get_num_threads())
+    measure_kernels(engine, size)
     return segment_report(engine, size), kernel_report(engine, size)
 
 

@@ -38,6 +38,7 @@ from thinlens.cli.restore import Restore
 from thinlens.cli.schema import Schema
 from thinlens.cli.streams import open_closed_streams
 from thinlens.cli.train import Train
+from thinlens.cli.tune import Tune
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
 from thinlens.signals import Interrupted
@@ -64,6 +65,7 @@ VERBS: dict[str, type[Verb]] = {
     "report": Report,
     "adapt": Adapt,
     "pipe": Pipe,
+    "tune": Tune,
     "push-ready": PushReady,
     "doctor": Doctor,
     "schema": Schema,

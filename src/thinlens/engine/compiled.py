@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,11 @@ from thinlens.engine.cores import ThreadPools
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
 from thinlens.engine.image_check import check_image
-from thinlens.engine.native import Core, fastest, native
-from thinlens.engine.ops.conv import WeightStore
-from thinlens.engine.plan import GIB, InputRanges, Plan, PlanContext
+from thinlens.engine.kernel_policy import KernelPolicy, plan_context
+from thinlens.engine.native import fastest, native
+from thinlens.engine.plan import GIB, InputRanges, Plan
 from thinlens.engine.trace import Tracer
-from thinlens.engine.tuner import KernelSelector, tuner
+from thinlens.engine.tuner import KernelSelector
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition, current_tile_positions
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 MAX_PLANS = 8
 """Sizes whose plans are kept; the least recently used one is dropped first."""
-
-MEMORY_FRACTION = 0.5
-"""Of the machine's memory, for the activations of a plan."""
 
 KEPT_ARENAS = 1.25
 """Bytes of the arenas that are kept, relative to the largest one's."""
@@ -76,7 +73,7 @@ class Compiled(Description):
         self._tracer = Tracer(module)
         self._handle = _register(self)
         self._kernels = kernels or fastest()
-        self._context = _context(
+        self._context = plan_context(
             core, self._kernels, threads, kernel_selector, least_work, input_ranges
         )
         self._pools = ThreadPools(core, threads)
@@ -114,15 +111,20 @@ class Compiled(Description):
         return Compiled, (self.module, threads, kernels, None, *others)
 
     @property
-    def _settings(self) -> tuple[int, str, KernelSelector, float, InputRanges | None]:
+    def _settings(self) -> tuple[int, str, KernelSelector | None, float, InputRanges | None]:
         context = self._context
-        selector, ranges = context.kernel_selector, context.input_ranges
-        return context.threads, self._kernels, selector, context.least_work, ranges
+        selector = None if self._policy else context.kernel_selector
+        return context.threads, self._kernels, selector, context.least_work, context.input_ranges
 
     @property
     def pool(self) -> _native.ThreadPool:
         """The threads that have a core of their own beside other work of this process."""
         return self._pools.pool()
+
+    @property
+    def _policy(self) -> KernelPolicy | None:
+        selector = self._context.kernel_selector
+        return selector if isinstance(selector, KernelPolicy) else None
 
     def with_selector(self, selector: KernelSelector) -> Compiled:
         """Return the same network with kernels by another selector."""
@@ -170,7 +172,7 @@ class Compiled(Description):
         """Run in another precision from now on."""
         core, threads = self._context.core, self._context.threads
         self._kernels = kernels
-        self._context = _context(core, kernels, threads, None, self.least_work, input_ranges)
+        self._context = plan_context(core, kernels, threads, None, self.least_work, input_ranges)
         self._plans.clear()
         self._with_arena.clear()
         self._single_threaded.clear()
@@ -210,7 +212,7 @@ class Compiled(Description):
         """Run the plan on images `[B, C, H, W]`, one by one; called by torch."""
         check_image(image)
         size, threads = Size(*image.shape[1:]), self._context.threads
-        with self._lock:  # the pool runs one program at a time anyway
+        with self._lock, self._timed():  # the pool runs one program at a time anyway
             plan = self.plan(size, is_tile=bool(current_tile_positions()))
             small = size.height * size.width <= ONE_THREAD_PIXELS
             if min(threads, len(image)) > 1 and small and not plan.is_mixed:
@@ -265,7 +267,7 @@ class Compiled(Description):
         """
         check_image(image)
         source, run = image.detach(), object()
-        with self._lock:
+        with self._lock, self._timed():
             plan = self.plan(Size(*image.shape[1:]))
             if plan.is_banded and len(image) == 1:
                 self._release_arenas(plan)
@@ -274,7 +276,7 @@ class Compiled(Description):
             yield self.execute(image)
             return
         for blocks, rows in plan.bands():
-            with self._lock:
+            with self._lock, self._policy.running() if self._policy else nullcontext():
                 if self._band_run is not run:
                     raise UsageError(
                         "another image ran before the last band of this one: wanted all bands first"
@@ -282,6 +284,23 @@ class Compiled(Description):
                 band = plan.run_band(self.pool, source, blocks, rows)
             if len(rows):
                 yield band
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Let the policy know how long an image takes, which it begins."""
+        policy = self._policy
+        if policy and policy.begins_to_measure():
+            self.plan_anew()
+        with policy.running() if policy else nullcontext():
+            yield
+
+    def plan_anew(self) -> None:
+        """Drop all plans: other kernels may have been measured."""
+        with self._lock:
+            self._dropped_saturated = self.saturated
+            self._plans.clear()
+            self._with_arena.clear()
+            self._single_threaded.clear()
 
     def _release_arenas(self, plan: Plan) -> None:
         """Release the arenas of the least recently run plans beyond `KEPT_ARENAS` times the
@@ -319,21 +338,6 @@ class Compiled(Description):
             reason = str(error).partition("\n")[0]
             where = f"{size.width}x{size.height} with {size.channels} channels"
             raise UsageError(f"no plan for an input of {where}: {reason}") from error
-
-
-def _context(
-    core: Core,
-    kernels: str,
-    threads: int,
-    selector: KernelSelector | None,
-    least_work: float,
-    ranges: InputRanges | None,
-) -> PlanContext:
-    selector = selector or tuner(kernels, int16=ranges is not None)
-    max_bytes = int(MEMORY_FRACTION * _memory_bytes())
-    isa = core.kernels(kernels)
-    weights = WeightStore(core)
-    return PlanContext(core, isa, selector, max_bytes, weights, threads, least_work, ranges)
 
 
 _handles = count()
@@ -387,7 +391,3 @@ def check_threads(threads: int) -> None:
     """Refuse a number of threads that no pool has."""
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads = {threads}: wanted 1 to {MAX_THREADS}")
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

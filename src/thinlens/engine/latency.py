@@ -18,7 +18,9 @@ from torch import nn
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
+from thinlens.engine.native import fastest
 from thinlens.engine.timings import Clock, measure_interleaved
+from thinlens.engine.tuner import tuner
 from thinlens.errors import UsageError
 from thinlens.models.copying import copy_network
 from thinlens.sparsity.latency_table import LatencyTable
@@ -81,7 +83,11 @@ def measure_steps(
 
     The last step is the rest of a call: the output's memory, and Python.
     """
-    engines = {fraction: Compiled(network, threads) for fraction, network in networks.items()}
+    measured = tuner(fastest())
+    engines = {
+        fraction: Compiled(network, threads, kernel_selector=measured)
+        for fraction, network in networks.items()
+    }
     image = torch.rand(1, *example[1:], generator=torch.Generator().manual_seed(0))
     plans = {fraction: engine.plan(Size(*example[1:])) for fraction, engine in engines.items()}
     step_rounds: dict[float, list[list[float]]] = {fraction: [] for fraction in engines}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -45,14 +46,31 @@ CHANNEL_GROUP = 16
 DENSE_FROM = 0.45
 """Fraction of non-zero weights from which `heuristic` selects the dense kernel."""
 
-WINOGRAD_FROM = 0.3
+WINOGRAD_FROM = 0.26
 """The same for Winograd's kernel, where it can run."""
+
+WIDE_OUTPUTS, WINOGRAD_FROM_WIDE = 128, 0.24
+"""The same for convolutions of many output channels, which share its transformed inputs."""
 
 MIN_WINOGRAD_CHANNELS = 16
 """Input and output channels below which transforms take longer than the products that they save."""
 
-GROUPED_FROM = 64
+GROUPED_FROM = 32
 """Non-zeros per output channel from which `heuristic` traverses input channels in groups."""
+
+FAST_INT16 = "avx512"
+"""The beginning of the names of kernels whose int16 is faster than their fp32. The limits below and
+those above were read off the times of some 400 convolutions on a Xeon with AVX-512 VNNI
+(benchmarks/heuristic.py)."""
+
+MIN_INT16_OUTPUTS = 16
+"""Output channels below which the conversion of the input takes longer than it saves."""
+
+MIN_INT16_NONZEROS = 16
+"""Non-zeros per output channel from which a sparse kernel of int16 is selected."""
+
+MIN_INT16_WEIGHTS = 64
+"""Weights per output channel from which a dense kernel of int16 is selected."""
 
 MIN_TUNED_MACS = 4_000_000
 """Multiply-adds of a dense convolution, about 0.1 ms, below which `heuristic` is good enough."""
@@ -91,15 +109,17 @@ def candidates(params: ConvParams, *, int16: bool = False) -> list[KernelChoice]
 
 
 def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-    """Select by density and channels, for convolutions that are too small to be worth a
-    measurement.
+    """Select by density and channels, without a measurement.
 
     A `KernelSelector`, as `dense_heuristic` is.
     """
     c_out, channels = params.weight.shape[:2]
     nonzeros = params.nonzeros
     dense = dense_heuristic(params, row_vectors, rows)
-    if nonzeros > (WINOGRAD_FROM if dense == WINOGRAD else DENSE_FROM) * params.weight.size:
+    dense_from = DENSE_FROM
+    if dense == WINOGRAD:
+        dense_from = WINOGRAD_FROM_WIDE if c_out >= WIDE_OUTPUTS else WINOGRAD_FROM
+    if nonzeros > dense_from * params.weight.size:
         return dense
     grouped = channels > CHANNEL_GROUP and nonzeros > GROUPED_FROM * c_out
     return CHANNEL_GROUP if grouped else channels
@@ -111,6 +131,26 @@ def dense_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelCh
     return WINOGRAD if wide and params.fits_winograd else DENSE
 
 
+def int16_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
+    """Select as `heuristic` does, and int16 where products outweigh the conversion of the input.
+
+    A `KernelSelector` for kernels with `FAST_INT16`. Winograd's kernel is faster than a dense one
+    of int16; sparse ones are faster in int16 than in fp32 from few non-zeros on.
+    """
+    choice = heuristic(params, row_vectors, rows)
+    outputs, inputs = params.weight.shape[0], params.in_channels
+    sparse, dense = INT16 + inputs, INT16 + DENSE
+    if choice == WINOGRAD and params.nonzeros > WINOGRAD_FROM * params.weight.size:
+        return choice
+    if outputs < MIN_INT16_OUTPUTS:
+        return choice
+    if sparse not in candidates(params, int16=True):
+        return choice
+    if choice == DENSE:
+        return dense if params.weight[0].size >= MIN_INT16_WEIGHTS else choice
+    return sparse if params.nonzeros >= MIN_INT16_NONZEROS * outputs else choice
+
+
 class Tuner:
     """Selects kernels by measured times, which it caches. Safe to call from several threads."""
 
@@ -118,33 +158,56 @@ class Tuner:
         self, name: str, timer: KernelTimer, timings: TimingCache, *, int16: bool = False
     ) -> None:
         self._name, self._timer, self._timings = name, timer, timings
-        self._int16 = int16
+        self._int16, self._has_fast_int16 = int16, FAST_INT16 in name
         self._lock = Lock()
 
     def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice for a convolution of `rows` output rows."""
-        seconds = self._seconds(params, row_vectors, rows)
+        seconds = self.seconds(params, row_vectors, rows)
         if not seconds:
             return heuristic(params, row_vectors, rows)
         return min(seconds, key=seconds.__getitem__)
 
+    def stored(self, params: ConvParams, row_vectors: int, rows: int) -> tuple[KernelChoice, bool]:
+        """Return a choice without measuring, and whether a measurement could not make it better.
+
+        It is the fastest one where all are timed, else the heuristic's.
+        """
+        seconds = self.seconds(params, row_vectors, rows, is_stored=True)
+        if seconds:
+            return min(seconds, key=seconds.__getitem__), True
+        if _is_small(params, row_vectors, rows):
+            return heuristic(params, row_vectors, rows), True
+        return self.heuristic(params, row_vectors, rows), False
+
+    def heuristic(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
+        """Select by density and channels, among all that `seconds` compares."""
+        if self._int16 and self._has_fast_int16:
+            return int16_heuristic(params, row_vectors, rows)
+        return heuristic(params, row_vectors, rows)
+
     def dense(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice that multiplies by zeros too."""
-        seconds = self._seconds(params, row_vectors, rows)
+        seconds = self.seconds(params, row_vectors, rows)
         dense = [choice for choice in seconds if choice in (DENSE, WINOGRAD, INT16 + DENSE)]
         if not dense:
             return dense_heuristic(params, row_vectors, rows)
         return min(dense, key=seconds.__getitem__)
 
-    def _seconds(self, params: ConvParams, row_vectors: int, rows: int) -> Seconds:
-        """Return the seconds of every choice; none of a convolution that is not measured."""
-        if params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS:
+    def seconds(
+        self, params: ConvParams, row_vectors: int, rows: int, *, is_stored: bool = False
+    ) -> Seconds:
+        """Return the seconds of every choice, measured unless `is_stored`; none where a measurement
+        is not worth it."""
+        if _is_small(params, row_vectors, rows):
             return {}
         strip_vectors = _rounded(row_vectors, params.strides[1])
         key = f"{self._name} {_description(params)} {strip_vectors}"
         choices = candidates(params, int16=self._int16)
         with self._lock:
             seconds = self._timings.get(key, choices)
+            if seconds is None and is_stored:
+                return {}
             if seconds is None:
                 measured = self._timer(params, strip_vectors, choices)
                 seconds = dict(zip(choices, measured, strict=bool(measured)))
@@ -161,8 +224,13 @@ def tuner(kernels: str, *, int16: bool = False) -> Tuner:
     def timer(params: ConvParams, row_vectors: int, choices: Sequence[KernelChoice]) -> list[float]:
         return strip_seconds(kernels, params, row_vectors, choices)
 
-    timings = TimingCache(cache_folder() / "kernels-1.json")
+    timings = _kernel_timings(cache_folder() / "kernels-1.json")
     return Tuner(name, timer, timings, int16=int16)
+
+
+@cache
+def _kernel_timings(path: Path) -> TimingCache:
+    return TimingCache(path)
 
 
 def strip_seconds(
@@ -206,6 +274,11 @@ def strip_seconds(
 
     measure_interleaved([run], TUNING_ROUNDS)
     return [min(seconds) for seconds in zip(*steps[-TUNING_ROUNDS:], strict=True)]
+
+
+def _is_small(params: ConvParams, row_vectors: int, rows: int) -> bool:
+    """Whether a convolution is not worth a measurement."""
+    return params.weight.size * row_vectors * MIN_LANES * rows < MIN_TUNED_MACS
 
 
 def _rounded(row_vectors: int, stride: int) -> int:

@@ -18,7 +18,7 @@ from thinlens.adaptive.estimator import (
 )
 from thinlens.adaptive.laplacian import LaplacianTable
 from thinlens.adaptive.options import RoutingOptions
-from thinlens.adaptive.router import TileRouter
+from thinlens.adaptive.router import TileRouter, check_blend
 from thinlens.adaptive.tile_errors import outer_size
 from thinlens.checkpoints.format import Checkpoint
 from thinlens.errors import UsageError
@@ -86,6 +86,7 @@ class Bundle:
         options = options or RoutingOptions()
         if options.price == "ms" and not engine:
             raise UsageError("--price ms: wanted the name of the engine whose latency counts")
+        check_blend(blend, self.tiling)
         timed_by = engine if options.price == "ms" else None
         return TileRouter(self.context(run, timed_by=timed_by), options, blend)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +103,10 @@ def _load_bundle(folder: Path) -> Bundle:
             raise UsageError(f"it uses {quoted(content.use)}: wanted {' or '.join(USES)}")
         if len(content.laplacian.values[0]) != len(checkpoints) + 1:
             raise UsageError("its table of the Laplacian is for another number of candidates")
-        tiling = content.tiling
         return Bundle(
             checkpoints,
-            Tiling(tiling.core, tiling.margin, tiling.grid, tiling.full),
-            tiling.exact,
+            content.tiling.tiling(),
+            content.tiling.exact,
             estimator.module,
             content.laplacian,
             content.use,
@@ -164,12 +163,11 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _StoredTiling:
-    core: tuple[int, int]
-    margin: tuple[int, int]
-    exact: bool
-    grid: int = 1
-    full: bool = False
+class _StoredTiling(Tiling):
+    exact: bool = field(kw_only=True)
+
+    def tiling(self) -> Tiling:
+        return Tiling(**{part.name: getattr(self, part.name) for part in fields(Tiling)})
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,7 @@ class TileRouter:
     """A `Restorer` that selects a candidate for every tile by equation 8 of SLS or a budget."""
 
     def __init__(self, context: RouterContext, options: RoutingOptions, blend: int = 0) -> None:
-        if not 0 <= blend <= min(context.tiling.margin):
-            raise UsageError(
-                f"--blend {blend}: wanted 0 to {min(context.tiling.margin)}, the margin of this "
-                "bundle's tiles"
-            )
+        check_blend(blend, context.tiling)
         self._context, self._options, self._blend = context, options, blend
         self.last: Routes | None = None
         """Of the last image, as far as it is restored."""
@@ -299,3 +295,11 @@ def _joined(
 ) -> Routes:
     routes, errors, macs = zip(*done, strict=True)
     return Routes(shape, size, np.concatenate(routes), np.concatenate(errors), sum(macs))
+
+
+def check_blend(blend: int, tiling: Tiling) -> None:
+    """Raise `UsageError` for a width of blending, in pixels, that is no part of the margin."""
+    if not 0 <= blend <= min(tiling.margin):
+        raise UsageError(
+            f"--blend {blend}: wanted 0 to {min(tiling.margin)}, the margin of this bundle's tiles"
+        )

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from thinlens.engine.native import native
+
 VERSION = 1
 CACHE_LINE = 64
 """Bytes."""
@@ -316,6 +318,12 @@ class RecordingCore:
     def __init__(self, lanes: int, storage: str) -> None:
         self.storage = storage
         self.recorded = Kernels("recorded", lanes, {"fp32": 4, "bf16": 2}[storage])
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the search for groups of the extension itself, which runs no kernel."""
+        if not name.startswith("Stream"):
+            raise AttributeError(name)
+        return getattr(native(), name)
 
     def available_kernels(self, storage: str = "fp32") -> list[str]:
         return ["recorded"] if storage == self.storage else []

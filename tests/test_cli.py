@@ -261,7 +261,7 @@ def test_a_recipe_starts_from_one_checkpoint_or_from_a_mean(tmp_path: Path) -> N
 
 def test_the_shipped_recipes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that name networks are for `compare`, all others for `train`."""
-    for folder in ("BSDS500", "TRAIN400", "REDS"):
+    for folder in ("BSDS500", "TRAIN400", "REDS", "DIV2K", "URBAN100"):
         monkeypatch.setenv(folder, str(tmp_path))
     monkeypatch.delenv("THINLENS_DATA", raising=False)
     recipes = list((Path(__file__).parents[1] / "recipes").glob("*.toml"))

@@ -260,19 +260,15 @@ def test_a_disk_that_fills_ends_the_run_and_keeps_the_old_file(
     suffix = FORMATS[target].suffixes[0]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / f"in{suffix}").write_bytes(b"old")
-    open_descriptor = files.os.fdopen
 
-    class Full(io.BufferedWriter):
+    class Full(files._RecordingFile):
         def write(self, content: object) -> int:
             if self.tell() + len(content) > 5_000:  # type: ignore[arg-type]
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(content)  # type: ignore[arg-type]
+                self.failure = OSError(errno.ENOSPC, "No space left on device")
+                raise self.failure
+            return super().write(content)
 
-    def fdopen(descriptor: int, mode: str) -> object:
-        open_descriptor(descriptor, mode, closefd=False).close()
-        return Full(io.FileIO(descriptor, mode))
-
-    monkeypatch.setattr(files.os, "fdopen", fdopen)
+    monkeypatch.setattr(files, "_RecordingFile", Full)
     with pytest.raises(RunError, match="cannot write"):
         restore_folder(
             *(lambda x: x, TASK, tmp_path / "in.png", tmp_path / "out"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import threading
@@ -13,6 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from thinlens.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where every disk counts as one without locks
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +30,10 @@ RETRY_SECONDS = 0.05
 def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock an open file or folder without waiting.
 
-    Returns whether it is locked now; None where the disk has no locks.
+    Returns whether it is locked now; None where the disk or the system has no locks.
     """
+    if fcntl is None:
+        return None
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -37,6 +43,13 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
             return None
         raise
     return True
+
+
+def wait_for_lock(descriptor: int) -> None:
+    """Lock an open file, as soon as no other process has; nothing where there are no locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def is_at(path: Path, descriptor: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from thinlens.errors import RunError, UsageError
+from thinlens.file_locks import wait_for_lock
 from thinlens.temporary_files import create_temporary
 
 _Result = TypeVar("_Result")
@@ -177,8 +177,7 @@ class JsonLines:
         """
         try:
             with self._path.open("ab+") as file:
-                with suppress(OSError):  # a disk without locks
-                    fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+                wait_for_lock(file.fileno())
                 file.write(_line_break(file) + _line(record).encode())
                 file.flush()
                 if fsync:

@@ -6,7 +6,6 @@ therefore the leftover of a killed one, and may be removed while other processes
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -17,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-from thinlens.file_locks import try_lock
+from thinlens.file_locks import try_lock, wait_for_lock
 
 _RANDOM = 8
 """Characters that `mkstemp` adds to a prefix."""
@@ -52,8 +51,7 @@ def create_temporary(path: Path) -> tuple[int, Path]:
     """Create a temporary file beside `path`, locked; return its descriptor and its path."""
     while True:
         descriptor, name = mkstemp(dir=path.parent, prefix=temporary_prefix(path.name))
-        with suppress(OSError):  # a disk without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        wait_for_lock(descriptor)
         if os.fstat(descriptor).st_nlink:
             return descriptor, Path(name)
         os.close(descriptor)  # it was swept before it was locked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 DEGRADED_NAME = re.compile(
-    r"(^|[_\W])(lr|lq|low|lowres|degraded|noisy|lrbic|input|inputs|blur|blurry|blurred|hazy|haze"
+    r"(^|[_\W])(lr|lq|low|lowres|degraded|noisy|lrbic(?:x\d)?|input|inputs|blur|blurry|blurred|hazy|haze"
     r"|rain|rainy)(?![a-z])",
     re.IGNORECASE,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -31,6 +32,7 @@ from cli_cases import (
 )
 from thinlens.cli import values
 from thinlens.cli.main import VERBS
+from thinlens.cli.verb import Answer
 from thinlens.errors import UsageError
 from thinlens.experiments.networks import load_mean_weights
 from thinlens.experiments.plan import all_runs, read_plan
@@ -424,3 +426,19 @@ def test_training_settings_of_prune_are_flags_and_a_recipe(place: Path, tmp_path
     recipe.write_text("[start]\ncheckpoint = 'sr'\n")
     ran = run("prune", "one-shot", place / "sr", *flags, "--out", out, "--json")
     assert (ran.status, "is for thinlens train" in ran.json["error"]) == (2, True)
+
+
+def test_a_note_is_printed_once_and_a_warning_each_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("thinlens.test")
+
+    def spoken(self: object) -> Answer:
+        for _ in range(2):
+            log.info("a note")
+            log.warning("a warning")
+        return Answer({}, ())
+
+    monkeypatch.setattr(VERBS["info"], "run", spoken)
+    for _ in range(2):
+        assert run("info", place / "sr").err.splitlines() == ["a note", *["a warning"] * 2]

@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stream = sys.stderr if on_stderr else sys.stdout
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("thinlens").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_NewNotes())
     try:
         with _sigterm_interrupts():
             verb = _parsed(words)
@@ -111,6 +113,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if as_json:
             print(json.dumps({"error": sentence}), file=stream, flush=True)
         return status
+
+
+class _NewNotes(logging.Filter):
+    """Lets a note, which is no warning, pass once in a command: each of its networks repeats it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = record.levelno > logging.INFO or message not in self._printed
+        self._printed.add(message)
+        return is_new
 
 
 def _run(verb: Verb) -> Answer:

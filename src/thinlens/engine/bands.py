@@ -175,8 +175,8 @@ def _band_group(core: Core, layout: Layout, threads: int) -> FusedGroup:
     nodes = [node for node in layout.order if not _is_packed_by_readers(layout, node)]
     strip = _rolling_rows(nodes, ROWS_PER_THREAD * threads)
     buffers = list({layout.placement[node][0]: None for node in nodes})
-    described = stream_plan(core, layout, nodes, list(layout.users))
-    needed = dict(zip(layout.users, described.buffer_rows(strip.tolist()), strict=True))
+    plan = stream_plan(core, layout, nodes, list(layout.users))
+    needed = dict(zip(layout.users, plan.buffer_rows(strip.tolist()), strict=True))
     touched = _touched_rows(layout, nodes, strip, buffers)
     lines = {buffer: _line_rows(buffer, needed[buffer], touched[buffer]) for buffer in buffers}
     return FusedGroup(nodes, [strip], lines)

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -276,7 +276,7 @@ class Compiled(Description):
             yield self.execute(image)
             return
         for blocks, rows in plan.bands():
-            with self._lock, self._policy.running() if self._policy else nullcontext():
+            with self._lock, self._running():
                 if self._band_run is not run:
                     raise UsageError(
                         "another image ran before the last band of this one: wanted all bands first"
@@ -291,8 +291,12 @@ class Compiled(Description):
         policy = self._policy
         if policy and policy.begins_to_measure():
             self.plan_anew()
-        with policy.running() if policy else nullcontext():
+        with self._running():
             yield
+
+    def _running(self) -> AbstractContextManager[None]:
+        """Add the seconds of a block to the policy's, if there is one."""
+        return self._policy.running() if self._policy else nullcontext()
 
     def plan_anew(self) -> None:
         """Drop all plans: other kernels may have been measured."""

@@ -18,7 +18,7 @@ export THINLENS_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test pytest lint bench torture sanitize test-arm64 pytest-engine wheel stub clean
+.PHONY: demo test pytest lint bench torture docs sanitize test-arm64 pytest-engine wheel stub clean
 
 demo: $(STAMP)  ## Prune the shipped RFDN, restore photographs, write demo-out/report.html.
 	$(BIN)/thinlens demo --out demo-out
@@ -48,6 +48,9 @@ stub: $(STAMP)  ## Write the types of the C++ extension to _native.pyi.
 
 bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes on where it was stopped.
 	$(BIN)/python benchmarks/engines.py --out bench-out
+
+docs: $(VENV)/docs  ## Build the documentation site, build/site/index.html; warnings are errors.
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/site . build/site
 
 torture: $(STAMP)  ## Kills, full disks, fuzzed checkpoints and hostile images, at full size (hours); goes on where it was stopped.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py --out torture-out
@@ -100,4 +103,9 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/* csrc/*
 # of is listed as missing.
 $(VENV)/peers: $(STAMP)
 	-$(PIP_INSTALL) torch==$(TORCH) -e '.[peers]'
+	touch $@
+
+# Sphinx and what it needs; only the site does.
+$(VENV)/docs: $(STAMP)
+	$(PIP_INSTALL) torch==$(TORCH) -e '.[docs]'
 	touch $@

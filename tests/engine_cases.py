@@ -32,9 +32,10 @@ from case_file import COMMANDS, RUNS, CaseWriter, RecordingCore
 from thinlens.engine import compiled, stream
 from thinlens.engine import plan as plans
 from thinlens.engine.compiled import Compiled
+from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.kernel_choice import DENSE, WINOGRAD, KernelChoice
 from thinlens.engine.ops.conv import ConvParams
-from thinlens.engine.tuner import KernelSelector, heuristic
+from thinlens.engine.tuner import KernelSelector
 from thinlens.models import MODELS
 
 NAME = "recorded"
@@ -59,7 +60,7 @@ def winograd(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
     return WINOGRAD if params.fits_winograd else DENSE
 
 
-SELECTORS: list[KernelSelector] = [heuristic, sparse, grouped, dense, winograd]
+SELECTORS: list[KernelSelector] = [Heuristic(), sparse, grouped, dense, winograd]
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def geometry(writer: CaseWriter, storage: str) -> None:
         for name in test_engine_geometry.STREAMED:
             module = test_engine_geometry.network(name)
             image = torch.randn(1, 2, 41, 30)
-            Compiled(module, 3, NAME, heuristic)(image)
+            Compiled(module, 3, NAME, Heuristic())(image)
             add_near(writer, f"streamed {name}", double(module, image), 2e-5, storage)
 
 
@@ -193,7 +194,7 @@ def functions(writer: CaseWriter, storage: str) -> None:
             if storage == "bf16":
                 image = image.bfloat16().float()
             expected = function(image.double(), module.constant.double())
-            Compiled(module, 2, NAME, heuristic)(image)
+            Compiled(module, 2, NAME, Heuristic())(image)
             bound = 2.0**-5 if storage == "bf16" and is_of_largest else exact
             if is_of_largest:
                 writer.add(f"{kind} {name}", expected, bound * (1 + expected.abs().max()))
@@ -210,7 +211,7 @@ def norms(writer: CaseWriter, storage: str) -> None:
         for threads in (1, 3):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(stream, "MIN_BLOCK_ROWS", rows)
-                Compiled(module, threads, NAME, heuristic)(image)
+                Compiled(module, threads, NAME, Heuristic())(image)
             writer.add(f"norm {style}", double(module, image), near, near)
 
 
@@ -231,7 +232,7 @@ def networks(writer: CaseWriter, storage: str) -> None:
         for name in sorted(test_engine_bands.ROLLING & set(test_engine.NETWORKS)):
             module = test_engine.tiny(name)
             image = torch.rand(1, MODELS[name].channels, 47, 22)
-            list(Compiled(module, 2, NAME, heuristic).bands(image))
+            list(Compiled(module, 2, NAME, Heuristic()).bands(image))
             assert RUNS[-1].bands
             add_near(writer, f"bands {name}", double(module, image), error, storage)
 

@@ -12,7 +12,7 @@ from native_engine import built
 from thinlens.engine import plan as plans
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
-from thinlens.engine.tuner import heuristic
+from thinlens.engine.heuristic import Heuristic
 from thinlens.models import create
 
 pytestmark = built
@@ -76,7 +76,7 @@ def test_a_residual_around_dense_blocks_copies_one_tensor(
     steps = {}
     for band_bytes in (0, 1 << 40):
         monkeypatch.setattr(plans, "BAND_BYTES", band_bytes)
-        engine = Compiled(network, threads, kernel_selector=heuristic)
+        engine = Compiled(network, threads, kernel_selector=Heuristic())
         steps[band_bytes] = engine.plan(Size(3, 150, 30)).steps
     banded, whole = (sum(step in COPIES for step in listed) for listed in steps.values())
     assert whole == 3  # the sums around three dense blocks

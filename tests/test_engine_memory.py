@@ -14,7 +14,7 @@ from torch import nn
 from native_engine import built
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
-from thinlens.engine.tuner import heuristic
+from thinlens.engine.heuristic import Heuristic
 from thinlens.models import create
 
 pytestmark = built
@@ -75,6 +75,6 @@ SHARE = 0.75
 def test_edsr_takes_less_memory_than_torch() -> None:
     """torch holds the channels of the large image twice: before and after they are shuffled."""
     module, (height, width) = create("edsr", scale=4), (180, 320)
-    plan = Compiled(module.eval(), 1, kernel_selector=heuristic).plan(Size(3, height, width))
+    plan = Compiled(module.eval(), 1, kernel_selector=Heuristic()).plan(Size(3, height, width))
     torch_at_least = 2 * 4 * module.config.width * (4 * height) * (4 * width)
     assert plan.bytes <= SHARE * torch_at_least

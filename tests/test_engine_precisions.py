@@ -24,6 +24,7 @@ from thinlens.engine import tuner as tuner_module
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.first_image import FirstImageEngine, psnr_to, select_precision
 from thinlens.engine.graph import Size
+from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.input_ranges import (
     input_range_entry,
     measure_input_ranges,
@@ -142,10 +143,10 @@ def test_the_tuner_takes_int16_where_it_is_faster(tmp_path: Path) -> None:
 
     for int16, choice in [(True, INT16 + 64), (False, 0)]:
         cache = tuner_module.TimingCache(tmp_path / f"{int16}.json")
-        tuner = tuner_module.Tuner("test", timer, cache, int16=int16)
+        tuner = tuner_module.Tuner("test", timer, cache, Heuristic(int16=int16))
         assert tuner(params, 20, 180) == choice
         reread = tuner_module.TimingCache(tmp_path / f"{int16}.json")
-        again = tuner_module.Tuner("test", lambda *_: [], reread, int16=int16)
+        again = tuner_module.Tuner("test", lambda *_: [], reread, Heuristic(int16=int16))
         assert again(params, 20, 180) == choice
 
 
@@ -206,7 +207,7 @@ def test_the_shipped_network_loses_nothing(data: Path) -> None:
     task, folder = make_task("sr", scale=4), data / "sr_test" / "Set5" / "x4"
     first = read_image(folder / "LR" / "img_001.png")[None] / 255
     ranges = measure_input_ranges(checkpoint.module, [first])
-    exact = evaluate(Compiled(checkpoint.module, 1, None, tuner_module.heuristic), task, folder)
+    exact = evaluate(Compiled(checkpoint.module, 1, None, Heuristic()), task, folder)
     fast = Compiled(checkpoint.module, 1, None, sparse_int16, input_ranges=ranges)
     rounded = evaluate(fast, task, folder)
     assert rounded.psnr == pytest.approx(exact.psnr, abs=0.005)

@@ -18,15 +18,17 @@ from thinlens.engine import kernel_policy as policy_module
 from thinlens.engine import timings as timings_module
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
+from thinlens.engine.heuristic import AVX512_LIMITS, LIMITS, PAIRS_SPEED, Heuristic
 from thinlens.engine.kernel_choice import DENSE, INT16, WINOGRAD
 from thinlens.engine.kernel_policy import KernelMeasurement, KernelPolicy, MeasuringSelector
 from thinlens.engine.kernel_report import measure_kernels
 from thinlens.engine.native import fastest
 from thinlens.engine.ops.conv import ConvParams
 from thinlens.engine.timings import TimingCache
-from thinlens.engine.tuner import Tuner, candidates, heuristic, int16_heuristic, strip_seconds
+from thinlens.engine.tuner import Tuner, candidates, strip_seconds
 
 ROWS = 200
+heuristic, int16_heuristic = Heuristic("cpu"), Heuristic("avx512_vnni", int16=True)
 
 
 def conv(part: float = 0.5, channels: int = 32, stride: int = 1) -> ConvParams:
@@ -52,7 +54,7 @@ def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timings_module, "write_json", lambda path, content: None)
         watch = Stopwatch(seconds)
-        choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")))
+        choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")), heuristic)
         chosen = {choose(conv(), 40, ROWS) for _ in range(3)}
     assert chosen == {candidates(conv())[int(np.argmin(seconds))]}
     assert watch.calls == 1
@@ -62,7 +64,9 @@ def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
 def test_the_fastest_dense_kernel_multiplies_by_zeros_too(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timings_module, "write_json", lambda path, content: None)
-        tuner = Tuner("cpu", Stopwatch(seconds), TimingCache(Path("/nowhere/kernels.json")))
+        tuner = Tuner(
+            "cpu", Stopwatch(seconds), TimingCache(Path("/nowhere/kernels.json")), heuristic
+        )
         by_choice = dict(zip(candidates(conv()), seconds, strict=True))
         fastest_dense = min((DENSE, WINOGRAD), key=by_choice.__getitem__)
         assert tuner.dense(conv(), 40, ROWS) == fastest_dense
@@ -72,11 +76,11 @@ def test_the_fastest_dense_kernel_multiplies_by_zeros_too(seconds: list[float]) 
 def test_another_process_reads_what_the_first_measured(tmp_path: Path) -> None:
     first, second = Stopwatch([4.0, 3.0, 2.0, 1.0]), Stopwatch([1.0, 2.0, 3.0, 4.0])
     path = tmp_path / "thinlens" / "kernels.json"
-    one = Tuner("cpu", first, TimingCache(path))(conv(), 40, ROWS)
-    two = Tuner("cpu", second, TimingCache(path))(conv(), 40, ROWS)
+    one = Tuner("cpu", first, TimingCache(path), heuristic)(conv(), 40, ROWS)
+    two = Tuner("cpu", second, TimingCache(path), heuristic)(conv(), 40, ROWS)
     assert one == two and (first.calls, second.calls) == (1, 0)
-    Tuner("other cpu", second, TimingCache(path))(conv(), 40, ROWS)
-    Tuner("cpu", second, TimingCache(path))(conv(0.1), 40, ROWS)
+    Tuner("other cpu", second, TimingCache(path), heuristic)(conv(), 40, ROWS)
+    Tuner("cpu", second, TimingCache(path), heuristic)(conv(0.1), 40, ROWS)
     assert second.calls == 2
 
 
@@ -143,16 +147,17 @@ def test_notes_lie_in_the_users_cache_folder(
 
 def test_small_convolutions_are_not_measured() -> None:
     watch = Stopwatch([1.0])
-    choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")))
+    choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")), heuristic)
     assert choose(conv(0.9), 5, 1) == heuristic(conv(0.9), 5, 1) == WINOGRAD
     assert heuristic(conv(0.9, stride=2), 5, 1) == DENSE
     assert heuristic(conv(0.9, channels=3), 5, 1) == DENSE
+    assert heuristic(conv(0.9, channels=64, stride=2), 200, ROWS) == 16  # rows leave the cache
     assert watch.calls == 0
 
 
 def policy(monkeypatch: pytest.MonkeyPatch, watch: Stopwatch, folder: Path) -> KernelPolicy:
     """A policy on an empty cache, with the times of `watch`."""
-    tuner = Tuner("cpu", watch, TimingCache(folder / "kernels.json"))
+    tuner = Tuner("cpu", watch, TimingCache(folder / "kernels.json"), heuristic)
     monkeypatch.setattr(policy_module, "tuner", lambda *_, **__: tuner)
     return KernelPolicy("cpu", int16=False)
 
@@ -199,10 +204,30 @@ def test_the_loss_of_the_heuristic_is_that_of_its_kernels(
     assert select.measurement() == KernelMeasurement(2, 2, pytest.approx(loss))
 
 
-@given(st.floats(0.01, 1.0), st.integers(1, 40), st.sampled_from([1, 2]))
-def test_the_heuristic_of_int16_takes_candidates(part: float, channels: int, stride: int) -> None:
+KERNEL_SETS = ["", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "neon"]
+
+
+@given(
+    st.sampled_from(KERNEL_SETS),
+    st.booleans(),
+    st.floats(0.01, 1.0),
+    st.integers(1, 40),
+    st.sampled_from([1, 2]),
+)
+def test_the_heuristic_takes_candidates(
+    kernels: str, int16: bool, part: float, channels: int, stride: int
+) -> None:
     params = conv(part, channels, stride)
-    assert int16_heuristic(params, 40, ROWS) in candidates(params, int16=True)
+    select = Heuristic(kernels, int16)
+    assert select(params, 40, ROWS) in candidates(params, int16=int16)
+    assert select.dense(params, 40, ROWS) in (DENSE, WINOGRAD)
+
+
+@pytest.mark.parametrize("kernels", KERNEL_SETS)
+def test_once_dense_is_faster_more_weights_do_not_change_it(kernels: str) -> None:
+    select = Heuristic(kernels)
+    is_dense = [select(conv(part / 16), 40, ROWS) == WINOGRAD for part in range(1, 17)]
+    assert is_dense == sorted(is_dense) and is_dense[-1] and not is_dense[1]
 
 
 def test_the_heuristic_of_int16() -> None:
@@ -212,12 +237,21 @@ def test_the_heuristic_of_int16() -> None:
     assert int16_heuristic(conv(0.01), 40, ROWS) == 32  # the conversion would take longer
 
 
+def test_transforms_shared_by_more_channels_pay_earlier() -> None:
+    """The measured limits: 1/4 is sparse at 32 channels, Winograd's at 64."""
+    limits = [AVX512_LIMITS.winograd_density(channels, channels) for channels in (32, 64, 128)]
+    assert limits == sorted(limits, reverse=True)
+    assert limits[0] > 8 / 32 > limits[1] > 6 / 32
+    assert PAIRS_SPEED * limits[1] > 8 / 32  # sparse in int16
+    assert 10 / 32 < LIMITS.winograd_density(64, 64) < 12 / 32
+
+
 @built
 def test_an_engine_plans_anew_with_measured_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     watch = Stopwatch([4.0, 3.0, 1.0, 2.0])
-    tuner = Tuner("cpu", watch, TimingCache(tmp_path / "kernels.json"))
+    tuner = Tuner("cpu", watch, TimingCache(tmp_path / "kernels.json"), heuristic)
     monkeypatch.setattr(policy_module, "tuner", lambda *_, **__: tuner)
     engine = Compiled(nn.Conv2d(32, 32, 3, padding=1).eval(), 1)
     image = torch.rand(1, 32, 40, 50)

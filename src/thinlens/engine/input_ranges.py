@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.engine.graph import Size
+from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.native import fastest, native
 from thinlens.engine.ops.conv import WeightStore
 from thinlens.engine.plan import Plan, PlanContext
 from thinlens.engine.trace import Tracer
-from thinlens.engine.tuner import heuristic
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import tile_positions
 
@@ -106,7 +106,7 @@ def read_input_ranges(provenance: Mapping[str, Any]) -> dict[str, float] | None:
 
 def _recording_context(core: Core) -> PlanContext:
     kernels, weights = core.kernels(fastest()), WeightStore(core)
-    return PlanContext(core, kernels, heuristic, NO_LIMIT, weights, records_ranges=True)
+    return PlanContext(core, kernels, Heuristic(), NO_LIMIT, weights, records_ranges=True)
 
 
 def _recording_plan(context: PlanContext, tracer: Tracer, size: Size) -> Plan:

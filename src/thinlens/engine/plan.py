@@ -14,6 +14,7 @@ from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.bands import can_roll, rolled
 from thinlens.engine.emitter import Emitter
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.island import RunIsland
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.lower import WORK, lower
@@ -23,7 +24,7 @@ from thinlens.engine.ops.conv import Conv, WeightStore
 from thinlens.engine.ops.resize import Resize
 from thinlens.engine.stream import FusedGroup, Progression, fused_groups
 from thinlens.engine.trace import Tracer
-from thinlens.engine.tuner import KernelSelector, heuristic
+from thinlens.engine.tuner import KernelSelector
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition
 
@@ -89,7 +90,7 @@ class PlanContext:
         node.input_range = INPUT_HEADROOM * (self.input_ranges or {}).get(node.params.layer, 0.0)
         selector = self.kernel_selector
         if self.input_ranges is not None and not node.input_range:
-            selector = heuristic
+            selector = Heuristic(self.kernels.name)
         node.select_kernel(selector, row_vectors)
 
 

@@ -15,6 +15,7 @@ from threading import Lock
 
 import numpy as np
 
+from thinlens.engine.heuristic import CHANNEL_GROUP, Heuristic, fits_int16
 from thinlens.engine.kernel_choice import (
     DENSE,
     INT16,
@@ -40,40 +41,8 @@ KernelTimer = Callable[[ConvParams, int, Sequence[KernelChoice]], list[float]]
 """Return the seconds of each choice for a convolution and its input's vectors per row; an empty
 list where it cannot be measured."""
 
-CHANNEL_GROUP = 16
-"""Input channels whose rows, for one tile, stay in the first-level cache."""
-
-DENSE_FROM = 0.45
-"""Fraction of non-zero weights from which `heuristic` selects the dense kernel."""
-
-WINOGRAD_FROM = 0.26
-"""The same for Winograd's kernel, where it can run."""
-
-WIDE_OUTPUTS, WINOGRAD_FROM_WIDE = 128, 0.24
-"""The same for convolutions of many output channels, which share its transformed inputs."""
-
-MIN_WINOGRAD_CHANNELS = 16
-"""Input and output channels below which transforms take longer than the products that they save."""
-
-GROUPED_FROM = 32
-"""Non-zeros per output channel from which `heuristic` traverses input channels in groups."""
-
-FAST_INT16 = "avx512"
-"""The beginning of the names of kernels whose int16 is faster than their fp32. The limits below and
-those above were read off the times of some 400 convolutions on a Xeon with AVX-512 VNNI
-(benchmarks/heuristic.py)."""
-
-MIN_INT16_OUTPUTS = 16
-"""Output channels below which the conversion of the input takes longer than it saves."""
-
-MIN_INT16_NONZEROS = 16
-"""Non-zeros per output channel from which a sparse kernel of int16 is selected."""
-
-MIN_INT16_WEIGHTS = 64
-"""Weights per output channel from which a dense kernel of int16 is selected."""
-
 MIN_TUNED_MACS = 4_000_000
-"""Multiply-adds of a dense convolution, about 0.1 ms, below which `heuristic` is good enough."""
+"""Multiply-adds of a dense convolution, about 0.1 ms, below which the heuristic is good enough."""
 
 MIN_LANES = 4
 """Values per vector of the narrowest kernels."""
@@ -92,80 +61,31 @@ STRIP_RANGE = 1.25
 """Of the values of the strip, which are in [0, 1), for kernels of int16."""
 
 
-MAX_INT16_REACH = 128
-"""Rows and columns that an output reads around its own, for kernels of int16: they convert a block
-of the input with all of them."""
-
-
 def candidates(params: ConvParams, *, int16: bool = False) -> list[KernelChoice]:
     """List the choices for a convolution, by default without those of int16."""
     channels = params.in_channels
     grouped = [CHANNEL_GROUP] if channels > CHANNEL_GROUP else []
     choices = [DENSE, channels, *grouped, *([WINOGRAD] if params.fits_winograd else [])]
-    rows = sum(params.paddings) + sum(params.trailing)
-    if not int16 or rows > MAX_INT16_REACH or not np.isfinite(params.weight).all():
-        return choices
-    return [*choices, INT16 + DENSE, INT16 + channels]
-
-
-def heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-    """Select by density and channels, without a measurement.
-
-    A `KernelSelector`, as `dense_heuristic` is.
-    """
-    c_out, channels = params.weight.shape[:2]
-    nonzeros = params.nonzeros
-    dense = dense_heuristic(params, row_vectors, rows)
-    dense_from = DENSE_FROM
-    if dense == WINOGRAD:
-        dense_from = WINOGRAD_FROM_WIDE if c_out >= WIDE_OUTPUTS else WINOGRAD_FROM
-    if nonzeros > dense_from * params.weight.size:
-        return dense
-    grouped = channels > CHANNEL_GROUP and nonzeros > GROUPED_FROM * c_out
-    return CHANNEL_GROUP if grouped else channels
-
-
-def dense_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-    """Select a kernel that multiplies by zeros too, by channels."""
-    wide = min(params.weight.shape[:2]) >= MIN_WINOGRAD_CHANNELS
-    return WINOGRAD if wide and params.fits_winograd else DENSE
-
-
-def int16_heuristic(params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-    """Select as `heuristic` does, and int16 where products outweigh the conversion of the input.
-
-    A `KernelSelector` for kernels with `FAST_INT16`. Winograd's kernel is faster than a dense one
-    of int16; sparse ones are faster in int16 than in fp32 from few non-zeros on.
-    """
-    choice = heuristic(params, row_vectors, rows)
-    outputs, inputs = params.weight.shape[0], params.in_channels
-    sparse, dense = INT16 + inputs, INT16 + DENSE
-    if choice == WINOGRAD and params.nonzeros > WINOGRAD_FROM * params.weight.size:
-        return choice
-    if outputs < MIN_INT16_OUTPUTS:
-        return choice
-    if sparse not in candidates(params, int16=True):
-        return choice
-    if choice == DENSE:
-        return dense if params.weight[0].size >= MIN_INT16_WEIGHTS else choice
-    return sparse if params.nonzeros >= MIN_INT16_NONZEROS * outputs else choice
+    if int16 and fits_int16(params):
+        choices += [INT16 + DENSE, INT16 + channels]
+    return choices
 
 
 class Tuner:
     """Selects kernels by measured times, which it caches. Safe to call from several threads."""
 
     def __init__(
-        self, name: str, timer: KernelTimer, timings: TimingCache, *, int16: bool = False
+        self, name: str, timer: KernelTimer, timings: TimingCache, heuristic: Heuristic
     ) -> None:
         self._name, self._timer, self._timings = name, timer, timings
-        self._int16, self._has_fast_int16 = int16, FAST_INT16 in name
+        self.heuristic = heuristic
         self._lock = Lock()
 
     def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice for a convolution of `rows` output rows."""
         seconds = self.seconds(params, row_vectors, rows)
         if not seconds:
-            return heuristic(params, row_vectors, rows)
+            return self.heuristic(params, row_vectors, rows)
         return min(seconds, key=seconds.__getitem__)
 
     def stored(self, params: ConvParams, row_vectors: int, rows: int) -> tuple[KernelChoice, bool]:
@@ -176,22 +96,15 @@ class Tuner:
         seconds = self.seconds(params, row_vectors, rows, is_stored=True)
         if seconds:
             return min(seconds, key=seconds.__getitem__), True
-        if _is_small(params, row_vectors, rows):
-            return heuristic(params, row_vectors, rows), True
-        return self.heuristic(params, row_vectors, rows), False
-
-    def heuristic(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
-        """Select by density and channels, among all that `seconds` compares."""
-        if self._int16 and self._has_fast_int16:
-            return int16_heuristic(params, row_vectors, rows)
-        return heuristic(params, row_vectors, rows)
+        choice = self.heuristic(params, row_vectors, rows)
+        return choice, _is_small(params, row_vectors, rows)
 
     def dense(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice that multiplies by zeros too."""
         seconds = self.seconds(params, row_vectors, rows)
         dense = [choice for choice in seconds if choice in (DENSE, WINOGRAD, INT16 + DENSE)]
         if not dense:
-            return dense_heuristic(params, row_vectors, rows)
+            return self.heuristic.dense(params, row_vectors, rows)
         return min(dense, key=seconds.__getitem__)
 
     def seconds(
@@ -203,7 +116,7 @@ class Tuner:
             return {}
         strip_vectors = _rounded(row_vectors, params.strides[1])
         key = f"{self._name} {_description(params)} {strip_vectors}"
-        choices = candidates(params, int16=self._int16)
+        choices = candidates(params, int16=self.heuristic.int16)
         with self._lock:
             seconds = self._timings.get(key, choices)
             if seconds is None and is_stored:
@@ -225,7 +138,7 @@ def tuner(kernels: str, *, int16: bool = False) -> Tuner:
         return strip_seconds(kernels, params, row_vectors, choices)
 
     timings = _kernel_timings(cache_folder() / "kernels-1.json")
-    return Tuner(name, timer, timings, int16=int16)
+    return Tuner(name, timer, timings, Heuristic(kernels, int16))
 
 
 @cache

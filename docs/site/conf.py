@@ -6,6 +6,14 @@ site as in any viewer, and no page is copied.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from reference import with_generated
+
 project = "thinlens"
 html_title = "thinlens"
 needs_sphinx = "9.0"
@@ -32,7 +40,19 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
 html_theme = "furo"
+html_static_path = ["style.css"]
+html_css_files = ["style.css"]
 html_extra_path = ["index.html"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
+
+
+def setup(app: Any) -> None:
+    """Put the generated reference in the place of its comments."""
+    app.connect("source-read", replace_comments)
+
+
+def replace_comments(app: Any, name: str, source: list[str]) -> None:
+    """Change the text of a page, which Sphinx passes as a list of one."""
+    source[0] = with_generated(source[0])

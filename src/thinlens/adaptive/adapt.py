@@ -53,6 +53,7 @@ class AdaptOptions:
     steps: int = 2000
     """Steps of the estimator's training."""
     seed: int = 0
+    """Of the tiles and of the estimator's initial weights."""
 
     def __post_init__(self) -> None:
         if self.tile is not None and min(self.tile) < 1:

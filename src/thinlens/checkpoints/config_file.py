@@ -40,11 +40,15 @@ class TensorEntry:
     name: str
     """Its name in the network's state dict."""
     encoding: str
+    """How it is packed: dense, bitmask, index or ranks."""
     n: int | None
+    """Weights kept of every m; null where the tensor is no pruned weight."""
     m: int | None
+    """Consecutive input channels in a group; null like `n`."""
     shape: list[int]
     """As the network has it."""
     dtype: str
+    """Its type in the network, such as float32."""
 
     def __post_init__(self) -> None:
         sizes = type(self.shape) is list and all(type(size) is int for size in self.shape)
@@ -69,12 +73,15 @@ class CheckpointConfig:
     config: dict[str, Any]
     """The network's own config, the architecture's parameters, or the factory's arguments."""
     task: dict[str, Any]
+    """What the network is for: a key of `TASKS` as `name`, and its options."""
     provenance: dict[str, Any]
     """Method, budget and record of the run that produced the weights."""
     versions: dict[str, Any]
+    """Of the packages that wrote the folder."""
     sha256: str
     """Of the tensors file that belongs to this config.json."""
     tensors: list[TensorEntry]
+    """An entry for each tensor of the state dict, in its order."""
     narrowed: bool = False
     """Whether channels were pruned: tensors are then smaller than `config` builds them, shaped as
     their entries. Written only if true, because older versions cannot read such a network."""

@@ -68,7 +68,9 @@ class Checkpoint:
     model: str
     """The key of its network in `MODELS`."""
     task: dict[str, Any]
+    """What the network is for: a key of `TASKS` as `name`, and its options."""
     provenance: dict[str, Any]
+    """Method, budget and record of the run that produced the weights."""
     bytes: int
     """Size of the packed file."""
     resized: bool = False

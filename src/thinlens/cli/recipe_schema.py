@@ -36,6 +36,8 @@ DOCS = {
     "crops": "Crops of the training images.",
     "fresh": "Networks that are trained first.",
     "evaluation": "Options of the task in evaluation alone.",
+    "checkpoint": "A checkpoint's folder or a shipped name.",
+    "mean_of": "Checkpoints of one network, whose weights are averaged.",
 }
 """Descriptions of keys whose fields have none of their own."""
 
@@ -53,7 +55,7 @@ def training_schema() -> JsonSchema:
         "task": {"type": "object"},
         "network": {"type": "object"},
         "start": {
-            **_table(_properties(START_KEYS)),
+            **_table(_described(_properties(START_KEYS), DOCS)),
             "maxProperties": 1,
         },
     }

@@ -56,12 +56,14 @@ class RestoreResult:
     """Counts and failures of a restored folder."""
 
     done: int
+    """Images that this call restored."""
     skipped: int
     """Images that the same network restored before, or another process meanwhile, from the same
     bytes."""
     failures: Mapping[str, str]
     """By relative path, the reason why an image has no result."""
     seconds: float
+    """Of the whole call."""
     seam_error: SeamError | None = None
     """Of a chosen margin: measured on the first image that was cut."""
     not_taken: tuple[str, ...] = ()

@@ -29,8 +29,11 @@ class Settings:
     """
 
     steps: int = 30_000
+    """Batches, each of which updates the weights once."""
     seed: int = 0
+    """Of initial weights and batches: the same seed and threads give the same bits."""
     learning_rate: float = 4e-3
+    """The largest rate, which the schedule multiplies."""
     optimizer: str = "muon"
     """muon or adam."""
     schedule: str = "trapezoid"

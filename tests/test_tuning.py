@@ -151,7 +151,7 @@ def test_small_convolutions_are_not_measured() -> None:
     assert choose(conv(0.9), 5, 1) == heuristic(conv(0.9), 5, 1) == WINOGRAD
     assert heuristic(conv(0.9, stride=2), 5, 1) == DENSE
     assert heuristic(conv(0.9, channels=3), 5, 1) == DENSE
-    assert heuristic(conv(0.9, channels=64, stride=2), 200, ROWS) == 16  # rows leave the cache
+    assert heuristic(conv(0.9, channels=64, stride=2), 200, ROWS) == 16  # beyond the cache
     assert watch.calls == 0
 
 

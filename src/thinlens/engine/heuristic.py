@@ -60,8 +60,8 @@ class KernelLimits:
     winograd_transforms: float
     """What is added to it for each unit of `transforms`."""
     dense_vectors: int
-    """Vectors in a row of all input channels, from which the rows that the dense kernel reads leave
-    the second-level cache: the sparse one traverses channels in groups."""
+    """Vectors in a row of all input channels, from which the rows that the dense kernel reads are
+    too many for the second-level cache: the sparse one traverses channels in groups."""
 
     def winograd_density(self, outputs: int, inputs: int) -> float:
         """Return the density from which Winograd's kernel is faster, for so many channels."""

@@ -20,7 +20,7 @@ endif
 
 .PHONY: demo test pytest lint bench torture docs sanitize test-arm64 pytest-engine wheel stub clean
 
-demo: $(STAMP)  ## Prune the shipped RFDN, restore photographs, write demo-out/report.html.
+demo: $(STAMP)  ## Compare shipped thin networks, prune one, write demo-out/report.html; a first table in half a minute.
 	$(BIN)/thinlens demo --out demo-out
 
 test: lint pytest

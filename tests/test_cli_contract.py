@@ -17,7 +17,7 @@ from thinlens.cli.method_flags import field_docs
 from thinlens.methods import METHODS, Method
 
 FLAGS = {
-    "demo": ["--data", "--json", "--out"],
+    "demo": ["--data", "--image", "--json", "--out"],
     "train": ["--data", "--json", "--out", "--recipe", "--scale", "--seed", "--steps"],
     "import": ["--arguments", "--json", "--model", "--out", "--output", "--scale", "--store"],
     "info": ["--convention", "--engine", "--json", "--pattern", "--scale", "--size", "--width"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from small_networks import RandomData, crossed
+from thinlens.api import prune
 from thinlens.errors import UsageError
 from thinlens.methods.least_squares.method import LeastSquares
 from thinlens.methods.least_squares.sensitivity import gains, halvings, sensitivities
@@ -116,3 +118,30 @@ def _block() -> list[nn.Module]:
 def test_another_allocation_is_refused() -> None:
     with pytest.raises(UsageError, match="allocation 'luck': wanted uniform or knapsack"):
         LeastSquares(budget=Budget.parse("1/4"), example=EXAMPLE, allocation="luck")
+
+
+def test_budgets_share_the_sensitivities_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counted(*arguments: Any) -> dict[str, dict[int, float]]:
+        counts.append(1)
+        return sensitivities(*arguments)
+
+    monkeypatch.setattr("thinlens.methods.least_squares.method.sensitivities", counted)
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 16, 3, padding=1)
+    model = nn.Sequential(first, *_block(), *_block(), nn.Conv2d(16, 3, 1))
+    data = list(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(9)))
+
+    def layers(network: nn.Module, budget: str) -> Any:
+        return prune(network, budget=budget, data=data, m=16, pixels=512).record["layers"]
+
+    half, quarter = layers(model, "1/2"), layers(model, "1/4")
+    assert len(counts) == 1
+    monkeypatch.setattr("thinlens.methods.least_squares.stored_sensitivities._measurements", {})
+    assert quarter == layers(model, "1/4") != half
+    assert len(counts) == 2
+    with torch.no_grad():
+        prunable_layer(model, "1.conv").weight.mul_(1e-2)
+    assert layers(model, "1/4") != quarter
+    assert len(counts) == 3

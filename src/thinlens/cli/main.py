@@ -30,6 +30,7 @@ from thinlens.cli.export import Export
 from thinlens.cli.import_weights import Import
 from thinlens.cli.info import Info
 from thinlens.cli.pipe import Pipe
+from thinlens.cli.printing import print_text
 from thinlens.cli.prune import Prune
 from thinlens.cli.prune_parsers import general_command, prune_command
 from thinlens.cli.push_ready import PushReady
@@ -44,9 +45,6 @@ from thinlens.errors import RunError, UsageError
 from thinlens.signals import Interrupted
 
 DONE, FAILED, MISUSED = 0, 1, 2
-
-PIPE_WIDTH = 400
-"""Console width in columns for a file or a pipe, where nothing is folded."""
 
 ITEM_INDENT = 4
 """Indent, in columns, of flags in the parser's error; deeper lines are their help."""
@@ -235,16 +233,7 @@ def _print(answer: Answer, as_json: bool, stream: TextIO) -> None:
     if as_json:
         print(json.dumps(_strict(answer.content), allow_nan=False), file=stream, flush=True)
         return
-    from rich.console import Console
-
-    # A file or a pipe has no width: nothing is folded there.
-    console = Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH)
-    for part in answer.text:
-        # Text goes out as it is: a terminal folds it, and what is copied has no breaks of ours.
-        console.print(
-            part, highlight=False, markup=False, emoji=False, soft_wrap=isinstance(part, str)
-        )
-    stream.flush()
+    print_text(answer.text, stream)
 
 
 def _strict(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Networks of the demo: dense, and pruned by three methods, with metrics and latencies."""
+"""Networks of the demo: dense, and pruned by several methods, with metrics and latencies."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from thinlens.api import prune, save
 from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.checkpoints.format import Checkpoint
-from thinlens.engine.compiled import Compiled
+from thinlens.engine.compilation import compile as compile_module
 from thinlens.engine.native import native
 from thinlens.experiments.networks import HD_SIZE, input_shape
 from thinlens.experiments.photographs import ImageSources
 from thinlens.images.resize import bicubic_upsample
-from thinlens.progress import Progress
+from thinlens.progress import Progress, no_progress
 from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.summary import CostSummary, summarize
@@ -28,18 +28,23 @@ from thinlens.tasks.task import Task
 from thinlens.training.loop import Trainer
 from thinlens.training.settings import Settings
 
-VARIANTS = (
+Variant = tuple[str, str]
+"""A method and a budget."""
+
+LIVE: Variant = ("least-squares", "1/4")
+"""The network that is pruned first."""
+
+VARIANTS: tuple[Variant, ...] = (
     ("one-shot", "1/2"),
     ("least-squares", "1/2"),
-    ("one-shot", "1/4"),
-    ("least-squares", "1/4"),
-    ("sls", "1/4"),
     ("least-squares", "1/8"),
-    ("sls", "1/8"),
 )
-"""(method, budget) of the pruned networks."""
+"""The networks that are pruned after it; least squares measures sensitivities once for all."""
 
-SEARCH = Settings(steps=100, learning_rate=1e-3, warmup=10)
+SEARCHES: tuple[Variant, ...] = (("sls", "1/8"),)
+"""The last ones, which take longest."""
+
+SEARCH = Settings(steps=40, learning_rate=1e-3, warmup=5)
 """Training of `sls` on one calibration crop a step: enough to find N, too short to train."""
 
 TIMED_SIZE = (90, 160)
@@ -58,7 +63,7 @@ class DemoRow:
     budget: str
     """The fraction to keep; empty for what is not pruned."""
     run: Callable[[Tensor], Tensor]
-    """Restores a batch of images `[B, C, h, w]`."""
+    """Restores a batch of images `[B, C, h, w]`, in the engine where it was built."""
     costs: CostSummary | None = None
     bytes: int | None = None
     seconds: float | None = None
@@ -94,56 +99,78 @@ class DemoRow:
         }
 
 
-def prune_variants(
-    dense: Checkpoint, task: Task, sources: ImageSources, folder: Path, report: Progress
+def unpruned_rows(
+    dense: Checkpoint, task: Task, tests: Mapping[str, Path], report: Progress
 ) -> list[DemoRow]:
-    """Prune `dense` by all `VARIANTS`, save them below `folder`, and evaluate all networks."""
-    shape = input_shape(task, HD_SIZE)
-    unpruned = [
+    """Return bicubic enlargement and the dense network, evaluated."""
+    costs = summarize(dense.module, {}, input_shape(task, HD_SIZE))
+    engine = compile_module(dense.module)
+    rows = [
         DemoRow("bicubic", "", lambda image: bicubic_upsample(image, task.scale)),
-        DemoRow("dense", "", dense.module, summarize(dense.module, {}, shape), dense.bytes),
+        DemoRow("dense", "", engine, costs, dense.bytes),
     ]
-
-    def pruned(method: str, budget: str) -> DemoRow:
-        thin = prune(
-            dense.module,
-            budget=budget,
-            method=method,
-            data=sources.crops,
-            size=shape[1:],
-            trainer=Trainer(SEARCH) if method == "sls" else None,
-        )
-        path = folder / f"{method}-{budget.replace('/', '-of-')}"
-        packed = save(path, thin, model=dense.model, task=task)
-        summary = summarize(thin.module, thin.patterns, shape)
-        seconds = thin.record["seconds"]
-        return DemoRow(method, budget, thin.module, summary, packed, seconds, record=thin.record)
-
-    total = len(unpruned) + len(VARIANTS)
-    rows: list[DemoRow] = []
-    for row in itertools.chain(unpruned, itertools.starmap(pruned, VARIANTS)):
-        for name, pairs in sources.tests.items():
-            row.scores[name] = evaluate(row.run, task, pairs)
-        rows.append(row)
-        report(len(rows), total, {})
-    return rows
+    return [evaluated(row, task, tests, report) for row in rows]
 
 
-def measure_latency(rows: Sequence[DemoRow], channels: int) -> tuple[list[DemoRow], float | None]:
-    """Return the rows with their milliseconds, and those of torch for the dense network.
+def pruned_row(
+    dense: Checkpoint,
+    task: Task,
+    sources: ImageSources,
+    folder: Path,
+    variant: Variant,
+    report: Progress,
+) -> DemoRow:
+    """Prune `dense`, save it below `folder`, and return its row, evaluated."""
+    method, budget = variant
+    shape = input_shape(task, HD_SIZE)
+    thin = prune(
+        dense.module,
+        budget=budget,
+        method=method,
+        data=sources.crops,
+        size=shape[1:],
+        trainer=Trainer(SEARCH) if method == "sls" else None,
+        progress=report,
+    )
+    path = folder / f"{method}-{budget.replace('/', '-of-')}"
+    packed = save(path, thin, model=dense.model, task=task)
+    costs, seconds = summarize(thin.module, thin.patterns, shape), thin.record["seconds"]
+    engine = compile_module(thin)
+    row = DemoRow(method, budget, engine, costs, packed, seconds, record=thin.record)
+    return evaluated(row, task, sources.tests, report)
+
+
+def evaluated(
+    row: DemoRow, task: Task, tests: Mapping[str, Path], report: Progress = no_progress
+) -> DemoRow:
+    """Return the row with its metrics on all test sets."""
+    scores = {
+        name: evaluate(row.run, task, folder, progress=report) for name, folder in tests.items()
+    }
+    return replace(row, scores=scores)
+
+
+def measure_latency(
+    rows: Sequence[DemoRow], module: nn.Module, channels: int
+) -> tuple[list[DemoRow], float | None]:
+    """Return the rows with their milliseconds, and those of torch for the dense `module`.
 
     All are measured interleaved.
     """
-    networks = [(row, row.run) for row in rows if isinstance(row.run, nn.Module)]
+    networks = [row for row in rows if row.costs is not None]
     if native() is None or not networks:
         return list(rows), None
-    threads = torch.get_num_threads()
     image = torch.rand(1, channels, *TIMED_SIZE, generator=torch.Generator().manual_seed(0))
-    dense = torch.inference_mode()(networks[0][1])
+    dense = torch.inference_mode()(module)
     runs: list[Callable[[], Tensor]] = [partial(dense, image)]
-    runs += [partial(Compiled(network, threads), image) for _, network in networks]
+    runs += [partial(row.run, image) for row in networks]
     expected = runs[0]()
     cases = [BenchCase(str(i), "fp32", False, run, expected) for i, run in enumerate(runs)]
-    torch_row, *native_rows = run_interleaved(cases, threads, TIMED_ROUNDS)
-    latencies = {id(row): result.ms for (row, _), result in zip(networks, native_rows, strict=True)}
-    return [replace(row, ms=latencies.get(id(row))) for row in rows], torch_row.ms
+    torch_row, *results = run_interleaved(cases, torch.get_num_threads(), TIMED_ROUNDS)
+    times = {row.name: result.ms for row, result in zip(networks, results, strict=True)}
+    return [replace(row, ms=times.get(row.name)) for row in rows], torch_row.ms
+
+
+def by_cost(rows: Sequence[DemoRow]) -> list[DemoRow]:
+    """Return the rows in the order of a table: bicubic, then the most expensive first."""
+    return sorted(rows, key=lambda row: -row.costs.total.macs if row.costs else -math.inf)

@@ -1,43 +1,82 @@
-"""The report of the demo: a table, and a page of everything that was measured."""
+"""The report of the demo: a table, a sheet of pictures, and a page of all that was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from thinlens.benchmark.installation import version_line
+from thinlens.engine.native import fastest
+from thinlens.engine.timings import cpu_name
 from thinlens.experiments.demo_networks import SEARCH, TIMED_ROUNDS, TIMED_SIZE, DemoRow
-from thinlens.experiments.demo_published import PublishedResult
+from thinlens.experiments.demo_shipped import NOTHING_SHIPPED, ShippedResult
 from thinlens.experiments.network_report import curve_panels, protocol_sentence, timing_sentence
 from thinlens.experiments.photographs import ImageSources
 from thinlens.experiments.report_pictures import report_images
 from thinlens.files import atomic_write
+from thinlens.images.pixels import to_float
 from thinlens.report.contents import ReportContents, ReportNetwork, report_layers
 from thinlens.report.interactive import write_interactive
 from thinlens.report.search_plots import rank_correlation
+from thinlens.report.side_by_side import Panel, draw_side_by_side, most_detailed_square
 from thinlens.report.tables import Table, format_giga, format_integer
+from thinlens.restoration.tiled import restore_image
+from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.task import Task
 
 DEMO_IMAGES = 6
 """Test images that the page shows, those that lose most."""
 
+SHEET_SIDE = 192
+"""Side in pixels of the square of an image that the sheet shows."""
+
+
+@dataclass(frozen=True)
+class DemoMeasurements:
+    """What was measured so far."""
+
+    shipped: ShippedResult = NOTHING_SHIPPED
+    rows: Sequence[DemoRow] = ()
+    """The dense network and thin ones of it; empty before the first is pruned."""
+    torch_ms: float | None = None
+    """Milliseconds of the dense network in torch."""
+    restored: int = 0
+    """Images that the network which was pruned first restored to files."""
+
 
 def write_report(
     out: Path,
     task: Task,
-    rows: Sequence[DemoRow],
+    measured: DemoMeasurements,
     sources: ImageSources,
-    torch_ms: float | None,
-    published: PublishedResult,
+    command: str,
 ) -> Table:
-    """Write report.html and table.md into `out`; return the table."""
-    table = _table(rows, sources)
+    """Write report.html, table.md and sheet.png into `out`; return the last table.
+
+    Each file changes whole or not at all, so that they are valid after every stage.
+    """
+    shipped, rows = measured.shipped, measured.rows
+    table = _table(rows, sources) if rows else shipped.table
+    tables = [table, shipped.table] if rows else [table]
     with atomic_write(out / "table.md") as file:
-        file.write(table.markdown().encode())
+        file.write("\n".join(x.markdown() for x in tables).encode())
+    if rows:
+        _write_sheet(out / "sheet.png", task, rows, sources)
+    contents = _contents(task, measured, sources, command)
+    write_interactive(out / "report.html", contents)
+    return table
+
+
+def _contents(
+    task: Task, measured: DemoMeasurements, sources: ImageSources, command: str
+) -> ReportContents:
+    shipped, rows = measured.shipped, measured.rows
     networks = [_network(row) for row in rows]
-    dense = next(row for row in rows if row.method == "dense")
+    dense = next((row for row in rows if row.method == "dense"), None)
+    macs = f" ({format_giga(dense.costs.total.macs)} GMACs)" if dense and dense.costs else ""
     shown = report_images(
         ReportContents(networks),
         {row.name: row.run for row in rows},
@@ -47,25 +86,57 @@ def write_report(
         DEMO_IMAGES,
     )
     records = {row.name: row.record for row in rows}
-    contents = ReportContents(
+    return ReportContents(
         networks,
-        _speed(torch_ms),
-        f"rfdn-x4 ({format_giga(dense.costs.total.macs)} GMACs)" if dense.costs else "rfdn-x4",
-        [*shown, *published.images],
+        _speed(measured.torch_ms) if rows else _machine(),
+        f"rfdn-x4{macs}" if rows else "Shipped thin networks",
+        [*shown, *shipped.images],
         curve_panels(records),
-        [published.table],
-        [sources.described, *_correlations(rows)],
+        [shipped.table],
+        [sources.described, *_correlations(rows)] if rows else [],
+        [] if rows else _shipped_figures(shipped),
         origin={
             "protocol": protocol_sentence(task.protocol),
             "pruning": f"sls searched for {SEARCH.steps} steps of one crop; nothing else was "
-            "trained. Seconds are what pruning took.",
-            "command": f"thinlens demo --out {out.name}",
+            "trained. Seconds are what pruning took; least-squares measures how sensitive layers "
+            "are once for all budgets, and the first row contains that.",
+            "command": command,
             "versions": version_line(),
             "seed": "0",
         },
     )
-    write_interactive(out / "report.html", contents)
-    return table
+
+
+def _shipped_figures(shipped: ShippedResult) -> list[tuple[str, str]]:
+    return [
+        (
+            f"{row.torch_seconds / row.thin_seconds:.1f} x faster",
+            f"{row.network} thin: {row.thin_seconds:.2f} s, dense in torch "
+            f"{row.torch_seconds:.2f} s ({row.image})",
+        )
+        for row in shipped.rows
+    ]
+
+
+def _write_sheet(path: Path, task: Task, rows: Sequence[DemoRow], sources: ImageSources) -> None:
+    """Draw one test image as all networks restore it: the one that the dense network finds hardest.
+
+    Shown is its most detailed square.
+    """
+    test, folder = next(iter(sources.tests.items()))
+    dense = next(row for row in rows if row.method == "dense").scores[test].per_image
+    hardest = min(range(len(dense)), key=lambda index: dense[index].psnr)
+    pair = open_pairs(folder, task)[hardest]
+    image, target = read_pair(pair, task, hardest, seed=0)
+    side = min(SHEET_SIDE, *target.shape[-2:])
+    top, left = most_detailed_square(to_float(target), side)
+    square = (slice(None), slice(top, top + side), slice(left, left + side))
+    panels = [Panel(f"original\n{Path(pair.name).stem}", to_float(target)[square])]
+    for row in rows:
+        decibels = f"{row.scores[test].per_image[hardest].psnr:.2f} dB"
+        restored = restore_image(row.run, image).clamp(0, 1)
+        panels.append(Panel(f"{row.name}\n{decibels}", restored[square]))
+    draw_side_by_side(path, panels)
 
 
 def _network(row: DemoRow) -> ReportNetwork:
@@ -82,6 +153,11 @@ def _network(row: DemoRow) -> ReportNetwork:
         {name: score.ssim for name, score in row.scores.items()},
         report_layers(row.costs) if row.costs else (),
     )
+
+
+def _machine() -> str:
+    threads = torch.get_num_threads()
+    return f"Times on {cpu_name()}, {threads} threads, native engine ({fastest()})."
 
 
 def _speed(torch_ms: float | None) -> str:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from thinlens.errors import UsageError
 from thinlens.images.folders import image_paths
@@ -70,16 +70,30 @@ class ImageSources:
 
 def skimage_sources(task: Task, out: Path) -> ImageSources:
     """Return scikit-image's photographs; degraded test pairs are written to `out`."""
-    for path in skimage_photographs(TEST_FILES):
-        target = task.align(read_image(path, channels=task.channels))
-        write_png(out / "HR" / f"{path.stem}.png", target)
-        write_png(out / "LR" / f"{path.stem}.png", task.downscale(target))
+    paths = skimage_photographs(TEST_FILES)
+    images = {path.stem: read_image(path, channels=task.channels) for path in paths}
+    write_pairs(task, images, out)
     return ImageSources(
         skimage_calibration(task),
         {"photographs": out},
         f"Calibrated on {len(CALIBRATION_FILES)} and judged by {len(TEST_FILES)} other "
         "photographs of those that come with scikit-image.",
     )
+
+
+def write_pairs(task: Task, images: Mapping[str, Tensor], out: Path) -> None:
+    """Write uint8 images as targets and what the task makes of them as inputs, by their names.
+
+    They are the only images of `out` afterwards.
+    """
+    for folder in (out / "HR", out / "LR"):
+        for path in folder.glob("*.png"):
+            if path.stem not in images:
+                path.unlink()
+    for name, image in images.items():
+        target = task.align(image)
+        write_png(out / "HR" / f"{name}.png", target)
+        write_png(out / "LR" / f"{name}.png", task.downscale(target))
 
 
 def benchmark_sources(task: Task, data: Path) -> ImageSources:

@@ -29,6 +29,7 @@ from thinlens.methods.least_squares.compensation import (
 )
 from thinlens.methods.least_squares.gradient_sensitivity import gradient_sensitivities
 from thinlens.methods.least_squares.sensitivity import gains, halvings, sensitivities
+from thinlens.methods.least_squares.stored_sensitivities import Sensitivities, sensitivities_of
 from thinlens.methods.moments import (
     Moments,
     MomentSums,
@@ -165,19 +166,28 @@ class LeastSquares(NMMethod):
 
         For networks on which that takes long, the error is estimated from gradients.
         """
-        dense = copy_network(model).eval()
-        subset = images[: max(1, SENSITIVITY_PIXELS // images[0, 0].numel())]
         m = group_sizes(tables)
-        if self._sensitivity_work(model, subset) > MOST_SENSITIVITY_WORK:
-            losses = gradient_sensitivities(dense, images, m, self.ridge, self.seed, steps.one)
-        else:
+        subset = images[: max(1, SENSITIVITY_PIXELS // images[0, 0].numel())]
+        estimated = self._sensitivity_work(model, subset) > MOST_SENSITIVITY_WORK
+
+        def measure() -> Sensitivities:
+            dense = copy_network(model).eval()
+            if estimated:
+                return gradient_sensitivities(dense, images, m, self.ridge, self.seed, steps.one)
             moments = collect(dense, tables, images, self.positions, self.seed)
             quick = replace(self, importance=SENSITIVITY_IMPORTANCE)
 
             def prune_layer(network: nn.Module, name: str, n: int) -> None:
                 quick.solve(prunable_layer(network, name), moments[name], n, m[name])
 
-            losses = sensitivities(dense, subset, tables, prune_layer, steps.one)
+            return sensitivities(dense, subset, tables, prune_layer, steps.one)
+
+        def skip_steps() -> None:
+            for _ in tables:
+                steps.one()
+
+        options = (tuple(m.items()), self.ridge, self.positions, self.seed, estimated)
+        losses = sensitivities_of(model, images, options, measure, skip_steps)
         gains_by_layer = {name: gains(by_n) for name, by_n in losses.items()}
         return NMPlan(allocate(tables, gains_by_layer, self.budget, dict.fromkeys(tables, 1)), m)
 

@@ -51,6 +51,10 @@ FLAGS = {
         *("--fixed-tiles", "--seed", "--steps", "--tile"),
     ],
     "pipe": ["--engine", "--json", "--model", "--pixels", "--raw", "--start", "--tile"],
+    "serve": [
+        *("--engine", "--host", "--json", "--max-bytes", "--max-jobs", "--max-pixels"),
+        *("--max-seconds", "--model", "--port", "--tile"),
+    ],
     "tune": ["--json", "--precision", "--size"],
     "push-ready": ["--json", "--licence"],
     "doctor": ["--json"],

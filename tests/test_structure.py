@@ -35,6 +35,7 @@ ORDER = [
     {"report"},
     {"api"},
     {"experiments"},
+    {"serve"},
     {"cli"},
 ]
 """The rooms of docs/architecture.md: one imports only what stands before it, and itself."""

@@ -374,9 +374,9 @@ def list_methods(pattern: str = "*") -> list[str]:
     return [name for name in METHODS if fnmatch(name, pattern)]
 
 
-def runner(network: AnyNetwork, engine: str) -> Runner:
+def runner(network: AnyNetwork, engine: str, precision: str = "fp32") -> Runner:
     """Return the callable that runs a network: its module, or what the native engine compiled."""
-    return _runner(network, SelectedEngine(engine))
+    return _runner(network, SelectedEngine(engine, "cpu", precision, stored_input_ranges(network)))
 
 
 def _runner(network: AnyNetwork, make: SelectedEngine) -> Runner:

@@ -23,9 +23,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "jxl": ("pillow-jxl-plugin",),
     "heic": ("pillow-heif",),
     "spandrel": ("spandrel", "spandrel-extra-arches", "einops"),
+    "serve": ("starlette", "uvicorn", "python-multipart"),
     "hub": ("pyyaml",),
     "demo": ("matplotlib", "scikit-image"),
     "export": ("onnx", "onnxruntime"),
+    "docs": ("sphinx", "furo", "myst-parser"),
     "peers": ("onnx", "onnxruntime", "openvino", "ncnn", "pnnx"),
 }
 """The packages of each extra in pyproject.toml."""

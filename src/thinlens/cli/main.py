@@ -37,6 +37,7 @@ from thinlens.cli.push_ready import PushReady
 from thinlens.cli.report import Report
 from thinlens.cli.restore import Restore
 from thinlens.cli.schema import Schema
+from thinlens.cli.serve import Serve
 from thinlens.cli.streams import open_closed_streams
 from thinlens.cli.train import Train
 from thinlens.cli.tune import Tune
@@ -63,6 +64,7 @@ VERBS: dict[str, type[Verb]] = {
     "report": Report,
     "adapt": Adapt,
     "pipe": Pipe,
+    "serve": Serve,
     "tune": Tune,
     "push-ready": PushReady,
     "doctor": Doctor,

@@ -71,7 +71,10 @@ def interactive_page(contents: ReportContents) -> str:
         ),
         _section("origin", "How it was measured", _origin(contents.origin)),
     ]
-    style, script = ((ASSETS / name).read_text() for name in ("report.css", "report.js"))
+    style, script = (
+        "\n".join((ASSETS / name).read_text() for name in names)
+        for names in (("report.css",), ("viewer.js", "report.js"))
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'

@@ -112,7 +112,7 @@ def forecast(
         else:
             images.append(_planned(path, name, outputs[name], task, options))
     pending = [image for image in images if image.state == "restore"]
-    seconds = _seconds_per_pixel(restorer, task) if pending else 0.0
+    seconds = seconds_per_pixel(restorer, task) if pending else 0.0
     pixels = sum(_network_pixels(image, task.scale) for image in pending)
     size = sum(_result_bytes(image, options) for image in pending)
     free = shutil.disk_usage(
@@ -136,8 +136,8 @@ def _planned(
     return PlannedImage(name, output, "restore", (width, height), (right, below))
 
 
-def _seconds_per_pixel(restorer: Restorer, task: Task) -> float:
-    """Measure the network on small noise, at its second run."""
+def seconds_per_pixel(restorer: Restorer, task: Task) -> float:
+    """Return the seconds of an input pixel, measured on small noise at its second run."""
     noise = torch.rand(task.channels, FORECAST_SIDE, FORECAST_SIDE, generator=torch.Generator())
     seconds = 0.0
     for _ in range(2):

@@ -1,0 +1,267 @@
+"""The page of `serve` in a real browser: drop, slide, cancel, error, two at once, keyboard."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve_cases import RunningServer, SteppedTable, opened, png, running_server
+from thinlens.serve.limits import ServerLimits
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="NO BROWSER")
+
+DROP = """([name, content, kind]) => {
+  const bytes = Uint8Array.from(atob(content), (x) => x.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, { type: "image/png" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+    : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+  document.querySelector(".drop").dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def table() -> SteppedTable:
+    return SteppedTable()
+
+
+@pytest.fixture(scope="module")
+def server(table: SteppedTable) -> Iterator[RunningServer]:
+    with running_server(table, ServerLimits(pixels=10_000, bytes=100_000, waiting=2)) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Any, server: RunningServer, table: SteppedTable) -> Iterator[Any]:
+    table.gate.set()
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, reduced_motion="reduce")
+    opened_page = context.new_page()
+    opened_page.set_default_timeout(10_000)
+    problems: list[str] = []
+    requests: list[str] = []
+    opened_page.on("pageerror", lambda error: problems.append(str(error)))
+    opened_page.on("console", lambda message: problems.append(message.text))
+    opened_page.on("request", lambda request: requests.append(request.url))
+    opened_page.goto(server.url)
+    yield opened_page
+    table.gate.set()
+    # a refusal is a message of the console, and none of the page's
+    assert not [text for text in problems if not text.startswith("Failed to load resource")]
+    own = (server.url, f"blob:{server.url}", "data:,")
+    assert not [url for url in requests if not url.startswith(own)]
+    context.close()
+
+
+def drop(page: Any, name: str, content: bytes, kind: str = "drop") -> None:
+    page.evaluate(DROP, [name, base64.b64encode(content).decode(), kind])
+
+
+def article(page: Any, name: str) -> Any:
+    return page.locator(f"article[aria-label='{name}']")
+
+
+def send(page: Any, name: str, content: bytes) -> Any:
+    drop(page, name, content)
+    page.get_by_role("button", name="Restore", exact=True).click()
+    return article(page, name)
+
+
+def test_a_dropped_image_is_restored_compared_and_downloaded(page: Any, tmp_path: Path) -> None:
+    drop(page, "over.png", png(), "dragover")
+    assert "over" in page.locator(".drop").get_attribute("class")
+    drop(page, "photo.png", png())
+    estimate = page.locator("#estimate")
+    estimate.get_by_text("photo.png, 32x40: about less than 1 s").wait_for()
+    page.get_by_role("button", name="Restore", exact=True).click()
+    sent = article(page, "photo.png")
+    sent.get_by_text("64x80").wait_for()
+    slider = sent.locator(".wipe")
+    assert slider.get_attribute("aria-label") == "Border between input and stepped"
+    box = sent.locator(".stage").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 5)
+    page.mouse.up()
+    assert float(slider.input_value()) == pytest.approx(25, abs=3)
+    widths = sent.locator(".layer img").evaluate_all("nodes => nodes.map(x => x.naturalWidth)")
+    assert widths == [64, 64]
+    with page.expect_download() as download:
+        sent.get_by_role("link").click()
+    download.value.save_as(tmp_path / "result.png")
+    assert download.value.suggested_filename == "photo.png"
+    pixels = np.asarray(opened((tmp_path / "result.png").read_bytes()))
+    assert (pixels[::2, ::2] == np.asarray(opened(png()))).all()
+    sent.get_by_role("button", name="Remove photo.png").click()
+    assert article(page, "photo.png").count() == 0
+
+
+def test_an_image_is_pasted(page: Any) -> None:
+    drop(page, "pasted.png", png(), "paste")
+    page.locator("#estimate").get_by_text("pasted.png").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Restore"
+
+
+def test_rows_appear_while_it_runs_and_it_can_be_canceled(page: Any, table: SteppedTable) -> None:
+    table.gate.clear()
+    sent = send(page, "slow.png", png())
+    sent.get_by_text("Restoring by stepped").wait_for()
+    canvas = sent.locator("canvas")
+    canvas.wait_for()
+    picture = "node => [...node.getContext('2d').getImageData(0, 0, 64, 80).data]"
+    expected = np.asarray(opened(png())).repeat(2, 0).repeat(2, 1)
+    page.wait_for_function("document.querySelector('canvas').dataset.rows === '16'")
+    shown = np.array(canvas.evaluate(picture)).reshape(80, 64, 4)
+    assert (shown[:16, :, :3] == expected[:16]).all()
+    assert (shown[:16, :, 3] == 255).all()
+    assert (shown[16:, :, 3] < 128).all()  # the input, pale
+    assert sent.locator("progress").evaluate("node => node.value") == pytest.approx(0.2)
+    sent.get_by_role("button", name="Cancel slow.png").click()
+    sent.get_by_text("Canceled.").wait_for()
+    table.gate.set()
+    sent.get_by_role("button", name="Try again slow.png").click()
+    sent.get_by_text("64x80").wait_for()
+
+
+def test_two_at_once_wait_for_each_other_and_a_third_is_refused(
+    page: Any, table: SteppedTable
+) -> None:
+    table.gate.clear()
+    first = send(page, "first.png", png())
+    first.locator("canvas").wait_for()
+    second = send(page, "second.png", png(seed=1))
+    second.get_by_text("Waiting for 1 image").wait_for()
+    third = send(page, "third.png", png(seed=2))
+    third.get_by_text("the queue is full: 2 images are not finished").wait_for()
+    table.gate.set()
+    for sent in (first, second):
+        sent.get_by_text("64x80").wait_for()
+    third.get_by_role("button", name="Try again third.png").click()
+    third.get_by_text("64x80").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("text.png", b"no image", "cannot read text.png: it is not one of PNG"),
+        ("large.png", bytes(200_000), "the file is too large: wanted at most 100,000 bytes"),
+        ("many.png", png(101, 100), "many.png has 100x101 pixels: wanted at most 10000"),
+    ],
+)
+def test_a_bad_image_is_one_sentence(name: str, content: bytes, sentence: str, page: Any) -> None:
+    sent = send(page, name, content)
+    sent.get_by_text(sentence).wait_for()
+    assert "failed" in sent.get_by_role("status").get_attribute("class")
+
+
+def test_a_lost_server_is_one_sentence(page: Any) -> None:
+    page.route("**/jobs", lambda route: route.abort())
+    sent = send(page, "lost.png", png())
+    sent.get_by_text("the server does not answer").wait_for()
+    page.unroute("**/jobs")
+    sent.get_by_role("button", name="Try again lost.png").click()
+    sent.get_by_text("64x80").wait_for()
+
+
+def test_the_keyboard_alone_is_enough(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys.png").write_bytes(png())
+    choosers: list[Any] = []
+
+    def choose(chooser: Any) -> None:
+        choosers.append(chooser)
+
+    page.on("filechooser", choose)  # before the key: it is set up meanwhile
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "image"
+    page.wait_for_timeout(100)
+    page.keyboard.press("Enter")
+    while not choosers:
+        page.wait_for_timeout(20)
+    choosers[0].set_files(tmp_path / "keys.png")
+    page.locator("#estimate").get_by_text("keys.png").wait_for()
+    for identity in ("network", "precision", "format"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == identity
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    sent = article(page, "keys.png")
+    sent.get_by_text("64x80").wait_for()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.className") == "wipe":
+            break
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert sent.locator(".wipe").input_value() == "1"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_a_bundle_takes_an_image_budget(page: Any) -> None:
+    field = page.locator("#image_budget")
+    assert field.is_hidden()
+    page.get_by_label("Network").select_option("bundled")
+    field.fill("much")
+    sent = send(page, "routed.png", png())
+    sent.get_by_text("--image-budget 'much': wanted").wait_for()
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_its_window(
+    width: int, scheme: str, browser: Any, server: RunningServer
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(server.url)
+    send(page, "photo.png", png()).get_by_text("64x80").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 22, 28)"
+    )
+    sizes = page.locator("button:visible, select:visible, .acts a").evaluate_all(
+        "nodes => nodes.map(node => node.getBoundingClientRect().height)"
+    )
+    assert min(sizes) >= 30  # large enough for a finger
+    context.close()
+
+
+def test_without_scripts_the_form_gives_the_result(
+    browser: Any, server: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.png").write_bytes(png())
+    (tmp_path / "text.png").write_bytes(b"no image")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    assert page.locator("noscript p").is_visible()
+    page.get_by_label("Image", exact=True).set_input_files(tmp_path / "plain.png")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Restore", exact=True).click()
+    download.value.save_as(tmp_path / "result.png")
+    assert opened((tmp_path / "result.png").read_bytes()).size == (64, 80)
+    page.get_by_label("Image", exact=True).set_input_files(tmp_path / "text.png")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    assert re.match("cannot read text.png", page.get_by_role("alert").inner_text())
+    page.get_by_role("link").click()
+    assert page.locator("form").is_visible()
+    context.close()

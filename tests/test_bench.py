@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
@@ -18,6 +19,7 @@ from cli_cases import run, sr_checkpoint
 from native_engine import built
 from thinlens.benchmark import cases as cases_module
 from thinlens.benchmark.backends import BACKENDS, BackendSettings, UnavailableError
+from thinlens.benchmark.backends.silence import silence
 from thinlens.benchmark.cases import (
     collect_backends,
     parse_backends,
@@ -103,6 +105,39 @@ def test_speedups_are_over_the_best_dense_row() -> None:
         "any": pytest.approx(4.0),
     }
     assert [row.max_abs_error for row in rows] == [1.0] * 3
+
+
+def test_sparse_kernels_of_another_engine_are_not_our_speedup() -> None:
+    watch = Stopwatch()
+    cases = [
+        watch.case("torch", repeat(0.3)),
+        watch.case("mnn-sparse", repeat(0.01), sparse=True),
+        watch.case("thinlens", repeat(0.1), sparse=True),
+    ]
+    rows = run_interleaved(cases, 1, 2, clock=watch.clock())
+    assert speedups(rows, best_dense(rows, ("fp32",)))["fp32"] == pytest.approx(3.0)
+
+
+def test_the_cpu_time_of_a_row_is_that_of_all_threads() -> None:
+    def work() -> Tensor:
+        begin = time.process_time()
+        while time.process_time() - begin < 0.02:
+            pass
+        time.sleep(0.03)  # which is not the CPU's
+        return torch.zeros(1)
+
+    case = BenchCase("thinlens", "fp32", False, work, torch.zeros(1))
+    (row,) = run_interleaved([case], 2, 2)
+    assert 20 <= row.as_json()["cpu_ms"] < 50 <= row.ms
+
+
+def test_what_libraries_print_is_silenced(capfd: pytest.CaptureFixture[str]) -> None:
+    with silence():
+        os.write(1, b"to nowhere")
+        os.write(2, b"to nowhere")
+    os.write(1, b"heard")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("heard", "")
 
 
 def test_a_dense_network_has_no_speedup() -> None:

@@ -12,10 +12,11 @@ from thinlens.benchmark.backends import (
     BACKENDS,
     BENCH_PRECISIONS,
     OUR_PRECISIONS,
+    SPARSE_BACKENDS,
     BackendSettings,
     UnavailableError,
 )
-from thinlens.benchmark.interleaved import BenchCase
+from thinlens.benchmark.interleaved import NATIVE_NAME, BenchCase
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.first_image import FirstImageEngine
 from thinlens.engine.graph import Size
@@ -26,13 +27,14 @@ from thinlens.engine.precision import FAST, find_precision
 from thinlens.engine.tuner import KernelSelector, tuner
 from thinlens.errors import UsageError
 
-NATIVE_NAME = "thinlens"
-"""Name of the native engine among the backends."""
-
 THIN_FROM = 0.1
 """Fraction of zeros in a layer's weights that training alone does not produce."""
 
-BACKEND_GROUPS = {"torch": ("torch", "torch-channels-last", "torch-compile"), "none": ()}
+BACKEND_GROUPS = {
+    "torch": ("torch", "torch-channels-last", "torch-compile"),
+    "mnn": ("mnn", "mnn-sparse"),
+    "none": (),
+}
 """Names that stand for several backends, or for none."""
 
 
@@ -108,7 +110,7 @@ def collect_backends(
                 reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
                 backends.add_missing(name, setting.precision, f"it failed: {reason}")
             else:
-                case = BenchCase(name, setting.precision, False, run, expected)
+                case = BenchCase(name, setting.precision, name in SPARSE_BACKENDS, run, expected)
                 backends.cases.append(case)
     return backends
 

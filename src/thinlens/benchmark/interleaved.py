@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from thinlens.benchmark.backends.backend import PreparedRun
 from thinlens.engine.first_image import psnr_to
 from thinlens.engine.timings import Clock, measure_interleaved
 from thinlens.progress import Progress
+
+NATIVE_NAME = "thinlens"
+"""Name of the native engine among the backends."""
 
 PAUSE_SECONDS = 0.03
 """Seconds before each run, in which spinning worker threads of the previous backend park."""
@@ -45,6 +49,8 @@ class BenchRow:
     """PSNR to torch in float32; infinite where nothing differs."""
     seconds: Sequence[float]
     """Of every timed round."""
+    cpu_seconds: Sequence[float]
+    """Of all threads, in every timed round."""
 
     @property
     def ms(self) -> float:
@@ -62,6 +68,7 @@ class BenchRow:
             "ms_median": self.ms,
             "ms_p10": low,
             "ms_p90": high,
+            "cpu_ms": 1e3 * float(np.median(self.cpu_seconds)),
             "max_abs_error": self.max_abs_error,
             "decibels": self.decibels if math.isfinite(self.decibels) else None,
         }
@@ -94,16 +101,23 @@ def run_interleaved(
         (float((result - case.expected).abs().max()), psnr_to(case.expected, result))
         for case, result in zip(cases, results, strict=True)
     ]
+    cpu: list[list[float]] = [[] for _ in cases]
+
+    def run(index: int) -> None:
+        begin = time.process_time()
+        cases[index].run()
+        cpu[index].append(time.process_time() - begin)
+
     seconds = measure_interleaved(
-        [case.run for case in cases],
+        [partial(run, index) for index in range(len(cases))],
         rounds,
         pause=PAUSE_SECONDS,
         clock=clock or bench_clock(threads),
         after_round=after_round,
     )
     return [
-        BenchRow(case, threads, *error, times)
-        for case, error, times in zip(cases, errors, seconds, strict=True)
+        BenchRow(case, threads, *error, times, of_cpu[-rounds:])
+        for case, error, times, of_cpu in zip(cases, errors, seconds, cpu, strict=True)
     ]
 
 
@@ -115,8 +129,8 @@ def best_dense(rows: Sequence[BenchRow], precisions: Sequence[str]) -> dict[str,
 
 
 def speedups(rows: Sequence[BenchRow], best: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the best dense time over the fastest sparse one, by precision and of `any`."""
-    sparse = [row for row in rows if row.case.sparse]
+    """Return the best dense time over our fastest sparse one, by precision and of `any`."""
+    sparse = [row for row in rows if row.case.sparse and row.case.engine == NATIVE_NAME]
     factors: dict[str, float | None] = {}
     for name in (x for x in ("fp32", "bf16", "int16", "any") if x in best):
         times = [row.ms for row in sparse if name in (row.case.precision, "any")]

@@ -23,10 +23,10 @@ from thinlens.engine.timings import cpu_name
 from thinlens.models import image_channels
 from thinlens.progress import Progress
 
-ALL_BACKENDS = "torch,onnxruntime,openvino,ncnn"
+ALL_BACKENDS = "torch,onnxruntime,openvino,ncnn,mnn,xnnpack"
 """The other engines, separated by commas; those that are not installed are listed as missing."""
 
-PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn")
+PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "mnn", "executorch")
 
 
 @dataclass(frozen=True)

@@ -113,13 +113,13 @@ def _table(content: Mapping[str, Any]) -> Table:
 
     rows = sorted(content["rows"], key=lambda row: row["ms_median"])
     return Table(
-        ("engine", "precision", "weights", "ms", "p10", "p90", "max error", "dB to fp32"),
+        ("engine", "precision", "weights", "ms", "p10", "p90", "CPU ms", "max error", "dB to fp32"),
         [
             (
                 row["engine"],
                 row["precision"],
                 "sparse" if row["sparse"] else "dense",
-                *(f"{row[key]:.1f}" for key in ("ms_median", "ms_p10", "ms_p90")),
+                *(f"{row[key]:.1f}" for key in ("ms_median", "ms_p10", "ms_p90", "cpu_ms")),
                 f"{row['max_abs_error']:.1e}",
                 "inf" if row["decibels"] is None else f"{row['decibels']:.1f}",
             )

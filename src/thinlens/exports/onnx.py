@@ -19,7 +19,7 @@ from thinlens.exports.exporter import (
 OPSET = 17
 """Version of the ONNX operator set."""
 
-_INPUT, _OUTPUT = "image", "restored"
+INPUT_NAME, OUTPUT_NAME = "image", "restored"
 """Names of the file's input and output."""
 
 
@@ -43,7 +43,7 @@ class Onnx(Exporter):
         session = runtime.InferenceSession(
             str(stem.with_suffix(".onnx")), options, providers=["CPUExecutionProvider"]
         )
-        return lambda image: torch.from_numpy(session.run(None, {_INPUT: image.numpy()})[0])
+        return lambda image: torch.from_numpy(session.run(None, {INPUT_NAME: image.numpy()})[0])
 
 
 def write_onnx(module: nn.Module, image: Tensor, path: Path, *, free: bool) -> None:
@@ -63,9 +63,9 @@ def write_onnx(module: nn.Module, image: Tensor, path: Path, *, free: bool) -> N
                 str(path),
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=[_INPUT],
-                output_names=[_OUTPUT],
-                dynamic_axes={_INPUT: axes, _OUTPUT: axes} if free else None,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_axes={INPUT_NAME: axes, OUTPUT_NAME: axes} if free else None,
             )
     except Exception as error:  # whatever the exporter raises
         raise UnsupportedNetworkError(first_line(error)) from error

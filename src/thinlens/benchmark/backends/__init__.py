@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from thinlens.benchmark.backends.backend import BackendSettings, PrepareBackend, UnavailableError
+from thinlens.benchmark.backends.mnn import mnn, mnn_sparse
 from thinlens.benchmark.backends.ncnn import ncnn
 from thinlens.benchmark.backends.onnx import onnxruntime, openvino
 from thinlens.benchmark.backends.torch import channels_last, compiled, eager
+from thinlens.benchmark.backends.xnnpack import xnnpack
 
 BACKENDS: dict[str, PrepareBackend] = {
     "torch": eager,
@@ -14,8 +16,14 @@ BACKENDS: dict[str, PrepareBackend] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "ncnn": ncnn,
+    "mnn": mnn,
+    "mnn-sparse": mnn_sparse,
+    "xnnpack": xnnpack,
 }
 """By the name that `bench --against` takes."""
+
+SPARSE_BACKENDS = ("mnn-sparse",)
+"""Those that skip zeros."""
 
 BENCH_PRECISIONS = ("fp32", "bf16", "int16", "fast", "int8")
 """Precisions that some backend has."""
@@ -31,6 +39,7 @@ __all__ = [
     "BENCH_PRECISIONS",
     "DEFAULT_PRECISIONS",
     "OUR_PRECISIONS",
+    "SPARSE_BACKENDS",
     "BackendSettings",
     "PrepareBackend",
     "UnavailableError",

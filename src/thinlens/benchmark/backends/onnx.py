@@ -17,7 +17,7 @@ from thinlens.benchmark.backends.backend import (
 )
 from thinlens.benchmark.backends.quantized import quantize_onnx
 from thinlens.exports.exporter import UnsupportedNetworkError
-from thinlens.exports.onnx import write_onnx
+from thinlens.exports.onnx import INPUT_NAME, write_onnx
 
 HINTS = {"fp32": {"INFERENCE_PRECISION_HINT": "f32"}, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
 """OpenVINO's properties by precision. With int8 it chooses the type of layers in floating point:
@@ -39,7 +39,7 @@ def onnxruntime(module: nn.Module, image: Tensor, setting: BackendSettings) -> P
     providers = ["CPUExecutionProvider"]
     model = exported(module, image, setting)
     session = runtime.InferenceSession(model, options, providers=providers)
-    feed = {"image": image.numpy()}
+    feed = {INPUT_NAME: image.numpy()}
     return lambda: torch.from_numpy(session.run(None, feed)[0])
 
 

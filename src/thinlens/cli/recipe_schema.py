@@ -131,8 +131,10 @@ def _settings(without: Collection[str] = ()) -> JsonSchema:
 def _crops() -> JsonSchema:
     entries: dict[str, JsonSchema] = {}
     defaults = {field.name: field.default for field in fields(Crops)}
-    for name in CROP_KEYS:
-        entries[name] = {"type": "integer", "minimum": 1}
+    for name, kind in CROP_KEYS.items():
+        entries[name] = {"type": JSON_TYPES[kind], "minimum": 1}
+        if kind is float:
+            entries[name] |= {"minimum": 0, "maximum": 1}
         if defaults[name] is not MISSING:
             entries[name]["default"] = defaults[name]
     return _table(_described(entries, field_docs(Crops)))

@@ -177,9 +177,9 @@ def _tables(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table, [{name}]")
-    types: dict[str, dict[str, type]] = {
+    types: dict[str, Mapping[str, type]] = {
         "training": {f.name: type(f.default) for f in fields(Settings) if f.name != "seed"},
-        "crops": dict.fromkeys(CROP_KEYS, int),
+        "crops": CROP_KEYS,
         "tests": dict.fromkeys(tables["tests"], str),
     }
     for name, key_types in types.items():

@@ -12,7 +12,7 @@ from thinlens.errors import UsageError
 from thinlens.models import model_entry
 from thinlens.training.settings import Settings
 
-CROP_KEYS = ("patch", "batch_size", "candidates")
+CROP_KEYS: Mapping[str, type] = {"patch": int, "batch_size": int, "candidates": int, "hard": float}
 START_KEYS = {"checkpoint": str, "mean_of": list}
 
 FINE_TUNING_RATE = 1e-3
@@ -24,7 +24,7 @@ class TrainingRecipe:
     """The content of a recipe file; absent tables have defaults."""
 
     training: Settings = field(default_factory=Settings)
-    crops: Mapping[str, int] = field(default_factory=dict)
+    crops: Mapping[str, float] = field(default_factory=dict)
     """Settings of `tasks.crops.Crops`."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task, such as `sigma`, which the task checks."""
@@ -60,7 +60,7 @@ def read_recipe(path: Path | None) -> TrainingRecipe:
     if len(start) > 1:
         raise UsageError(f"{path}: [start] has checkpoint and mean_of: wanted one of them")
     check_types(path, training, types)
-    check_types(path, crops, dict.fromkeys(CROP_KEYS, int))
+    check_types(path, crops, CROP_KEYS)
     return TrainingRecipe(
         Settings(**training), crops, content.get("task", {}), content.get("network", {}), start
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thinlens.errors import UsageError
 from thinlens.tasks.description import describe_clean
+from thinlens.tasks.hard_crops import hard_pair
 from thinlens.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,20 @@ class Crops:
     """Whether the inputs are degraded already, so that the task does not corrupt them."""
     source: str = ""
     """What was taken for inputs and targets, where the images come from a folder."""
+    hard: float = 0.0
+    """Share of pairs that are replaced by hard ones (`tasks.hard_crops`), of tasks that enlarge."""
     sequences: Sequence[Sequence[int]] = ()
     """Positions of targets that are consecutive frames of a video, run by run."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.batch_size < 1 or self.candidates < 1:
             raise UsageError("patch, batch_size and candidates are at least 1")
+        if not 0 <= self.hard <= 1:
+            raise UsageError(f"hard {self.hard}: wanted the share of hard pairs, 0 to 1")
+        if self.hard and (self.task.scale == 1 or self.degraded):
+            raise UsageError(
+                "hard pairs are for super-resolution of clean images, whose inputs the task makes"
+            )
         small = [index for index, x in enumerate(self.inputs) if min(x.shape[-2:]) < self._side]
         if small:
             around = f" and {self._margin} around it" if self._margin else ""
@@ -134,6 +143,8 @@ class Crops:
         x = apply_symmetry(self._cut(self.inputs, best, 1), symmetry).float() / 255
         y = apply_symmetry(self._cut(self.targets, best, self.task.scale), symmetry).float() / 255
         x = x if self.degraded else self.task.corrupt(x, generator)
+        if self.hard and generator.random() < self.hard:
+            x, y = hard_pair(x, y, self.task, generator)
         return _crop_border(x, self._margin), _crop_border(y, self._margin * self.task.scale)
 
     def _position(self, generator: np.random.Generator) -> tuple[int, int, int]:

@@ -113,7 +113,9 @@ def input_crops(
             f"images of files have 1 or 3 channels and the network takes {channels}: wanted "
             "tensors as data, or channels="
         )
-    settings = {key: value for key, value in crops.items() if key != "candidates"}
+    settings = {key: value for key, value in crops.items() if key not in ("candidates", "hard")}
+    if crops.get("hard"):
+        raise UsageError("hard pairs need clean images, and these images are a network's inputs")
     patch = settings.pop("patch", None)
     sides = PATCHES if patch is None else (patch,)
     failure: UsageError | None = None

@@ -37,7 +37,7 @@ FLAGS = {
         *("--max-pixels", "--model", "--out", "--price", "--rule", "--tile"),
         *("--alpha", "--first-frame", "--format", "--quality", "--resample", "--size"),
         *("--strength", "--strip", "--dry-run", "--preview", "--compression", "--memory"),
-        *("--device", "--precision", "--shard"),
+        *("--device", "--precision", "--shard", "--ray", "--workers"),
     ],
     "bench": [
         *("--against", "--branch", "--json", "--pattern", "--precision", "--rounds", "--size"),

@@ -26,7 +26,7 @@ from thinlens.file_locks import FolderLock, exclusive_folder
 from thinlens.files import atomic_write, read_unchanged
 from thinlens.images.writing import write_png
 from thinlens.models import create
-from thinlens.restoration import folder as restoration
+from thinlens.restoration import folder_run, results
 from thinlens.restoration.folder import restore_folder
 from thinlens.restoration.options import RestoreOptions
 from thinlens.restoration.shards import Shard
@@ -121,7 +121,7 @@ def test_an_image_of_another_process_is_waited_for(
             if len(waits) == 3:
                 claim.close()  # as its process ends
 
-        monkeypatch.setattr(restoration.time, "sleep", sleep)
+        monkeypatch.setattr(folder_run.time, "sleep", sleep)
         result = restore_folder(Slow(), SR, source, out)
     assert len(waits) == 3
     assert (result.done, result.skipped) == (0, 2)
@@ -172,7 +172,7 @@ def write_and_wait(pipe: Connection, path: Path) -> None:
 def test_a_training_run_has_its_folder_alone_until_it_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restoration, "SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(results, "SHARE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint_format, "SAVE_SECONDS", 0.0)
     source, out = images(tmp_path / "in", 1, 16, 16), tmp_path / "out"
     thin = denoising_checkpoint(tmp_path / "model")

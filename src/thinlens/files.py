@@ -141,6 +141,8 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode, self._read_bytes = 0, 0
+        self.is_whole = True
+        """Whether every line that was read is complete and an object."""
 
     def read(self) -> list[dict[str, Any]]:
         """Return the objects of all complete lines; none where there is no file."""
@@ -149,39 +151,61 @@ class JsonLines:
 
     def read_added(self) -> list[dict[str, Any]]:
         """Return the objects of the lines that were added since the last reading, by anyone."""
+        return [record for _, record in self.added()]
+
+    def added(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the same, each with the byte where its line begins; one line is in memory."""
         try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read_bytes:
-                    self._inode, self._read_bytes = status.st_ino, 0
-                file.seek(self._read_bytes)
-                content = file.read()
+            file = self._path.open("rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return []
-        complete, _, rest = content.rpartition(b"\n")
-        self._read_bytes += len(content) - len(rest)
-        lines = complete.decode(errors="replace").split("\n")
-        return [record for record in map(_object, lines) if record is not None]
+            return
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._read_bytes:
+                self._inode, self._read_bytes = status.st_ino, 0
+            file.seek(self._read_bytes)
+            for line in file:
+                record = _object(line) if line.endswith(b"\n") else None
+                self.is_whole &= record is not None
+                if not line.endswith(b"\n"):
+                    return
+                start, self._read_bytes = self._read_bytes, self._read_bytes + len(line)
+                if record is not None:
+                    yield start, record
+
+    def at(self, start: int) -> dict[str, Any] | None:
+        """Return the object of the line that begins at this byte; None where there is none."""
+        return next(self.all_at([start]), None)
+
+    def all_at(self, starts: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the objects of the lines that begin at these bytes; one line is in memory."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            for start in starts:
+                file.seek(start)
+                record = _object(file.readline())
+                if record is not None:
+                    yield record
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace all lines, atomically, while no other process appends."""
-        content = "".join(map(_line, records))
         with atomic_write(self._path) as file:
-            file.write(content.encode())
+            file.writelines(_line(record).encode() for record in records)
 
-    def append(self, record: Mapping[str, Any], *, fsync: bool = False) -> None:
+    def append(self, record: Mapping[str, Any], *, fsync: bool = False) -> int:
         """Add a line and pass it to the system, with `fsync` to the disk.
 
-        It begins a new line where another process was killed within one. Raises `RunError` where it
-        cannot be written.
+        It begins a new line where another process was killed within one. Returns the byte where it
+        begins. Raises `RunError` where it cannot be written.
         """
         try:
             with self._path.open("ab+") as file:
                 wait_for_lock(file.fileno())
-                file.write(_line_break(file) + _line(record).encode())
+                line = _line(record).encode()
+                file.write(_line_break(file) + line)
                 file.flush()
                 if fsync:
                     os.fsync(file.fileno())
+                return file.tell() - len(line)
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}") from error
 
@@ -198,9 +222,9 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(line)
+        content = json.loads(line.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -7,7 +7,7 @@ of the input in pixels. A `UsageError` carries a note that quotes the call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from thinlens.adaptive.sources import load_candidates
 from thinlens.api.exporting import export
 from thinlens.api.network import AnyNetwork, network_parts, one_output
 from thinlens.api.pruning import THREADS, prune
+from thinlens.api.restoring import check_keywords, restore, runner, task_of
 from thinlens.api.stored_ranges import stored_input_ranges
 from thinlens.checkpoints.default_tasks import task_fields
 from thinlens.checkpoints.factories import allowing
@@ -34,7 +35,7 @@ from thinlens.checkpoints.pretrained import read_source
 from thinlens.checkpoints.shipped import list_shipped
 from thinlens.dynamic.model import EvaluationOptions, compiled_runner, model_of
 from thinlens.engine.selected_engine import SelectedEngine
-from thinlens.errors import UsageError, quote_call
+from thinlens.errors import quote_call
 from thinlens.methods import METHODS
 from thinlens.methods.preparation import with_channels
 from thinlens.models import MODELS, create, image_channels
@@ -42,10 +43,7 @@ from thinlens.models.output import OutputName
 from thinlens.progress import Progress
 from thinlens.restoration.evaluation import Evaluation
 from thinlens.restoration.evaluation import evaluate as evaluate_folder
-from thinlens.restoration.folder import RestoreResult, restore_folder
 from thinlens.restoration.network import Network as Runner
-from thinlens.restoration.network import Restorer
-from thinlens.restoration.options import RestoreOptions
 from thinlens.sparsity.masking import attach, strip
 from thinlens.sparsity.pattern import Pruned
 from thinlens.sparsity.summary import CostSummary, summarize
@@ -245,7 +243,7 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     1
     """
     make = SelectedEngine(engine, "cpu", precision, stored_input_ranges(network))
-    evaluated = _task(network, task)
+    evaluated = task_of(network, task)
     if isinstance(network, Bundle):
         restorer = network.restorer(make, routing, engine=engine)
         scores = evaluate_folder(restorer, evaluated, Path(folder), seed=seed, progress=progress)
@@ -256,52 +254,6 @@ def evaluate(  # noqa: PLR0913 - keyword-only, each has one meaning
     model = model_of(one_output(network_parts(network)[0]))
     scores = model.evaluate(evaluated, Path(folder), make, options, progress)
     return replace(scores, engine=make.used, precision=make.precision)
-
-
-@quote_call
-def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
-    network: AnyNetwork | Bundle | Restorer,
-    source: str | Path | Sequence[str | Path],
-    out: str | Path,
-    *,
-    task: Task | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    precision: str = "fp32",
-    routing: RoutingOptions | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> RestoreResult:
-    """Restore an image, several, or all images below folders, to `out`/<relative path>.png.
-
-    The same call again restores only what has no result. An image that cannot be read is listed
-    and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
-    an image file, the one source is restored to it. `engine` and `precision` are as for `evaluate`;
-    `device` is cpu, cuda, mps, xpu, or auto, a GPU if there is one, in half precision. `options`
-    are fields of `RestoreOptions`, such as `format` and `tile`; `routing` a bundle's.
-
-    >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
-    >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
-    1
-    """
-    _check_options("restore", RestoreOptions, options)
-    settings = RestoreOptions(**options)
-    running: Runner | Restorer
-    on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
-    ranges = stored_input_ranges(network)
-    make = SelectedEngine(engine, "cpu" if on_cpu else device, precision, ranges)
-    if isinstance(network, Bundle):
-        running = network.restorer(make, routing, blend=settings.blend, engine=engine)
-    elif isinstance(network, AnyNetwork):
-        running = _runner(network, make)
-    else:
-        running = network
-    sources = [source] if isinstance(source, str | Path) else source
-    paths, folder = [Path(path) for path in sources], Path(out)
-    result = restore_folder(
-        running, _task(network, task), paths, folder, options=settings, progress=progress
-    )
-    return replace(result, engine=make.used, precision=make.precision)
 
 
 @quote_call
@@ -326,7 +278,7 @@ def adapt(
     >>> sorted(adapt(["thin"], "photos", steps=1, tile=(16, 16)).metrics)
     ['laplacian', 'learned']
     """
-    _check_options("adapt", AdaptOptions, options)
+    check_keywords("adapt", AdaptOptions, options)
     return adapt_bundle(
         load_candidates(checkpoints),
         Path(folder),
@@ -372,29 +324,3 @@ def list_methods(pattern: str = "*") -> list[str]:
     ['sls', 'sr-ste']
     """
     return [name for name in METHODS if fnmatch(name, pattern)]
-
-
-def runner(network: AnyNetwork, engine: str, precision: str = "fp32") -> Runner:
-    """Return the callable that runs a network: its module, or what the native engine compiled."""
-    return _runner(network, SelectedEngine(engine, "cpu", precision, stored_input_ranges(network)))
-
-
-def _runner(network: AnyNetwork, make: SelectedEngine) -> Runner:
-    return model_of(one_output(network_parts(network)[0])).runner(make)
-
-
-def _task(network: AnyNetwork | Bundle | Restorer, task: Task | None) -> Task:
-    if task is not None:
-        return task
-    if isinstance(network, Bundle):
-        return network.task
-    if isinstance(network, Checkpoint):
-        return make_task(**network.task)
-    raise UsageError("this network holds no task: wanted task=make_task(...)")
-
-
-def _check_options(function: str, kind: type, options: Mapping[str, Any]) -> None:
-    names = sorted(field.name for field in fields(kind))
-    for key in options:
-        if key not in names:
-            raise UsageError(f"{function} has no option {key!r}: wanted {', '.join(names)}")

@@ -75,6 +75,9 @@ VERBS: dict[str, type[Verb]] = {
 FLAG_STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 """How fields are flags: a boolean is one flag, and nested fields have no prefix."""
 
+DEFAULT_VALUES = {"--ray": "local"}
+"""Of flags whose value may be missing before another flag or at the end."""
+
 SUMMARY = "Prune image-restoration networks, and run them fast on CPUs."
 
 
@@ -168,6 +171,7 @@ def _parsed(words: list[str]) -> Verb | None:
     if words[:1] == ["prune"]:  # its flags are those of the methods
         parser, program, arguments = prune_command(words[1:])
         description = inspect.getdoc(parser) or ""
+    arguments = with_default_values(arguments)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
@@ -179,6 +183,20 @@ def _parsed(words: list[str]) -> Verb | None:
             return None
         raise UsageError(_sentence(complaint.getvalue())) from None
     return verb
+
+
+def with_default_values(words: Sequence[str]) -> list[str]:
+    """Add the values of flags that have one where none is written.
+
+    >>> with_default_values(["--ray", "--json"])
+    ['--ray', 'local', '--json']
+    """
+    completed = list[str]()
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        completed.append(word)
+        if word in DEFAULT_VALUES and following.startswith("-"):
+            completed.append(DEFAULT_VALUES[word])
+    return completed
 
 
 def _all_verbs(verbs: Mapping[str, type[Verb]]) -> Any:

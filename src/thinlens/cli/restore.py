@@ -52,13 +52,13 @@ class Restore(Verb):
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="SOURCE...", help_behavior_hint=""),
     ]
-    """Images, folders of images, and patterns such as 'photos/*.jpg'."""
+    """Images, folders of images, and patterns such as 'photos/*.jpg'; or s3://bucket/prefix."""
     model: Annotated[str, tyro.conf.arg(metavar="CHECKPOINT|BUNDLE")]
     """A folder, or a shipped name; a bundle (thinlens adapt) selects a network for every tile."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR|FILE.png")]
     """A folder: gets <relative path>.png and manifest.jsonl; paths are relative to a single source
     folder, or to what several sources have in common. For one image also a file name, whose ending
-    is the format."""
+    is the format. Or s3://bucket/prefix (extra `objects`)."""
     format: Annotated[
         str, tyro.conf.arg(metavar="png|jpeg|webp|tiff|jxl|avif|same", help_behavior_hint="")
     ] = "png"
@@ -89,6 +89,11 @@ class Restore(Verb):
     shard: Annotated[str | None, tyro.conf.arg(metavar="2/8", help_behavior_hint="")] = None
     """Restore one of so many parts of the images, chosen by their names; the parts together are the
     whole, each with a manifest of its own."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[ADDRESS]", help_behavior_hint="")] = None
+    """Restore by workers on a Ray cluster (extra `ray`): local, auto, or its address; without one,
+    before another flag or at the end, local."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Of --ray, processes with an equal share of the cores (default: one for each machine)."""
     engine: Annotated[str, tyro.conf.arg(metavar="auto|torch|native")] = "auto"
     """What runs the network: torch, the native CPU engine, or auto, the faster one."""
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|mps|xpu")] = "auto"
@@ -140,9 +145,12 @@ class Restore(Verb):
         from thinlens.api import load, restore
         from thinlens.checkpoints.format import Checkpoint
         from thinlens.restoration.clipping import clipping_sentence
+        from thinlens.restoration.object_stores import object_url
         from thinlens.restoration.options import RestoreOptions
         from thinlens.tasks import make_task
 
+        if self.workers is not None and self.ray is None:
+            raise UsageError(f"--workers {self.workers}: wanted --ray too")
         if self.preview is not None:
             models = [name.strip() for name in self.model.split(",") if name.strip()]
             return preview_answer(models, self.source, self.out, self.preview, self.engine)
@@ -167,13 +175,15 @@ class Restore(Verb):
                 engine=self.engine,
                 device=self.device if isinstance(loaded, Checkpoint) else "cpu",
                 precision=self.precision,
+                ray=self.ray,
+                workers=self.workers,
                 progress=report,
                 **options,
             )
         failures = [f"{name}: {reason}" for name, reason in result.failures.items()]
         sentence = (
-            f"{self.out}: {result.done} done, {len(failures)} failed, {result.skipped} skipped "
-            f"in {result.seconds:.1f} s"
+            f"{object_url(self.out) or self.out}: {result.done} done, {len(failures)} failed, "
+            f"{result.skipped} skipped in {result.seconds:.1f} s"
         )
         seams = (result.seam_error.sentence(),) if result.seam_error else ()
         others = (_not_taken(result.not_taken),) if result.not_taken else ()

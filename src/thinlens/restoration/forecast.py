@@ -14,15 +14,13 @@ import torch
 from thinlens.errors import UsageError
 from thinlens.images.decoding import DecodeOptions, photograph_size
 from thinlens.images.rows import InMemoryRowReader
-from thinlens.restoration.folder import input_record, is_file_name
+from thinlens.restoration.folder import is_file_name
+from thinlens.restoration.folder_run import input_record
 from thinlens.restoration.manifest import ResultManifest
 from thinlens.restoration.network import Network, Restorer
+from thinlens.restoration.object_stores import object_url
 from thinlens.restoration.options import RestoreOptions
-from thinlens.restoration.sources import (
-    check_no_input_is_a_result,
-    collect_inputs,
-    result_names,
-)
+from thinlens.restoration.sources import collect_inputs, result_names
 from thinlens.tasks.task import Task
 
 FORECAST_SIDE = 192
@@ -99,10 +97,14 @@ def forecast(
     options = options or RestoreOptions()
     if is_file_name(out):
         raise UsageError(f"{out} is the name of one image: a dry run wants a folder as --out")
+    sources = [source] if isinstance(source, Path) else list(source)
+    for path in (*sources, out):
+        if url := object_url(path):
+            raise UsageError(f"{url} is on an object store: a dry run reads headers of files")
     restorer = options.restorer(network, task.channels)
-    inputs = collect_inputs([source] if isinstance(source, Path) else list(source), out)
+    inputs = collect_inputs(sources, out)
     outputs = result_names(list(inputs.paths), options.suffix_for)
-    check_no_input_is_a_result(inputs, out, outputs)
+    inputs.check_results(out, outputs)
     manifest, identities = ResultManifest(out), restorer.identities()
     images = []
     for name, path in inputs.paths.items():

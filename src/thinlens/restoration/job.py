@@ -50,6 +50,8 @@ class Job:
     """The restoration of files with the same network and options."""
 
     restorer: PhotographRestorer
+    stored: Callable[[], None] | None = None
+    """Passes a result on that was written; called in the writing thread."""
 
     def ahead(self, path: Path) -> Photograph | str | None:
         """Decode an image in the reading thread; return None if that takes too much memory.
@@ -98,7 +100,7 @@ class Job:
             return _completed(FileState(error=str(error)))
         channel = BandChannel()
         written = codecs.write(
-            partial(_write, target, image_format, replace(content, bands=channel), channel)
+            partial(self._write, target, image_format, replace(content, bands=channel), channel)
         )
         try:
             codecs.send(_guarded(content.bands), channel)
@@ -108,6 +110,29 @@ class Job:
             channel.fail(CanceledError())
             raise
         return written
+
+    def _write(
+        self, target: Path, image_format: ImageFormat, content: Content, channel: BandChannel
+    ) -> FileState:
+        """Write one result in the writing thread."""
+        try:
+            write_content(target, image_format, content)
+            state = file_state(target)
+            if self.stored:
+                self.stored()
+            return state
+        except (_NoResultError, UsageError) as error:
+            return FileState(error=str(error))
+        except CanceledError:
+            return FileState(error="interrupted")
+        except RunError as error:
+            # A name that is too long concerns this image alone; a full disk concerns all.
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+                return FileState(error=str(error))
+            raise
+        finally:
+            channel.close()
 
     @property
     def _decoding(self) -> DecodeOptions:
@@ -122,27 +147,6 @@ def file_state(path: Path) -> FileState:
         return FileState(path.stat().st_size, file_hash(path))
     except (OSError, UsageError):
         return FileState()
-
-
-def _write(
-    target: Path, image_format: ImageFormat, content: Content, channel: BandChannel
-) -> FileState:
-    """Write one result in the writing thread."""
-    try:
-        write_content(target, image_format, content)
-        return file_state(target)
-    except (_NoResultError, UsageError) as error:
-        return FileState(error=str(error))
-    except CanceledError:
-        return FileState(error="interrupted")
-    except RunError as error:
-        # A name that is too long concerns this image alone; a full disk concerns all.
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
-            return FileState(error=str(error))
-        raise
-    finally:
-        channel.close()
 
 
 def _completed(state: FileState) -> Future[FileState]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from thinlens.errors import UsageError
 from thinlens.files import JsonLines
+from thinlens.restoration.manifest_index import ManifestIndex
 from thinlens.stored_values import from_stored
 
 MANIFEST = "manifest.jsonl"
@@ -51,49 +52,52 @@ class ManifestRecord:
     """Of the result."""
     clipped: float | None = None
     """The share of values that the network returned far outside of [0, 1], if it is notable."""
+    version: str | None = None
+    """What an object store calls the hash of the input."""
 
 
 class ResultManifest:
     """The lines of a folder's manifests, the last one of each input; survives kill -9.
 
     All manifests are read, the one called `name` is written. Several processes may add lines at
-    once, and see each other's by `refresh`.
+    once, and see each other's by `refresh`. Lines stay on the disk: `ManifestIndex`.
     """
 
-    def __init__(self, folder: Path, name: str = MANIFEST) -> None:
-        self._folder, self._log = folder, JsonLines(folder / name)
+    def __init__(
+        self,
+        folder: Path,
+        name: str = MANIFEST,
+        is_intact: Callable[[ManifestRecord], bool] | None = None,
+    ) -> None:
+        self._is_intact = is_intact or self._is_intact_file
+        self._folder = folder
         others = [path for path in folder.glob(MANIFESTS) if path.name != name]
         others.sort(key=lambda path: path.stat().st_mtime)  # the newest counts
-        self._logs = [*map(JsonLines, others), self._log]
-        self._own: dict[str, ManifestRecord] = {}
-        """The last lines of the manifest that is written."""
-        self._records: dict[str, ManifestRecord] = {}
+        self._index = ManifestIndex([*map(JsonLines, [*others, folder / name])])
         self._from_others: set[str] = set()
         """Inputs whose lines other processes have added since then."""
-        self.refresh()
-        self._from_others.clear()
 
-    def compact(self) -> None:
-        """Rewrite the file without superseded lines; only while no other process adds any."""
-        self._log.rewrite(asdict(record) for record in self._own.values())
+    def start_log(self, name: str) -> None:
+        """Add the next lines to a manifest of this name."""
+        self._index.start_log(JsonLines(self._folder / name))
 
     def refresh(self) -> None:
         """Read the lines that other processes have added."""
-        for log in self._logs:
-            for line in log.read_added():
-                record = read_record(line)
-                if record is None:
-                    continue
-                if log is self._log:
-                    self._own[record.path] = record
-                if record != self._records.get(record.path):
-                    self._records[record.path] = record
-                    self._from_others.add(record.path)
+        for line in self._index.added():
+            if line != self._index.get(line["path"]):
+                self._from_others.add(line["path"])
+
+    def earlier(self, name: str) -> ManifestRecord | None:
+        """Return the last record of an input; None where there is none."""
+        line = self._index.get(name)
+        return None if line is None else read_record(line)
 
     def failure(self, current: ManifestRecord, identities: Collection[str]) -> str | None:
         """Return why another process, meanwhile, could not restore this input by this network."""
-        other = self._records.get(current.path)
-        if other is None or current.path not in self._from_others:
+        if current.path not in self._from_others:
+            return None
+        other = self.earlier(current.path)
+        if other is None:
             return None
         same = _is_same_job(other, current, identities)
         return other.error if same else None
@@ -101,7 +105,7 @@ class ResultManifest:
     def is_done(self, current: ManifestRecord, identities: Collection[str]) -> bool:
         """Return whether this input was restored by a network of these identities, and its result
         is still what was written."""
-        earlier = self._records.get(current.path)
+        earlier = self.earlier(current.path)
         return (
             earlier is not None
             and earlier.error is None
@@ -112,9 +116,8 @@ class ResultManifest:
 
     def add(self, record: ManifestRecord) -> None:
         """Append a line; `RunError` where it cannot be written."""
-        self._records[record.path] = record
         self._from_others.discard(record.path)
-        self._log.append(asdict(record))
+        self._index.append(asdict(record))
 
     def remove_stale(self, outputs: Mapping[str, str], options: str) -> list[str]:
         """Remove results that inputs had under other names than in `outputs`; return those.
@@ -126,7 +129,7 @@ class ResultManifest:
         stale = [
             record
             for name, output in outputs.items()
-            if (record := self._records.get(name)) is not None
+            if (record := self.earlier(name)) is not None
             and record.output != output
             and record.output not in current
             and record.options == options
@@ -137,7 +140,7 @@ class ResultManifest:
             (self._folder / record.output).unlink(missing_ok=True)
         return [record.output for record in stale]
 
-    def _is_intact(self, record: ManifestRecord) -> bool:
+    def _is_intact_file(self, record: ManifestRecord) -> bool:
         """Return whether a result has the size and the hash that it was written with."""
         path = self._folder / record.output
         try:
@@ -149,6 +152,13 @@ class ResultManifest:
             return size == record.output_size and file_hash(path) == record.output_sha256
         except OSError:
             return False
+
+
+def compact_manifest(path: Path) -> None:
+    """Rewrite a manifest without superseded lines; only while no other process adds any."""
+    index = ManifestIndex([JsonLines(path)])
+    if not index.is_compact:
+        JsonLines(path).rewrite(index.last_lines())
 
 
 def file_hash(path: Path) -> str:
@@ -163,9 +173,16 @@ def _is_same_job(
     """Return whether two records are of the same input, network, options and result."""
     return (
         earlier.network in identities
-        and (earlier.sha256, earlier.output) == (current.sha256, current.output)
-        and earlier.options == current.options
+        and (earlier.output, earlier.options) == (current.output, current.options)
+        and _is_same_input(earlier, current)
     )
+
+
+def _is_same_input(earlier: ManifestRecord, current: ManifestRecord) -> bool:
+    """Return whether two records are of the same bytes; an object is not read for that."""
+    if current.sha256 is None and current.version is not None:
+        return earlier.version == current.version
+    return earlier.sha256 == current.sha256
 
 
 def read_record(line: Mapping[str, Any]) -> ManifestRecord | None:

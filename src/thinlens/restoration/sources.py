@@ -5,19 +5,65 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from thinlens.errors import UsageError
 from thinlens.images.folders import list_folder
 from thinlens.images.formats import SUFFIXES
 from thinlens.restoration.manifest import MANIFESTS
+from thinlens.restoration.object_sources import collect_objects
+from thinlens.restoration.object_stores import object_url
+
+
+class Sources(Protocol):
+    """The images of a command by their names, and the files that are none."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Relative to the common root."""
+        ...
+
+    @property
+    def not_taken(self) -> tuple[str, ...]:
+        """Names of the files that have no image's suffix."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Names of folders that cannot be listed, and why."""
+        ...
+
+    def select(self, names: Collection[str]) -> Sources:
+        """Return these images alone."""
+        ...
+
+    def version(self, name: str) -> str | None:
+        """Return what changes with an image and is known without reading it, if anything is."""
+        ...
+
+    def fetch(self, name: str) -> Path:
+        """Return a file of an image; `UsageError` where there is none."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Remove what `fetch` left on the disk."""
+        ...
+
+    def check_results(self, out: Path, outputs: Mapping[str, str]) -> None:
+        """Raise `UsageError` if a result would overwrite an input."""
+        ...
+
+    def close(self) -> None:
+        """Remove what is left on the disk."""
+        ...
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images of a command by their names, and the files that are none."""
+    """Images in files, by their names."""
 
     paths: Mapping[str, Path]
     """By the path relative to the common root, the image."""
@@ -25,6 +71,43 @@ class Inputs:
     """Relative paths of the files in the folders that have no image's suffix."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Relative paths of folders that cannot be listed, and why."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """Relative paths."""
+        return self.paths.keys()
+
+    def select(self, names: Collection[str]) -> Inputs:
+        """Return these images alone."""
+        return replace(self, paths={name: self.paths[name] for name in names})
+
+    def version(self, name: str) -> str | None:
+        """Return None: files are read and hashed."""
+        return None
+
+    def fetch(self, name: str) -> Path:
+        """Return the file of an image."""
+        return self.paths[name]
+
+    def release(self, name: str) -> None:
+        """Do nothing: no file is a copy."""
+
+    def check_results(self, out: Path, outputs: Mapping[str, str]) -> None:
+        """Raise `UsageError` if a result would overwrite an input."""
+        originals = {_location(path) for path in self.paths.values()}
+        for output in outputs.values():
+            if _location(out / output) in originals:
+                raise UsageError(f"{out / output} is an input: wanted another --out")
+
+    def close(self) -> None:
+        """Do nothing: no file is a copy."""
+
+
+def sources_of(sources: Sequence[Path], out: Path) -> Sources:
+    """Return the images that `sources` stand for, or that are below a URL of an object store."""
+    if any(object_url(source) for source in sources):
+        return collect_objects(sources, out)
+    return collect_inputs(sources, out)
 
 
 def collect_inputs(sources: Sequence[Path], out: Path) -> Inputs:
@@ -92,14 +175,6 @@ def result_names(names: Sequence[str], suffix: Callable[[str], str] = png_suffix
         if not clashing:
             return outputs
         outputs.update({name: longer[name] for name in clashing})
-
-
-def check_no_input_is_a_result(inputs: Inputs, out: Path, outputs: Mapping[str, str]) -> None:
-    """Raise `UsageError` if a result would overwrite an input."""
-    originals = {_location(path) for path in inputs.paths.values()}
-    for output in outputs.values():
-        if _location(out / output) in originals:
-            raise UsageError(f"{out / output} is an input: wanted another --out")
 
 
 def _expanded(source: Path) -> list[Path]:

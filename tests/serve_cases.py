@@ -72,8 +72,8 @@ class SteppedTable(NetworkTable):
 
     def running(self, choice: NetworkChoice) -> RunningNetwork:
         self.entry(choice.network)
-        self.note_speed(choice, 1e-4)
-        return RunningNetwork(SteppedRestorer(self.gate), make_task("sr", scale=2), 1e-4)
+        self.note_speed(choice.without_budget, 1e-4)
+        return RunningNetwork(SteppedRestorer(self.gate), make_task("sr", scale=2))
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,13 @@ class ImageQueue:
         """
         self._networks.check(choice)
         with self._changed:
-            reason = self._unusable.pop(choice, None)
+            measured = choice.without_budget
+            reason = self._unusable.pop(measured, None)
             if reason is not None:
                 raise UsageError(reason)
             seconds = self._expected(choice, pixels)
-            if seconds is None and choice not in self._unmeasured:
-                self._unmeasured.append(choice)
+            if seconds is None and measured not in self._unmeasured:
+                self._unmeasured.append(measured)
                 self._changed.notify_all()
             return seconds, sum(image.remaining_seconds for image in self._images.values())
 
@@ -209,7 +210,7 @@ class ImageQueue:
         try:
             image.check()
             network = self._networks.running(upload.choice)
-            image.expected_seconds = network.seconds_per_pixel * upload.pixels
+            image.expected_seconds = self._expected(upload.choice, upload.pixels)
             began = time.monotonic()
             options = RestoreOptions(format=upload.format, max_pixels=self._limits.pixels)
             restorer = WatchedRestorer(network.restorer, network.task.channels, options, image)

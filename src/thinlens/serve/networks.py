@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.options import RoutingOptions
@@ -21,7 +18,7 @@ from thinlens.engine.precision import FAST, PRECISIONS, find_precision
 from thinlens.engine.selected_engine import ENGINES, SelectedEngine
 from thinlens.errors import UsageError, check_choice
 from thinlens.restoration.forecast import seconds_per_pixel
-from thinlens.restoration.network import Network, Restorer
+from thinlens.restoration.network import Restorer
 from thinlens.restoration.options import RestoreOptions
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
@@ -64,15 +61,18 @@ class NetworkChoice:
     image_budget: str | None = None
     """Of a bundle: the multiply-adds or milliseconds of an image, such as 30%, 6G or 40ms."""
 
+    @property
+    def without_budget(self) -> NetworkChoice:
+        """The network alone, whose speed is measured: noise may exceed an image budget."""
+        return replace(self, image_budget=None)
+
 
 @dataclass(frozen=True)
 class RunningNetwork:
-    """A network in memory: what restores images by it, and how fast."""
+    """A network in memory, and what restores images by it."""
 
     restorer: Restorer
     task: Task
-    seconds_per_pixel: float
-    """Of the input, measured."""
 
 
 class NetworkTable:
@@ -131,8 +131,12 @@ class NetworkTable:
         RoutingOptions.read(budget=choice.image_budget)
 
     def speed(self, choice: NetworkChoice) -> float | None:
-        """Return the measured seconds of an input pixel; None where it has not run yet."""
-        return self._speeds.get(choice)
+        """Return the measured seconds of an input pixel; None where it has not run yet.
+
+        Of an image budget that has not run yet it is that without one.
+        """
+        speed = self._speeds.get(choice)
+        return self._speeds.get(choice.without_budget) if speed is None else speed
 
     def note_speed(self, choice: NetworkChoice, seconds_per_pixel: float) -> None:
         """Note the speed on an image: the next one is more like it than like small noise."""
@@ -155,26 +159,19 @@ class NetworkTable:
                 task = make_task(**loaded.task)
                 network = runner(loaded, self._engine, choice.precision)
                 restorer = self._options.restorer(network, task.channels)
-                running = RunningNetwork(restorer, task, seconds_per_pixel(restorer, task))
+                running = RunningNetwork(restorer, task)
+            if choice == choice.without_budget:
+                self.note_speed(choice, seconds_per_pixel(running.restorer, running.task))
             self._running[choice] = running
-            self.note_speed(choice, running.seconds_per_pixel)
         self._running.move_to_end(choice)
         while len(self._running) > RUNNING_NETWORKS:
             self._running.popitem(last=False)
         return self._running[choice]
 
     def _bundle(self, bundle: Bundle, choice: NetworkChoice) -> RunningNetwork:
-        """Make a bundle ready; it is timed without an image budget, which noise may exceed."""
-        make: Callable[[nn.Module], Network] = cache(
-            SelectedEngine(self._engine, precision=choice.precision)
-        )
-        plain = bundle.restorer(make, engine=self._engine)
-        speed = seconds_per_pixel(plain, bundle.task)
-        if choice.image_budget is None:
-            return RunningNetwork(plain, bundle.task, speed)
+        make = SelectedEngine(self._engine, precision=choice.precision)
         options = RoutingOptions.read(budget=choice.image_budget)
-        restorer = bundle.restorer(make, options, engine=self._engine)
-        return RunningNetwork(restorer, bundle.task, speed)
+        return RunningNetwork(bundle.restorer(make, options, engine=self._engine), bundle.task)
 
 
 def _loaded_entry(name: str, loaded: Checkpoint | Bundle) -> NetworkEntry:

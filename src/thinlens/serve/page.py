@@ -75,13 +75,28 @@ def error_page(sentence: str) -> str:
 
 
 def _network_option(entry: NetworkEntry, selected: bool) -> str:
-    details = [f"{entry.scale} times"] if entry.scale > 1 else []
-    details += [f"{entry.budget} kept"] if entry.budget else []
-    details += ["a network for each tile"] if entry.is_bundle else []
-    text = f"{entry.name} ({', '.join(details)})" if details else entry.name
+    short = [f"x{entry.scale}"] if entry.scale > 1 else []
+    short += [entry.budget] if entry.budget else []
+    text = f"{entry.name} ({', '.join(short)})" if short else entry.name
     kind = ' data-bundle=""' if entry.is_bundle else ""
     chosen = " selected" if selected else ""
-    return f'<option value="{escape(entry.name)}"{kind}{chosen}>{escape(text)}</option>'
+    return (
+        f'<option value="{escape(entry.name)}" data-details="{escape(network_details(entry))}"'
+        f"{kind}{chosen}>{escape(text)}</option>"
+    )
+
+
+def network_details(entry: NetworkEntry) -> str:
+    """Return what a network does, keeps and weighs.
+
+    >>> network_details(NetworkEntry("thin", False, "sr", 4, "1/4", 399_384))
+    'enlarges 4 times, 1/4 of the multiply-adds kept, 399,384 bytes'
+    """
+    parts = [f"enlarges {entry.scale} times"] if entry.scale > 1 else []
+    parts += [f"{entry.budget} of the multiply-adds kept"] if entry.budget else []
+    parts += ["selects a network for every tile"] if entry.is_bundle else []
+    parts += [] if entry.bytes is None else [f"{entry.bytes:,} bytes"]
+    return ", ".join(parts)
 
 
 def _options(values: Sequence[str], selected: str) -> str:

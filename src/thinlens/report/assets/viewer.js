@@ -112,8 +112,8 @@ class Viewer {
     this.slider.hidden = !wipes;
     this.slider.setAttribute("aria-label",
       `Border between ${this.versions[this.left].label} and ${this.versions[this.right].label}`);
-    for (const choice of this.choices) choice.hidden = this.view === "side";
-    this.choices[0].hidden = this.view !== "wipe";
+    for (const choice of this.choices) choice.hidden = this.view === "side" || this.versions.length < 3;
+    this.choices[0].hidden ||= this.view !== "wipe";
     for (const button of this.buttons) button.setAttribute("aria-pressed", button.dataset.view === this.view);
     this.place();
   }

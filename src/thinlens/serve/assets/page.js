@@ -14,9 +14,9 @@
   const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
   function duration(seconds) {
-    if (seconds < 1) return "less than 1 s";
-    if (seconds < 90) return `${Math.round(seconds)} s`;
-    return `${Math.round(seconds / 60)} min`;
+    if (seconds < 1) return "less than a second";
+    if (seconds < 90) return `about ${Math.round(seconds)} s`;
+    return `about ${Math.round(seconds / 60)} min`;
   }
 
   // Answers of the server; whatever goes wrong is one sentence.
@@ -62,7 +62,9 @@
     const files = [...input.files];
     estimate.textContent = "";
     estimate.className = "";
-    document.getElementById("budget-field").hidden = network.selectedOptions[0].dataset.bundle === undefined;
+    const chosen = network.selectedOptions[0].dataset;
+    document.getElementById("budget-field").hidden = chosen.bundle === undefined;
+    document.getElementById("details").textContent = chosen.details;
     if (!files.length) return;
     const what = files.length === 1 ? files[0].name : `${files.length} images`;
     const sizes = (await Promise.all(files.map(pixelSize))).filter((size) => size);
@@ -80,8 +82,8 @@
         const { seconds, wait: queue } = await (await ask(`/estimate?${query}`)).json();
         if (current !== latest) return;
         if (seconds !== null) {
-          const line = queue > 1 ? `, after ${duration(queue)} for images before it` : "";
-          estimate.textContent = `${what}${size}: about ${duration(seconds * pixels / (width * height))}${line}.`;
+          const line = queue > 1 ? `, after ${duration(queue)} for the images before it` : "";
+          estimate.textContent = `${what}${size}: ${duration(seconds * pixels / (width * height))}${line}.`;
           return;
         }
         estimate.textContent = `${what}${size}: the network is being measured ...`;
@@ -162,7 +164,7 @@
       if (state.state === "waiting") {
         const count = state.waiting_before;
         const line = count ? `Waiting for ${count} ${count === 1 ? "image" : "images"}` : "Waiting";
-        const time = state.expected_wait > 1 ? `, about ${duration(state.expected_wait)}` : "";
+        const time = state.expected_wait > 1 ? `, ${duration(state.expected_wait)}` : "";
         this.say(`${line}${time}.`);
         return;
       }
@@ -171,7 +173,7 @@
       // whole percents: a screen reader repeats each new text
       const percent = Math.floor(10 * state.progress) * 10;
       this.say(`Restoring by ${state.network}${percent ? `, ${percent} %` : ""}`
-        + `${rest !== null && rest > 2 && !percent ? `, about ${duration(rest)}` : ""}.`);
+        + `${rest !== null && rest > 2 && !percent ? `, ${duration(rest)}` : ""}.`);
       const timed = expected ? Math.min(0.95, state.seconds / expected) : 0;
       if (state.progress || expected) this.bar.value = Math.max(state.progress, state.progress ? 0 : timed);
       if (state.preview && state.preview.rows > this.rows) await this.draw(state.preview);
@@ -213,7 +215,7 @@
       const remark = state.remark ? ` ${state.remark}.` : "";
       const link = element("a", { href: `${this.address}/result`, textContent: `Download ${state.result_name}` });
       link.setAttribute("download", state.result_name);
-      this.show(`Restored in ${duration(state.seconds)}: ${width}x${height}, `
+      this.show(`Restored in ${state.seconds.toFixed(1)} s: ${width}x${height}, `
         + `${state.bytes.toLocaleString("en")} bytes.${remark}`, link, this.button("Remove", () => this.remove()));
       const [w, h] = state.view_size;
       const reduced = w < width ? `, shown at ${Math.round(100 * w / width)} % of its size` : "";
@@ -225,7 +227,7 @@
       };
       const heading = element("h3", { textContent: `${state.name} and its result${reduced}` });
       const figure = element("figure", { className: "viewer" }, element("figcaption", {}, heading),
-        element("div", { className: "versions" }, version("input", "input"), version(state.network, "result")));
+        element("div", { className: "versions" }, version("input", "input"), version("result", "result")));
       Object.assign(figure.dataset, { width: w, height: h });
       this.body.replaceChildren(figure);
       this.viewer = new Viewer(figure);

@@ -54,6 +54,9 @@ docs: $(VENV)/docs  ## Build the documentation site, build/site/index.html; warn
 
 torture: $(STAMP)  ## Kills, full disks, fuzzed checkpoints and hostile images, at full size (hours); goes on where it was stopped.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py --out torture-out
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture_training.py --out torture-out/training
+	-$(PIP_INSTALL) atheris  # not on every platform
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_checkpoints.py --out torture-out/fuzzed
 
 ENGINE_TESTS := $(addprefix tests/test_engine,_kernels.py _geometry.py _programs.py _bands.py _pointwise.py \
 	_reductions.py .py _streaming.py _bf16.py _winograd.py _int16.py)

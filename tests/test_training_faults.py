@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import resource
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -14,6 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from cli_cases import TINY_M, denoising_checkpoint, images, run
+from thinlens.checkpoints.format import load
 from thinlens.errors import RunError
 from thinlens.training.state import load_state, save_state
 from tiny_training import (
@@ -21,6 +25,7 @@ from tiny_training import (
     Child,
     equal,
     pair,
+    run_torchrun,
     save_and_tell,
     torchrun,
     train,
@@ -176,9 +181,15 @@ def test_two_processes_train_as_one_through_kill_and_signal(tmp_path: Path) -> N
     chief, other = pair(broken, (17, signal.SIGKILL))
     assert other.end() == -signal.SIGKILL
     killed = time.monotonic()
-    assert chief.end() not in (0, None)
+    assert chief.hear_all()[-1] == "process 1 of 2 (from 0) ended: the others stop"
+    assert chief.end() == 1
     assert time.monotonic() - killed < 60
     assert saved_step(broken) == 15
+
+    # One process goes on where two stopped.
+    shutil.copytree(broken, tmp_path / "alone")
+    assert Child.start(train_and_tell, tmp_path / "alone").end() == 0
+    assert saved_step(tmp_path / "alone") == SETTINGS.steps
 
     # SIGTERM to rank 1 alone: both stop after the same step, with the state saved.
     assert [child.end() for child in pair(broken, (33, signal.SIGTERM))] == [143, 143]
@@ -189,12 +200,35 @@ def test_two_processes_train_as_one_through_kill_and_signal(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_torchrun_gives_equal_weights(tmp_path: Path) -> None:
+def test_torchrun_starts_again_after_a_kill(tmp_path: Path) -> None:
     torchrun(
         tmp_path,
         "import os, torch, tiny_training as t\n"
         "from pathlib import Path\n"
-        f"torch.save(t.train(Path({str(tmp_path)!r})),"
-        f" f'{tmp_path}/final-{{os.environ[\"RANK\"]}}.pt')\n",
+        "rank, attempt = (os.environ[x] for x in ('RANK', 'TORCHELASTIC_RESTART_COUNT'))\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "(folder / f'attempt-{attempt}').touch()\n"
+        "killed = (17, 9) if (rank, attempt) == ('1', '0') else None\n"
+        "torch.save(t.train(folder, signalled=killed), folder / f'final-{rank}.pt')\n",
+        *("--max-restarts", "1"),
     )
+    assert (tmp_path / "attempt-1").is_file()
+    assert saved_step(tmp_path) == SETTINGS.steps
     assert equal(final(tmp_path, 0), final(tmp_path, 1))
+
+
+@pytest.mark.slow
+def test_torchrun_prunes_as_one_process(tmp_path: Path) -> None:
+    dense, photos = denoising_checkpoint(tmp_path / "dense"), images(tmp_path / "photos", 2, 64, 64)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[training]\nsteps = 3\nwarmup = 0\n[crops]\nbatch_size = 2\npatch = 16\n")
+    words = [*("one-shot", dense, "--budget", "1/2", "--m", TINY_M, "--data", photos, "--json")]
+    words += ["--recipe", recipe, "--out"]
+    alone = run("prune", *words, tmp_path / "alone")
+    assert alone.status == 0, alone.err
+    told = run_torchrun("-m", "--", "thinlens", "prune", *map(str, words), str(tmp_path / "two"))
+    assert json.loads(told)["layers"] == alone.json["layers"]  # one process prints
+    one, two = (load(tmp_path / name) for name in ("alone", "two"))
+    for name, pattern in one.patterns.items():
+        assert torch.equal(pattern.mask, two.patterns[name].mask)
+    torch.testing.assert_close(two.module.state_dict(), one.module.state_dict(), rtol=0, atol=1e-5)

@@ -87,11 +87,14 @@ class Freezing(PlainObjective):
 
 
 def train(
-    folder: Path | None, settings: Settings = SETTINGS, data: TinyData | None = None
+    folder: Path | None,
+    settings: Settings = SETTINGS,
+    data: TinyData | None = None,
+    signalled: Signal = None,
 ) -> dict[str, Tensor]:
     """Train the tiny network in this process and return its weights."""
     module = tiny_net()
-    Trainer(settings, folder).fit(Freezing(module), data or TinyData())
+    Trainer(settings, folder).fit(Freezing(module, signalled), data or TinyData())
     return module.state_dict()
 
 
@@ -116,7 +119,7 @@ def train_and_tell(pipe: Connection, folder: Path, signalled: Signal = None) -> 
     def progress(step: int, steps: int, values: dict[str, float]) -> None:
         pipe.send(step)
 
-    with exit_status():
+    with exit_status(pipe.send):
         module = tiny_net()
         Trainer(SETTINGS, folder, progress).fit(Freezing(module, signalled), TinyData())
         torch.save(module.state_dict(), folder / f"final-{os.environ.get('RANK', '0')}.pt")
@@ -212,13 +215,25 @@ class Child:
         return status
 
 
-def torchrun(folder: Path, lines: str) -> None:
+def torchrun(folder: Path, lines: str, *options: str) -> None:
     """Run `lines` of Python, which find the tests' own modules, as two processes of torchrun."""
     script = folder / "run.py"
     script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + lines)
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    run_torchrun(*options, str(script))
+
+
+def run_torchrun(*words: str) -> str:
+    """Run a program as two processes of torchrun; return what they print."""
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, timeout=240)
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        check=True,
+        env=environment,
+        timeout=240,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
 
 
 def pair(folder: Path, signalled: Signal = None) -> list[Child]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,8 @@ class Compare(Verb):
         from thinlens.experiments import compare
 
         self._check_numbers()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("compare trains each run in one process: wanted --jobs, not torchrun")
         result = compare(
             self.recipe,
             self.out,

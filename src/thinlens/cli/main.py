@@ -14,6 +14,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO, Union
 
@@ -104,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb is None:
                 return DONE  # --help has been printed
             answer = _run(verb)
-            _print(answer, as_json, stream)
+            if _is_main_process() or not verb.HAS_OUT_ALONE:
+                _print(answer, as_json, stream)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:
         # The reader (`| head`) closed the pipe; Python would report it again on closing stdout.
@@ -135,15 +139,32 @@ class _NewNotes(logging.Filter):
 def _run(verb: Verb) -> Answer:
     """Run a command; checkpoints may name factories of the packages that it allows."""
     with ExitStack() as stack:
-        if verb.HAS_OUT_ALONE:
-            from thinlens.training.processes import exclusive_run
+        if verb.HAS_OUT_ALONE and _is_main_process():
+            from thinlens.file_locks import exclusive_folder
 
-            stack.enter_context(exclusive_run(vars(verb)["out"]))
+            stack.enter_context(exclusive_folder(vars(verb)["out"]))
+        elif verb.HAS_OUT_ALONE:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="thinlens-")))
+            verb = _writing_to(verb, folder)
         if verb.allowed_packages:
             from thinlens.checkpoints.factories import allowing
 
             stack.enter_context(allowing(verb.allowed_packages))
         return verb.run()
+
+
+def _is_main_process() -> bool:
+    """Return whether this is the process of torchrun that writes and prints, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _writing_to(verb: Verb, folder: Path) -> Verb:
+    """Return a command whose files go to a folder that nobody reads."""
+    files = {"out": folder / "out", "report": folder / "report.html"}
+    changed: dict[str, Any] = {
+        key: path for key, path in files.items() if isinstance(vars(verb).get(key), Path)
+    }
+    return replace(verb, **changed)
 
 
 EXPECTED = (UsageError, RunError, OSError, MemoryError, Interrupted, KeyboardInterrupt)
@@ -154,7 +175,8 @@ def _explained(problem: BaseException) -> tuple[str, int]:
     """Return the sentence and the exit status of an expected error."""
     if isinstance(problem, Interrupted | KeyboardInterrupt):
         status = problem.exit_status if isinstance(problem, Interrupted) else 128 + signal.SIGINT
-        return "interrupted; what was finished is kept", status
+        cause = f"{problem.__cause__}; " if isinstance(problem.__cause__, RunError) else ""
+        return f"{cause}interrupted; what was finished is kept", status
     if isinstance(problem, MemoryError):
         return "there is not enough memory: wanted smaller images or a larger machine", FAILED
     sentence = str(problem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,15 +92,13 @@ class Train(Verb):
             "data": crops.description,
             "start": dict(recipe.start),
         }
-        size = 0
-        if int(os.environ.get("RANK", "0")) == 0:  # torchrun's other processes save nothing
-            size = save(
-                self.out,
-                module,
-                model=self.name,
-                task=described(task),
-                provenance={"training": training},
-            )
+        size = save(
+            self.out,
+            module,
+            model=self.name,
+            task=described(task),
+            provenance={"training": training},
+        )
         content = {
             "model": self.name,
             "task": task.name,

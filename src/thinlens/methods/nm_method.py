@@ -28,6 +28,7 @@ from thinlens.sparsity.prunable import Layer, Policy, default_policy, find_layer
 from thinlens.sparsity.share import prunable_share
 from thinlens.training.loop import Trainer
 from thinlens.training.objective import PlainObjective, TrainingData
+from thinlens.training.processes import from_main
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class NMMethod(Method):
 
     def settle_budget(self, model: nn.Module, milliseconds: Fraction, threads: int) -> Self:
         """Measure the layers in the engine and express the time as a fraction of theirs."""
-        latency = measure_latency_table(model, self.layers(model), self.example, threads)
+        latency = from_main(
+            lambda: measure_latency_table(model, self.layers(model), self.example, threads)
+        )
         return replace(self, budget=latency.budget(milliseconds), latency=latency)
 
     def plan(self, model: nn.Module) -> NMPlan:

@@ -1,6 +1,6 @@
 """Training loop: resumable, on one or several processes.
 
-Run it on N processes with `torchrun --nproc-per-node N -m thinlens train ...`.
+Run it on N processes with `torchrun --nproc-per-node N -m -- thinlens train ...`.
 """
 
 from __future__ import annotations

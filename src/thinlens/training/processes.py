@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
-from thinlens.errors import UsageError
+from thinlens.errors import RunError, UsageError
 from thinlens.file_locks import exclusive_folder
+
+log = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
+
+ANSWER_SECONDS = 20.0
+"""In which processes whose connection broke answer, so that those that ended are named."""
+
+STORE_POLL_SECONDS = 0.1
+"""Between two looks at the answers."""
+
+
+def is_main_process() -> bool:
+    """Return whether this is the process of torchrun that writes and prints, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def from_main(compute: Callable[[], _Value]) -> _Value:
+    """Return what the main process computes, on every process: measured times differ otherwise."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return compute()
+    processes = Processes("fp32")
+    value: _Value = processes.broadcast(compute() if processes.is_main else None)
+    return value
 
 
 def exclusive_run(folder: Path | None) -> AbstractContextManager[None]:
     """Keep other runs out of a run's folder, by the main process of this one; `RunError` where one
     is at work. None is no folder.
     """
-    if folder is None or int(os.environ.get("RANK", "0")):
+    if folder is None or not is_main_process():
         return nullcontext()
     return exclusive_folder(folder)
+
+
+_stores: list[Any] = []
+"""That of torchrun, or of the main process, once this process is connected."""
+
+
+def _connect() -> None:
+    """Connect to the other processes, in this attempt's part of the store.
+
+    torchrun shares one store among all attempts, in which those of killed processes left addresses.
+    """
+    if distributed.is_initialized():
+        return
+    store, rank, count = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    part = f"thinlens-attempt-{attempt}"
+    _stores[:] = [distributed.PrefixStore(part, store)]  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=_stores[0], rank=rank, world_size=count)
 
 
 class Processes:
@@ -44,6 +90,8 @@ class Processes:
             strategy="ddp" if world > 1 else "auto",
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
+        if world > 1:
+            _connect()
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
@@ -86,7 +134,8 @@ class Processes:
             if parameter.grad is None:  # used by another process alone, or by none
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in trained if p.grad is not None]
-        flat: Any = self._fabric.all_reduce(torch.cat([g.reshape(-1) for g in gradients]))
+        with self._naming_those_that_ended():
+            flat: Any = self._fabric.all_reduce(torch.cat([g.reshape(-1) for g in gradients]))
         means = flat.split([g.numel() for g in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view(gradient.shape))
@@ -96,12 +145,14 @@ class Processes:
         rows = torch.zeros(self.count, len(values), device=self.device)
         rows[self.rank] = torch.stack([torch.as_tensor(v).detach().to(rows) for v in values])
         if self.count > 1:
-            self._fabric.all_reduce(rows, reduce_op="sum")  # in place: all others added zero
+            with self._naming_those_that_ended():
+                self._fabric.all_reduce(rows, reduce_op="sum")  # in place: all others added zero
         return rows
 
     def broadcast(self, value: Any) -> Any:
         """Return the main process's `value` on every process."""
-        return self._fabric.broadcast(value)
+        with self._naming_those_that_ended():
+            return self._fabric.broadcast(value)
 
     def synchronize(self, module: nn.Module) -> None:
         """Copy the main process's weights and buffers to every process."""
@@ -111,7 +162,46 @@ class Processes:
 
     def barrier(self) -> None:
         """Wait until every process has called this."""
-        self._fabric.barrier()
+        with self._naming_those_that_ended():
+            self._fabric.barrier()
+
+    @contextmanager
+    def _naming_those_that_ended(self) -> Iterator[None]:
+        """Turn a broken connection into a `RunError` that names the processes that ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1:
+                raise
+            ended = self._ended()
+            which = " and ".join(map(str, ended)) or "another"
+            sentence = f"process {which} of {self.count} (from 0) ended: the others stop"
+            log.error("%s, the same command goes on from the last saved step", sentence)
+            raise RunError(sentence) from error
+
+    def _ended(self) -> list[int]:
+        """Return the processes that do not answer in the store, torchrun's or the main one's."""
+        try:
+            store = _stores[0]
+            with suppress(Exception):
+                distributed.destroy_process_group()  # so that the others notice too
+            store.set(f"thinlens-runs-{self.rank}", "")
+            ended = self._missing(store, "thinlens-runs", most=1)
+            store.set(f"thinlens-knows-{self.rank}", "")
+            if self.is_main:  # the store may end with this process
+                self._missing(store, "thinlens-knows", most=len(ended))
+        except Exception:  # it ended
+            return [0]
+        return ended
+
+    def _missing(self, store: Any, word: str, most: int) -> list[int]:
+        """Wait until at most so many processes have not set a word; return those."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            missing = [x for x in range(self.count) if not store.check([f"{word}-{x}"])]
+            if len(missing) <= most or time.monotonic() > deadline:
+                return missing
+            time.sleep(STORE_POLL_SECONDS)
 
 
 @contextmanager

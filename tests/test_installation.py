@@ -13,9 +13,11 @@ import pytest
 
 from cli_cases import run
 from thinlens.benchmark import installation
-from thinlens.benchmark.installation import EXTRAS, folder_bytes, version_line
+from thinlens.benchmark.installation import EXTRAS, folder_bytes
 from thinlens.cli.completion import SHELLS
-from thinlens.cli.main import PIPE_WIDTH, VERBS
+from thinlens.cli.main import VERBS
+from thinlens.cli.printing import PIPE_WIDTH
+from thinlens.engine.version import version_line
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from native_engine import built
-from thinlens.engine.result_shapes import _RULES, result_shape, result_without_values
-from thinlens.sparsity.dry_run import bind_arguments
+from thinlens.models.aten_arguments import bind_arguments
+from thinlens.models.result_shapes import _RULES, result_shape, result_without_values
 
 ATEN = torch.ops.aten
 SIDES = st.integers(1, 9)

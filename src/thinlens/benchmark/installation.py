@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from thinlens.checkpoints.format import package_version
 from thinlens.engine.cores import usable_cores
 from thinlens.engine.native import build, fastest, native
 from thinlens.engine.timings import cache_folder, cpu_name
+from thinlens.engine.version import package_version
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "plots": ("matplotlib",),
@@ -74,18 +74,6 @@ def describe_installation() -> dict[str, Any]:
         "cache": str(cache_folder()),
         "cache_bytes": folder_bytes(cache_folder()),
     }
-
-
-def version_line() -> str:
-    """Return the line that `thinlens --version` prints.
-
-    >>> version_line().startswith("thinlens ")
-    True
-    """
-    return (
-        f"thinlens {package_version()}, build {build()}, kernels {fastest()}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )
 
 
 def cpu_flags() -> set[str]:

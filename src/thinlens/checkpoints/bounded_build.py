@@ -23,9 +23,9 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from thinlens.errors import UsageError
+from thinlens.models.dispatch_mode import DispatchMode
 
 LARGEST_REAL = 2**20
 """Elements of the largest tensor that has memory."""
@@ -43,11 +43,11 @@ RANDOM_FILLS = frozenset({"uniform_", "normal_", "bernoulli_", "exponential_", "
 """Operations that are skipped: initial values do not matter here."""
 
 
-class _Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Bounded(DispatchMode):
     """Run small operations, and give the results of large ones a shape only."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._remaining = MOST_COMPUTED
 
     def __torch_dispatch__(

@@ -10,7 +10,6 @@ SHA-256.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from thinlens.checkpoints.tensors import (
 )
 from thinlens.dynamic.model import model_of
 from thinlens.dynamic.registry import BUILDABLE
+from thinlens.engine.version import package_version
 from thinlens.errors import RunError, UsageError, quoted
 from thinlens.file_locks import exclusive_folder
 from thinlens.files import atomic_write, read_unchanged
@@ -275,15 +275,3 @@ def _parse(content: bytes) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except Exception as error:  # the parser raises many types
         raise UsageError(f"it is not a safetensors file ({error})") from error
-
-
-def package_version() -> str:
-    """Return the version of the installed package.
-
-    >>> package_version()[0].isdigit()
-    True
-    """
-    try:
-        return importlib.metadata.version("thinlens")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+source"  # run from a source tree that was never installed

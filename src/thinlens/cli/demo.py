@@ -1,4 +1,4 @@
-"""The command `demo`: thin networks beside dense ones, pruning, and a report, in four minutes."""
+"""The command `demo`: thin networks beside dense ones, pruning, and a report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NETWORK = "rfdn-x4"
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Verb):
-    """Compare shipped thin networks, prune one by three methods, write a report; 4 minutes.
+    """Compare shipped thin networks, prune one by two methods, write a report.
 
     Example: thinlens demo --out demo-out
 
-    The first table is there in half a minute, and Ctrl-C keeps the report as it is then.
+    The first table is there in half a minute, all in about three; Ctrl-C keeps the report.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo-out")

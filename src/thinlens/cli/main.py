@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
-        from thinlens.benchmark.installation import version_line
+        from thinlens.engine.version import version_line
 
         print(version_line())
         return DONE

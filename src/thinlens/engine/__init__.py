@@ -6,7 +6,19 @@ program of the C++ core in `csrc/`.
 
 from __future__ import annotations
 
-from thinlens.engine.compilation import compile
-from thinlens.engine.compiled import Compiled
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinlens.engine.compilation import compile
+    from thinlens.engine.compiled import Compiled
 
 __all__ = ["Compiled", "compile"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch at its first use: `thinlens --version` does not."""
+    if name not in __all__:
+        raise AttributeError(f"module 'thinlens.engine' has no attribute {name!r}")
+    from thinlens.engine import compilation
+
+    return getattr(compilation, name)

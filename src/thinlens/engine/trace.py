@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
 
 from thinlens.engine.graph import Size
-from thinlens.engine.result_shapes import result_without_values
 from thinlens.errors import UsageError
+from thinlens.models.aten_arguments import bind_arguments
+from thinlens.models.dispatch_mode import DispatchMode
+from thinlens.models.result_shapes import result_without_values
 from thinlens.models.tile_position import GlobalResize, record_resizes
-from thinlens.sparsity.dry_run import bind_arguments
 
 META = torch.device("meta")
 """The device of tensors without values: those that depend on the image."""
@@ -230,22 +231,17 @@ def _collect_dependent(value: Any, tensors: list[Tensor]) -> None:
             _collect_dependent(inner, tensors)
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(DispatchMode):
     """Record the operations on the image, and compute those on constants."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         tensors = [*module.named_parameters(), *module.named_buffers()]
         self.module_stack = [""]
         self._operations: list[Operation] = []
         self._parameters = {id(tensor): name for name, tensor in tensors}
         self._global_resizes: dict[int, GlobalResize] = {}
         self._references: list[Any] = [tensor for _, tensor in tensors]
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from importing its compiler, which takes a second, to disable it here."""
-        return False
 
     def __torch_dispatch__(
         self,

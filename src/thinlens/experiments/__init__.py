@@ -1,7 +1,7 @@
 """Comparisons of pruning methods from recipes, and the demo.
 
-`compare` runs a recipe of recipes/ and returns its rows; `demo` prunes the shipped network by
-three methods and writes a report.
+`compare` runs a recipe of recipes/ and returns its rows; `demo` compares and prunes
+shipped networks and writes a report.
 """
 
 from __future__ import annotations

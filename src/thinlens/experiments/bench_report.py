@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thinlens.benchmark.installation import version_line
 from thinlens.benchmark.run import BenchResult
+from thinlens.engine.version import version_line
 from thinlens.report.contents import ReportContents
 from thinlens.report.interactive import write_interactive
 from thinlens.report.tables import Table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thinlens.api import load_checkpoint
-from thinlens.benchmark.installation import version_line
+from thinlens.engine.version import version_line
 from thinlens.experiments.network_report import curve_panels, protocol_sentence
 from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
 from thinlens.experiments.report_pictures import compared_image

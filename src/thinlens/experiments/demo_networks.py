@@ -1,4 +1,4 @@
-"""Networks of the demo: dense, and pruned by several methods, with metrics and latencies."""
+"""Networks of the demo: dense, and pruned by two methods, with metrics and latencies."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from thinlens.restoration.evaluation import Evaluation, evaluate
 from thinlens.sparsity.budget import Budget
 from thinlens.sparsity.summary import CostSummary, summarize
 from thinlens.tasks.task import Task
-from thinlens.training.loop import Trainer
-from thinlens.training.settings import Settings
 
 Variant = tuple[str, str]
 """A method and a budget."""
@@ -40,12 +38,6 @@ VARIANTS: tuple[Variant, ...] = (
     ("least-squares", "1/8"),
 )
 """The networks that are pruned after it; least squares measures sensitivities once for all."""
-
-SEARCHES: tuple[Variant, ...] = (("sls", "1/8"),)
-"""The last ones, which take longest."""
-
-SEARCH = Settings(steps=40, learning_rate=1e-3, warmup=5)
-"""Training of `sls` on one calibration crop a step: enough to find N, too short to train."""
 
 TIMED_SIZE = (90, 160)
 """Height and width of the timed input: half of those for which costs are counted, to save time."""
@@ -72,8 +64,6 @@ class DemoRow:
     """Milliseconds for one input of `TIMED_SIZE` in the native engine; None without it."""
     scores: dict[str, Evaluation] = field(default_factory=dict)
     """Metrics by test set."""
-    record: Mapping[str, Any] = field(default_factory=dict)
-    """The method's record of its run."""
 
     @property
     def name(self) -> str:
@@ -129,14 +119,13 @@ def pruned_row(
         method=method,
         data=sources.crops,
         size=shape[1:],
-        trainer=Trainer(SEARCH) if method == "sls" else None,
         progress=report,
     )
     path = folder / f"{method}-{budget.replace('/', '-of-')}"
     packed = save(path, thin, model=dense.model, task=task)
     costs, seconds = summarize(thin.module, thin.patterns, shape), thin.record["seconds"]
     engine = compile_module(thin)
-    row = DemoRow(method, budget, engine, costs, packed, seconds, record=thin.record)
+    row = DemoRow(method, budget, engine, costs, packed, seconds)
     return evaluated(row, task, sources.tests, report)
 
 

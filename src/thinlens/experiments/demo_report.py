@@ -8,19 +8,18 @@ from pathlib import Path
 
 import torch
 
-from thinlens.benchmark.installation import version_line
 from thinlens.engine.native import fastest
 from thinlens.engine.timings import cpu_name
-from thinlens.experiments.demo_networks import SEARCH, TIMED_ROUNDS, TIMED_SIZE, DemoRow
+from thinlens.engine.version import version_line
+from thinlens.experiments.demo_networks import TIMED_ROUNDS, TIMED_SIZE, DemoRow
 from thinlens.experiments.demo_shipped import NOTHING_SHIPPED, ShippedResult
-from thinlens.experiments.network_report import curve_panels, protocol_sentence, timing_sentence
+from thinlens.experiments.network_report import protocol_sentence, timing_sentence
 from thinlens.experiments.photographs import ImageSources
 from thinlens.experiments.report_pictures import report_images
 from thinlens.files import atomic_write
 from thinlens.images.pixels import to_float
 from thinlens.report.contents import ReportContents, ReportNetwork, report_layers
 from thinlens.report.interactive import write_interactive
-from thinlens.report.search_plots import rank_correlation
 from thinlens.report.side_by_side import Panel, draw_side_by_side, most_detailed_square
 from thinlens.report.tables import Table, format_giga, format_integer
 from thinlens.restoration.tiled import restore_image
@@ -85,21 +84,18 @@ def _contents(
         {row.name: row.scores for row in rows},
         DEMO_IMAGES,
     )
-    records = {row.name: row.record for row in rows}
     return ReportContents(
         networks,
         _speed(measured.torch_ms) if rows else _machine(),
         f"rfdn-x4{macs}" if rows else "Shipped thin networks",
         [*shown, *shipped.images],
-        curve_panels(records),
-        [shipped.table],
-        [sources.described, *_correlations(rows)] if rows else [],
-        [] if rows else _shipped_figures(shipped),
+        tables=[shipped.table],
+        paragraphs=[sources.described] if rows else [],
+        figures=[] if rows else _shipped_figures(shipped),
         origin={
             "protocol": protocol_sentence(task.protocol),
-            "pruning": f"sls searched for {SEARCH.steps} steps of one crop; nothing else was "
-            "trained. Seconds are what pruning took; least-squares measures how sensitive layers "
-            "are once for all budgets, and the first row contains that.",
+            "pruning": "Nothing was trained. Seconds are what pruning took; least-squares measures "
+            "once for all budgets how sensitive layers are, in the first network's seconds.",
             "command": command,
             "versions": version_line(),
             "seed": "0",
@@ -194,15 +190,4 @@ def _costs(row: DemoRow) -> tuple[str, ...]:
 def _scores(row: DemoRow) -> list[str]:
     return [
         text for score in row.scores.values() for text in (f"{score.psnr:.2f}", f"{score.ssim:.4f}")
-    ]
-
-
-def _correlations(rows: Sequence[DemoRow]) -> list[str]:
-    """Return a sentence on every search: N's correlation with layer cost (SLS, section 4.5)."""
-    searches = [row for row in rows if row.record.get("history")]
-    correlations = ((row, rank_correlation(row.costs)) for row in searches if row.costs)
-    return [
-        f"{row.name}: Spearman's correlation of N and dense multiply-adds {correlation:+.2f}."
-        for row, correlation in correlations
-        if correlation is not None
     ]

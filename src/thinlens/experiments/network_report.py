@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from thinlens.benchmark.inputs import smooth_image
-from thinlens.benchmark.installation import version_line
 from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.kernel_report import kernel_report
 from thinlens.engine.native import fastest, native
 from thinlens.engine.timings import cpu_name
+from thinlens.engine.version import version_line
 from thinlens.errors import UsageError
 from thinlens.experiments.networks import HD_SIZE, runnable_shape
 from thinlens.experiments.report_pictures import report_images

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from thinlens.sparsity.dry_run import OpTracer, bind_arguments
+from thinlens.models.aten_arguments import bind_arguments
+from thinlens.sparsity.dry_run import OpTracer
 from thinlens.sparsity.union_find import UnionFind
 
 UNPRUNABLE = torch.zeros((), dtype=torch.int64)
@@ -23,7 +24,7 @@ PropagationRule = Callable[["ChannelTracer", Mapping[str, Any], Any], bool | Non
 """Assigns ids to the result of an operation, from its arguments by name; False where it cannot."""
 
 
-class ChannelTracer(OpTracer):  # type: ignore[no-untyped-call]
+class ChannelTracer(OpTracer):
     """Propagate channel ids through every operation, from `image` on, whose ids are 0."""
 
     def __init__(self, tensors: Mapping[str, Tensor], image: Tensor) -> None:

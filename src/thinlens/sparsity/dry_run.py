@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from thinlens.errors import UsageError
+from thinlens.models.dispatch_mode import DispatchMode
 from thinlens.models.trial_run import trial_run
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -118,14 +117,14 @@ def is_leaf(name: str, module: nn.Module) -> bool:
     )
 
 
-class OpTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OpTracer(DispatchMode):
     """Pass every ATen operation inside the context to `record`.
 
     All tensors stay in memory, so `id(tensor)` names one tensor for as long as the tracer exists.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._references: list[Any] = []
 
     def __torch_dispatch__(
@@ -145,23 +144,3 @@ class OpTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         """Follow one operation that was called with `args` and `kwargs`; see `bind_arguments`."""
-
-
-def bind_arguments(
-    operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None
-) -> tuple[str, dict[str, Any]]:
-    """Return the name of an ATen operation, and all its arguments by name.
-
-    The name is without namespace and overload; arguments that were omitted have their defaults.
-    """
-    name, defaults = _signature(operation)
-    bound = {**defaults, **(kwargs or {})}
-    bound.update(zip(bound, args, strict=False))
-    return name, bound
-
-
-@cache
-def _signature(operation: Any) -> tuple[str, dict[str, Any]]:
-    """Return an ATen operation's name and the defaults of its arguments, in order."""
-    defaults = {argument.name: argument.default_value for argument in operation._schema.arguments}
-    return operation.name().removeprefix("aten::").split(".")[0], defaults

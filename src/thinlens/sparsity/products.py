@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from thinlens.models import registry_name
+from thinlens.models.aten_arguments import bind_arguments
+from thinlens.models.dispatch_mode import DispatchMode
 from thinlens.models.trial_run import trial_run
-from thinlens.sparsity.dry_run import bind_arguments, is_leaf
+from thinlens.sparsity.dry_run import is_leaf
 from thinlens.sparsity.layout import PRUNABLE_TYPES
 
 ATTENTION = "a product of two activations, which has no weights"
@@ -76,11 +77,11 @@ def _counted(model: nn.Module, image: Tensor) -> _Counter:
     return counter
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(DispatchMode):
     """Sums multiply-adds by the innermost module and the reason; keeps no tensor."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.macs: dict[tuple[str, str], int] = {}
         self._modules: list[tuple[str, nn.Module]] = []
         self._weights = {p.untyped_storage()._cdata for p in model.parameters()}

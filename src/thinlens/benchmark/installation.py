@@ -28,7 +28,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "demo": ("matplotlib", "scikit-image"),
     "export": ("onnx", "onnxruntime"),
     "docs": ("sphinx", "furo", "myst-parser"),
-    "peers": ("onnx", "onnxruntime", "openvino", "ncnn", "pnnx"),
+    "objects": ("fsspec", "s3fs"),
+    "ray": ("ray",),
+    "peers": ("onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn", "executorch"),
 }
 """The packages of each extra in pyproject.toml."""
 

@@ -11,7 +11,6 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.images.opening import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +41,8 @@ class Serve(Verb):
     tile: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """Longest side, in input pixels, of the tiles that images are cut into (default: as memory
     allows)."""
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = MAX_PIXELS
-    """Images with more are refused before they are decoded."""
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Images with more are refused before they are decoded (default: as for restore)."""
     max_bytes: Annotated[str, tyro.conf.arg(metavar="256M")] = "256M"
     """Larger files are refused."""
     max_jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 16
@@ -53,13 +52,13 @@ class Serve(Verb):
 
     def run(self) -> Answer:
         check_extra()
+        from thinlens.images.opening import MAX_PIXELS
         from thinlens.serve.limits import ServerLimits, file_bytes
         from thinlens.serve.networks import NetworkTable
         from thinlens.serve.server import listen, run_server
 
-        limits = ServerLimits(
-            self.max_pixels, file_bytes(self.max_bytes), self.max_jobs, self.max_seconds
-        )
+        pixels = MAX_PIXELS if self.max_pixels is None else self.max_pixels
+        limits = ServerLimits(pixels, file_bytes(self.max_bytes), self.max_jobs, self.max_seconds)
         address = listen(self.host, self.port)
         with address.listening:
             networks = NetworkTable(self.model, self.engine, self.tile)

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from thinlens.checkpoints.format import package_version
+from thinlens.engine.version import package_version
 from thinlens.errors import RunError, UsageError
 from thinlens.images.decoding import DecodeOptions, photograph_size
 from thinlens.restoration.options import RestoreOptions

@@ -8,25 +8,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from site_pages import ROOT, SITE_PAGES, page_name
+
 INDEX = ROOT / "docs" / "index.md"
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
-
-
-def pages() -> list[Path]:
-    """Return the Markdown files that the site's settings include."""
-    settings = (ROOT / "docs" / "site" / "conf.py").read_text()
-    listed = re.search(r"include_patterns = \[(.*?)\]", settings, re.DOTALL)
-    assert listed
-    patterns = re.findall(r'"(.+?)"', listed[1])
-    return sorted(
-        path for pattern in patterns for path in ROOT.glob(pattern.replace("**.", "**/*."))
-    )
-
-
-PAGES = pages()
 
 
 def navigation() -> list[str]:
@@ -48,16 +35,14 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_navigation_is_the_pages() -> None:
-    names = [path.relative_to(ROOT).as_posix() for path in PAGES if path != INDEX]
+    names = [page_name(path) for path in SITE_PAGES if path != INDEX]
     entries = navigation()
     assert len(entries) == len(set(entries))
     assert not [name for name in names if not any(fnmatch(name, entry) for entry in entries)]
     assert not [entry for entry in entries if not any(fnmatch(name, entry) for name in names)]
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("page", [*SITE_PAGES, ROOT / "README.md"], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(FENCE.sub("", page.read_text())):
         file, _, anchor = target.partition("#")

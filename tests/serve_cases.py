@@ -72,7 +72,7 @@ class SteppedTable(NetworkTable):
 
     def running(self, choice: NetworkChoice) -> RunningNetwork:
         self.entry(choice.network)
-        self.note_speed(choice.without_budget, 1e-4)
+        self.note_speed(choice.plain, 1e-4)
         return RunningNetwork(SteppedRestorer(self.gate), make_task("sr", scale=2))
 
 

@@ -220,8 +220,13 @@ def test_a_bad_upload_is_one_sentence(
         ({"network": ""}, "wanted the field network"),
         ({"precision": "fp8"}, "precision 'fp8': wanted"),
         ({"format": "gif"}, "--format 'gif': wanted"),
-        ({"image_budget": "30%"}, "an image budget is for bundles"),
+        ({"image_budget": "30%"}, "image budget and beta are for bundles"),
+        ({"beta": "0.3"}, "image budget and beta are for bundles"),
         ({"network": "bundled", "image_budget": "much"}, "--image-budget 'much': wanted"),
+        ({"network": "bundled", "beta": "much"}, "beta 'much': wanted a number"),
+        ({"network": "bundled", "beta": "-1"}, "--beta -1.0: wanted a number of 0 or more"),
+        ({"network": "bundled", "beta": "nan"}, "--beta nan: wanted a number of 0 or more"),
+        ({"network": "bundled", "beta": "0", "image_budget": "30%"}, "--beta and --image-budget"),
     ],
 )
 def test_a_bad_option_is_one_sentence(
@@ -358,9 +363,11 @@ def test_a_bundle_runs_within_an_image_budget() -> None:
     choice = NetworkChoice(entry.name, image_budget="30%")
     assert table.running(choice) is table.running(choice)
     assert table.speed(choice) is None  # noise may exceed the budget
-    table.running(choice.without_budget)
-    assert table.speed(choice) == table.speed(choice.without_budget)
+    table.running(choice.plain)
+    assert table.speed(choice) == table.speed(choice.plain)
     assert (table.speed(choice) or 0) > 0
+    best = NetworkChoice(entry.name, beta=0.0)
+    assert table.running(best).restorer.identities() != table.running(choice).restorer.identities()
     with pytest.raises(UsageError, match="network 'other'"):
         table.check(NetworkChoice("other"))
 

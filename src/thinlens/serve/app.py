@@ -238,7 +238,12 @@ def _choice(fields: Any) -> NetworkChoice:
     if not network:
         raise UsageError("wanted the field network: a name of GET /networks")
     precision, budget = fields.get("precision") or "fp32", fields.get("image_budget") or None
-    return NetworkChoice(network, precision, budget)
+    text = fields.get("beta") or None
+    try:
+        beta = None if text is None else float(text)
+    except ValueError as error:
+        raise UsageError(f"beta {text!r}: wanted a number of 0 or more") from error
+    return NetworkChoice(network, precision, budget, beta)
 
 
 def _failure(image: ServedImage) -> RefusedError:

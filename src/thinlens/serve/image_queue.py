@@ -150,7 +150,7 @@ class ImageQueue:
         """
         self._networks.check(choice)
         with self._changed:
-            measured = choice.without_budget
+            measured = choice.plain
             reason = self._unusable.pop(measured, None)
             if reason is not None:
                 raise UsageError(reason)

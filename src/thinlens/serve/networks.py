@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,17 @@ class NetworkChoice:
     precision: str = "fp32"
     image_budget: str | None = None
     """Of a bundle: the multiply-adds or milliseconds of an image, such as 30%, 6G or 40ms."""
+    beta: float | None = None
+    """Of a bundle, in place of an image budget: the weight of the cost (SLS, equation 8)."""
 
     @property
-    def without_budget(self) -> NetworkChoice:
+    def plain(self) -> NetworkChoice:
         """The network alone, whose speed is measured: noise may exceed an image budget."""
-        return replace(self, image_budget=None)
+        return NetworkChoice(self.network, self.precision)
+
+    def routing(self) -> RoutingOptions:
+        """Return how a bundle selects networks; `UsageError` for a bad budget or beta."""
+        return RoutingOptions.read(self.beta, self.image_budget)
 
 
 @dataclass(frozen=True)
@@ -122,21 +128,21 @@ class NetworkTable:
         if choice.precision != FAST:
             find_precision(choice.precision)
         check_choice("precision", choice.precision, self.precisions)
-        if choice.image_budget is None:
+        if choice == choice.plain:
             return
         if not entry.is_bundle:
             raise UsageError(
-                f"an image budget is for bundles (thinlens adapt); {entry.name} is none"
+                f"image budget and beta are for bundles (thinlens adapt); {entry.name} is none"
             )
-        RoutingOptions.read(budget=choice.image_budget)
+        choice.routing()
 
     def speed(self, choice: NetworkChoice) -> float | None:
         """Return the measured seconds of an input pixel; None where it has not run yet.
 
-        Of an image budget that has not run yet it is that without one.
+        Of an image budget or a beta that has not run yet it is that without.
         """
         speed = self._speeds.get(choice)
-        return self._speeds.get(choice.without_budget) if speed is None else speed
+        return self._speeds.get(choice.plain) if speed is None else speed
 
     def note_speed(self, choice: NetworkChoice, seconds_per_pixel: float) -> None:
         """Note the speed on an image: the next one is more like it than like small noise."""
@@ -160,7 +166,7 @@ class NetworkTable:
                 network = runner(loaded, self._engine, choice.precision)
                 restorer = self._options.restorer(network, task.channels)
                 running = RunningNetwork(restorer, task)
-            if choice == choice.without_budget:
+            if choice == choice.plain:
                 self.note_speed(choice, seconds_per_pixel(running.restorer, running.task))
             self._running[choice] = running
         self._running.move_to_end(choice)
@@ -170,8 +176,8 @@ class NetworkTable:
 
     def _bundle(self, bundle: Bundle, choice: NetworkChoice) -> RunningNetwork:
         make = SelectedEngine(self._engine, precision=choice.precision)
-        options = RoutingOptions.read(budget=choice.image_budget)
-        return RunningNetwork(bundle.restorer(make, options, engine=self._engine), bundle.task)
+        restorer = bundle.restorer(make, choice.routing(), engine=self._engine)
+        return RunningNetwork(restorer, bundle.task)
 
 
 def _loaded_entry(name: str, loaded: Checkpoint | Bundle) -> NetworkEntry:

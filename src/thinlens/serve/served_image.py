@@ -155,6 +155,7 @@ class ServedImage:
             "network": choice.network if choice else None,
             "precision": choice.precision if choice else None,
             "image_budget": choice.image_budget if choice else None,
+            "beta": choice.beta if choice else None,
             "format": upload.format if upload else None,
             "size": upload.size[::-1] if upload else None,
             "result_size": self.result_size[::-1] if self.result_size else None,

@@ -6,6 +6,7 @@
   const input = document.getElementById("image");
   const network = document.getElementById("network");
   const budget = document.getElementById("image_budget");
+  const beta = document.getElementById("beta");
   const estimate = document.getElementById("estimate");
   const images = document.getElementById("images");
   const mostBytes = +form.dataset.mostBytes;
@@ -35,8 +36,8 @@
 
   const options = () => {
     const fields = { network: network.value, precision: form.precision.value, format: form.format.value };
-    if (network.selectedOptions[0].dataset.bundle !== undefined && budget.value.trim()) {
-      fields.image_budget = budget.value.trim();
+    if (network.selectedOptions[0].dataset.bundle !== undefined) {
+      for (const node of [budget, beta]) if (node.value.trim()) fields[node.name] = node.value.trim();
     }
     return fields;
   };
@@ -63,7 +64,7 @@
     estimate.textContent = "";
     estimate.className = "";
     const chosen = network.selectedOptions[0].dataset;
-    document.getElementById("budget-field").hidden = chosen.bundle === undefined;
+    for (const node of document.querySelectorAll(".bundles")) node.hidden = chosen.bundle === undefined;
     document.getElementById("details").textContent = chosen.details;
     if (!files.length) return;
     const what = files.length === 1 ? files[0].name : `${files.length} images`;
@@ -284,7 +285,7 @@
     });
   }
   document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
-  for (const node of [input, network, form.precision, budget]) node.addEventListener("change", showEstimate);
+  for (const node of [input, network, form.precision, budget, beta]) node.addEventListener("change", showEstimate);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     for (const file of input.files) new SentImage(file, options());

@@ -24,9 +24,15 @@ pytestmark = built
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Notes of this test alone."""
     monkeypatch.setattr(automatic, "cache_folder", lambda: tmp_path)
-    automatic._timings.cache_clear()
+    new_process()
     yield
+    new_process()
+
+
+def new_process() -> None:
+    """Forget what is not on disk."""
     automatic._timings.cache_clear()
+    automatic._measured_here.cache_clear()
 
 
 def network(part: float) -> nn.Module:
@@ -56,6 +62,25 @@ def test_the_faster_is_taken_and_measured_once() -> None:
     other = network(0.6)
     assert select_engine(other, 3, Stopwatch(1.0, 0.95)) is other
     assert select_engine(other, 3, Stopwatch(2.0, 1.0)) is other  # remembered
+
+
+def test_a_measurement_beside_other_programs_is_corrected_by_later_commands() -> None:
+    """The least times count, and three measurements are enough."""
+    module, watches = network(0.3), [Stopwatch(*x) for x in ((1.0, 3.0), (1.2, 0.4), (9.0, 9.0))]
+    kinds = []
+    for watch in watches:
+        kinds.append([isinstance(select_engine(module, 3, watch), Compiled) for _ in range(2)])
+        new_process()
+    assert kinds == [[False] * 2, [True] * 2, [True] * 2]
+    assert [watch.asked for watch in watches] == [1, 1, 0]  # 0.4 of 1.0 is clear
+
+
+def test_an_unclear_result_is_final_after_three_measurements() -> None:
+    module, watches = network(0.3), [Stopwatch(1.0, 0.95) for _ in range(5)]
+    for watch in watches:
+        assert select_engine(module, 3, watch) is module
+        new_process()
+    assert [watch.asked for watch in watches] == [1, 1, 1, 0, 0]
 
 
 def test_a_dense_network_is_timed_too() -> None:

@@ -2,9 +2,10 @@
 
 One line says which was selected and why: the engine, both in turns (mixed), or torch.
 
-Decided once per machine, build, number of threads and network: all candidates run a small image,
-interleaved. Where both run in turns, the candidates differ in where the network is cut. The times
-are cached on disk.
+Decided per machine, build, number of threads and network: all candidates run a small image,
+interleaved. Where both run in turns, the candidates differ in where the network is cut. The least
+times are cached on disk. Another program may have been running meanwhile, so up to two later
+commands measure again where the engine was not clearly faster.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from thinlens.engine.compilation import compile as compile_module
 from thinlens.engine.compiled import Compiled
 from thinlens.engine.graph import Size
 from thinlens.engine.native import build, native
-from thinlens.engine.timings import TimingCache, cache_folder, cpu_name, measure_interleaved
+from thinlens.engine.timings import (
+    Seconds,
+    TimingCache,
+    cache_folder,
+    cpu_name,
+    measure_interleaved,
+)
 from thinlens.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -50,6 +57,16 @@ NATIVE_BELOW = 0.9
 """Fraction of torch's time below which the engine is selected: a plan per size takes some, too."""
 
 
+MEASUREMENTS = -1
+"""The key of the number of measurements, beside the times by candidate."""
+
+ENOUGH_MEASUREMENTS = 3
+"""Measurements, in as many processes, after which an unclear result is final."""
+
+CLEARLY_FASTER = 0.5
+"""Fraction of torch's time up to which one measurement suffices."""
+
+
 def select_engine(module: nn.Module, channels: int, timer: Timer | None = None) -> ImageFunction:
     """Return the engine's callable for `module` if it is faster, else the module itself."""
     if native() is None:
@@ -59,12 +76,14 @@ def select_engine(module: nn.Module, channels: int, timer: Timer | None = None) 
     seconds = timings.get(key, [0, 1])
     engines: list[ImageFunction] = []
     try:
-        if seconds is None:
+        if seconds is None or (_is_unclear(seconds) and key not in _measured_here()):
             engines = _candidates(module, channels, threads)
             image = torch.rand(1, channels, TIMED_SIDE, TIMED_SIDE)
-            seconds = dict(enumerate((timer or least_seconds)([module, *engines], image)))
+            measured = dict(enumerate((timer or least_seconds)([module, *engines], image)))
+            seconds = _merged(seconds or {}, measured)
             timings.add(key, seconds)
-        best = min(set(seconds) - {0}, key=seconds.__getitem__)
+            _measured_here().add(key)
+        best = min(set(seconds) - {0, MEASUREMENTS}, key=seconds.__getitem__)
         least_work = LEAST_WORK[best - 1]
         engine = (
             engines[best - 1]
@@ -80,6 +99,27 @@ def select_engine(module: nn.Module, channels: int, timer: Timer | None = None) 
         return module
     _say_selected(engine, channels, f"{factor:.2f} times as fast as torch")
     return engine
+
+
+def _is_unclear(seconds: Seconds) -> bool:
+    """Return whether the engine was not clearly faster in too few measurements."""
+    if seconds.get(MEASUREMENTS, 1.0) >= ENOUGH_MEASUREMENTS:
+        return False
+    engine = min(x for candidate, x in seconds.items() if candidate > 0)
+    return engine > CLEARLY_FASTER * seconds[0]
+
+
+def _merged(earlier: Seconds, measured: Seconds) -> Seconds:
+    """Return the least time of each candidate, and the number of measurements."""
+    least = {key: min(value, earlier.get(key, value)) for key, value in measured.items()}
+    count = earlier.get(MEASUREMENTS, 1.0) + 1 if earlier else 1.0
+    return {**least, MEASUREMENTS: count}
+
+
+@cache
+def _measured_here() -> set[str]:
+    """Return the keys that this process has measured."""
+    return set()
 
 
 def _candidates(module: nn.Module, channels: int, threads: int) -> list[ImageFunction]:

@@ -124,6 +124,8 @@ def test_the_network_at_the_top_is_the_cheapest_that_loses_little() -> None:
     good, cheap, worse = network("b", 50, 29.9), network("c", 25, 29.6), network("d", 10, 28.0)
     assert ReportContents([dense, good, cheap, worse]).featured is cheap
     assert ReportContents([dense, worse, network("e", 5, 27.0)]).featured is worse
+    best, last = network("h", 26, 29.8), network("i", 25, 29.55)
+    assert ReportContents([dense, cheap, best, last]).featured is best  # one budget, three methods
     assert ReportContents([dense]).featured is None
     unscored = [network("dense", 9, None, dense=True), network("f", 5, None), network("g", 2, None)]
     assert ReportContents(unscored).featured is unscored[2]

@@ -44,6 +44,7 @@ html_static_path = ["style.css"]
 html_css_files = ["style.css"]
 html_extra_path = ["index.html"]
 html_copy_source = False
+html_show_search_summary = False  # browsers refuse to fetch pages of files
 html_show_sourcelink = False
 html_show_copyright = False
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +46,7 @@ class Report(Verb):
         from thinlens.experiments.network_report import ReportOptions, report
 
         self._check_numbers()
-        command = shlex.join(["thinlens", *sys.argv[1:]])
+        command = public_command(sys.argv[1:])
         size = values.size(self.size)
         options = ReportOptions(self.images, self.rounds, size, self.threads, command)
         contents = report(self.runs, self.out, data=self.data, options=options, progress=True)
@@ -68,3 +70,14 @@ class Report(Verb):
                 raise UsageError(f"--{flag} {value}: wanted 0 or more")
         if not 1 <= self.threads <= MAX_THREADS:
             raise UsageError(f"--threads {self.threads}: wanted 1 to {MAX_THREADS}")
+
+
+def public_command(words: Sequence[str]) -> str:
+    """Return the command that a page shows: of absolute paths only the last part.
+
+    >>> public_command(["report", "/home/me/runs/thin", "--data=/data/Set5", "--out", "a.html"])
+    'thinlens report thin --data=Set5 --out a.html'
+    """
+    return shlex.join(
+        ["thinlens", *(re.sub(r"^(--[\w-]+=)?/.*?([^/]+)/*$", r"\1\2", x) for x in words)]
+    )

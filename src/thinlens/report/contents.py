@@ -17,6 +17,10 @@ from thinlens.sparsity.summary import CostSummary
 LARGEST_LOSS = 0.5
 """The decibels that the thin network at the top of a report may lose, if one loses so little."""
 
+EQUAL_COST = 1.1
+"""Multiply-adds, in multiples of the cheapest's, up to which networks count as equally cheap:
+methods meet one budget to a layer's step."""
+
 
 @dataclass(frozen=True)
 class ReportLayer:
@@ -121,8 +125,9 @@ class ReportContents:
     def featured(self) -> ReportNetwork | None:
         """The thin network at the top: the cheapest that loses at most `LARGEST_LOSS` dB.
 
-        Where all lose more it is the one that loses least; where nothing was evaluated, the
-        cheapest. None without a thin network.
+        Of several that are equally cheap (`EQUAL_COST`) it is the best. Where all lose more it is
+        the one that loses least; where nothing was evaluated, the cheapest. None without a thin
+        network.
         """
         thin = [x for x in self.networks if not x.dense and x.macs is not None]
         dense = self.dense.mean_psnr if self.dense else None
@@ -132,7 +137,9 @@ class ReportContents:
         good = [x for x in scored if dense - (x.mean_psnr or 0) <= LARGEST_LOSS]
         if not good:
             return max(scored, key=lambda x: x.mean_psnr or 0)
-        return min(good, key=lambda x: x.macs or 0)
+        least = min(x.macs or 0 for x in good)
+        cheap = [x for x in good if (x.macs or 0) <= EQUAL_COST * least]
+        return max(cheap, key=lambda x: x.mean_psnr or 0)
 
     @property
     def worst_first(self) -> list[ReportImage]:

@@ -52,7 +52,7 @@ class Stopwatch:
 @given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=4, unique=True))
 def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timings_module, "write_json", lambda path, content: None)
+        patch.setattr(timings_module, "write_json", lambda path, content, indent: None)
         watch = Stopwatch(seconds)
         choose = Tuner("cpu", watch, TimingCache(Path("/nowhere/kernels.json")), heuristic)
         chosen = {choose(conv(), 40, ROWS) for _ in range(3)}
@@ -63,7 +63,7 @@ def test_the_fastest_is_chosen_and_measured_once(seconds: list[float]) -> None:
 @given(st.lists(st.floats(1e-6, 1.0), min_size=4, max_size=4, unique=True))
 def test_the_fastest_dense_kernel_multiplies_by_zeros_too(seconds: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timings_module, "write_json", lambda path, content: None)
+        patch.setattr(timings_module, "write_json", lambda path, content, indent: None)
         tuner = Tuner(
             "cpu", Stopwatch(seconds), TimingCache(Path("/nowhere/kernels.json")), heuristic
         )
@@ -91,6 +91,29 @@ def test_two_processes_do_not_forget_each_other(tmp_path: Path) -> None:
     one.add("a", {0: 1.0})
     two.add("b", {0: 2.0})
     assert set(json.loads(path.read_text())) == {"a", "b"}
+
+
+def test_the_file_is_read_again_only_where_another_process_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of keys take a tenth of a second to read, once for each measured layer."""
+    reads: list[Path] = []
+
+    def counted(path: Path) -> dict[str, dict[int, float]]:
+        reads.append(path)
+        return read(path)
+
+    read = timings_module._read
+    monkeypatch.setattr(timings_module, "_read", counted)
+    path = tmp_path / "kernels.json"
+    one, two = TimingCache(path), TimingCache(path)
+    for key in "abc":
+        one.add(key, {0: 1.0})
+    assert len(reads) == 1
+    two.add("d", {0: 2.0})
+    one.add("e", {0: 2.0})
+    assert len(reads) == 3
+    assert set(json.loads(path.read_text())) == set("abcde")
 
 
 @pytest.mark.parametrize(

@@ -96,16 +96,20 @@ def read_unchanged(paths: Sequence[Path], read: Callable[[], _Result]) -> _Resul
     Where it raises and the files changed meanwhile, it is called again; else that is passed on.
     """
     for _ in range(MOST_READS - 1):
-        before = [_state(path) for path in paths]
+        before = [file_version(path) for path in paths]
         try:
             return read()
         except (UsageError, OSError):
-            if [_state(path) for path in paths] == before:
+            if [file_version(path) for path in paths] == before:
                 raise
     return read()
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+FileVersion = tuple[int, int, int] | None
+"""Inode, bytes and time of the last change; None where there is no file."""
+
+
+def file_version(path: Path) -> FileVersion:
     """Return what changes when a file is replaced; None where there is none."""
     try:
         status = path.stat()
@@ -125,10 +129,10 @@ def read_cached_object(path: Path, most_bytes: int) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically."""
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write `content` as JSON, atomically; without `indent` in one line, twenty times as fast."""
     with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+        file.write((json.dumps(content, indent=indent) + "\n").encode())
 
 
 class JsonLines:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from thinlens.errors import RunError
-from thinlens.files import read_cached_object, write_json
+from thinlens.files import FileVersion, file_version, read_cached_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class TimingCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: dict[str, Seconds] | None = None
+        self._state: FileVersion = None
 
     def get(self, key: str, choices: Sequence[int]) -> Seconds | None:
         """Return the seconds of all `choices`, or None where one was not measured."""
@@ -119,14 +120,17 @@ class TimingCache:
 
     def add(self, key: str, seconds: Mapping[int, float]) -> None:
         """Store times here and on disk, beside those that other processes stored."""
-        entries = {**_read(self._path), **(self._entries or {})}
+        entries = dict(self._entries or {})
+        if self._entries is None or file_version(self._path) != self._state:
+            entries = {**_read(self._path), **entries}
         entries.pop(key, None)
         entries[key] = dict(seconds)
         self._entries = dict(list(entries.items())[-MAX_CACHED_KEYS:])
         try:
-            write_json(self._path, self._entries)
+            write_json(self._path, self._entries, indent=None)
         except RunError as error:
             log.debug("%s: measured again next time", error)
+        self._state = file_version(self._path)
 
 
 def _read(path: Path) -> dict[str, Seconds]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,8 @@ from PIL import Image
 from cli_cases import run, sr_checkpoint
 from serve_cases import BOUNDARY, RunningServer, SteppedTable, form, opened, png, running_server
 from thinlens.cli import serve as serve_command
-from thinlens.errors import UsageError
+from thinlens.errors import RunError, UsageError
+from thinlens.restoration import job
 from thinlens.serve.app import ServerApp
 from thinlens.serve.band_preview import BandPreview
 from thinlens.serve.limits import ServerLimits
@@ -174,17 +174,16 @@ def test_a_running_image_is_canceled_at_its_next_band(
 
 
 def test_a_result_that_cannot_be_written_is_one_sentence(
-    server: RunningServer, table: SteppedTable, folder: Path
+    server: RunningServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table.gate.clear()
-    identity = server.send(png()).json["id"]
-    server.when(f"/jobs/{identity}", "running")
-    (images,) = folder.glob(f"{FOLDER_PREFIX}*")
-    shutil.rmtree(images / identity)
-    table.gate.set()
-    error = server.when(f"/jobs/{identity}", "failed")["error"]
-    assert re.match(r"cannot (read|write) photo.png: ", error)
-    assert str(folder) not in error
+    def full(path: Path, *rest: object) -> None:
+        raise RunError(f"cannot write {path}: no space on the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "write_content", full)
+        answer = server.send(png(), "/restore")
+    assert answer.status == 422
+    assert answer.json["error"] == "cannot write photo.png: no space on the disk"
     assert server.send(png(), "/restore").status == 200
 
 
@@ -252,6 +251,19 @@ def test_other_forms_are_one_sentence(server: RunningServer) -> None:
     page = server.send(b"no image", "/restore", headers={"Accept": "text/html"})
     assert page.status == 415
     assert "cannot read photo.png" in page.body.decode()
+
+
+@given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
+def test_a_damaged_form_is_a_refusal_and_nothing_worse(
+    started: RunningServer, place: int, value: int, cut: bool
+) -> None:
+    whole = form(png(8, 8), "a.png", {"network": "stepped", "format": "png"})
+    place %= len(whole)
+    body = whole[:place] + (b"" if cut else bytes([value]) + whole[place + 1 :])
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    answer = started.ask("/restore", "POST", body, Content_Type=kind)
+    assert answer.status in (200, 400, 415, 422)
+    assert answer.status == 200 or re.fullmatch(r"[^\n]+", answer.json["error"])
 
 
 def test_an_image_that_takes_too_long_ends(checkpoint: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Self
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from thinlens.images.formats import SUFFIXES
@@ -73,7 +74,7 @@ async def receive_form(request: Request, folder: Path, limits: ServerLimits) -> 
         raise RefusedError(
             HTTPStatus.INSUFFICIENT_STORAGE, f"the upload cannot be stored: {reason}"
         ) from error
-    if form.files != 1 or form.file is None:
+    if form.files != 1 or form.file is None or not form.file.stat().st_size:
         count = "an empty file" if form.files == 1 else f"{form.files or 'no'} files"
         raise RefusedError(
             HTTPStatus.BAD_REQUEST, f"wanted one image in the field {IMAGE_FIELD}, not {count}"
@@ -89,41 +90,93 @@ async def _receive(
     if declared.isdigit() and int(declared) > limits.bytes + FORM_BYTES:
         await _refuse_size(chunks, limits)
 
-    def add_field(entry: Field) -> None:
-        form.fields[_text(entry.field_name)] = _text(entry.value)
-
-    def add_file(entry: File) -> None:
-        stored = entry.actual_file_name
-        entry.close()
-        if _text(entry.field_name) != IMAGE_FIELD or (not entry.file_name and not entry.size):
-            return
-        form.files += 1
-        form.name = _plain_name(_text(entry.file_name))
-        if stored is not None and form.files == 1:
-            suffix = PurePosixPath(form.name).suffix.lower()
-            target = folder / f"input{suffix if suffix in SUFFIXES else ''}"
-            form.file = Path(_text(stored)).rename(target)
-
-    parser = FormParser(
-        *("multipart/form-data", add_field, add_file, None, boundary),
-        config={
-            "UPLOAD_DIR": str(folder),
-            "UPLOAD_DELETE_TMP": False,
-            "MAX_MEMORY_FILE_SIZE": 0,
-            "MAX_FIELDS": MOST_FIELDS,
-            "MAX_FIELD_SIZE": MOST_FIELD_BYTES,
-        },
-    )
     received = 0
-    try:
+    with _FormReader(folder, boundary, form) as reader:
         async for chunk in chunks:
             received += len(chunk)
             if received > limits.bytes + FORM_BYTES:
                 await _refuse_size(chunks, limits)
-            parser.write(chunk)
-        parser.finalize()
-    finally:
-        parser.close()
+            reader.parser.write(chunk)
+        reader.parser.finalize()
+
+
+class _FormReader:
+    """Receives the parts of a form: fields in memory, the image in a file, which it closes."""
+
+    def __init__(self, folder: Path, boundary: bytes, form: UploadForm) -> None:
+        self._folder, self._form = folder, form
+        self._file: BinaryIO | None = None
+        self._header = self._content = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._field: str | None = None
+        self._value = b""
+        self._parts = 0
+        self.parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_content,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+            },
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def _begin(self) -> None:
+        self._headers, self._field, self._value = {}, None, b""
+        self._parts += 1
+        if self._parts > MOST_FIELDS:
+            raise FormParserError(f"it has more than {MOST_FIELDS} fields")
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_content(self, data: bytes, start: int, end: int) -> None:
+        self._content += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._header.lower()] = self._content
+        self._header = self._content = b""
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        name, file_name = _text(options.get(b"name")), options.get(b"filename")
+        if file_name is None:
+            self._field = name
+        elif name == IMAGE_FIELD and file_name:
+            self._form.files += 1
+            self._form.name = _plain_name(_text(file_name))
+            suffix = PurePosixPath(self._form.name).suffix.lower()
+            path = self._folder / f"input{suffix if suffix in SUFFIXES else ''}"
+            if self._form.files == 1:
+                self._file = path.open("wb")
+                self._form.file = path
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(data[start:end])
+        elif self._field is not None:
+            self._value += data[start:end]
+            if len(self._value) > MOST_FIELD_BYTES:
+                raise FormParserError(f"a field has more than {MOST_FIELD_BYTES} bytes")
+
+    def _end(self) -> None:
+        self._close()
+        if self._field is not None:
+            self._form.fields[self._field] = _text(self._value)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 async def _refuse_size(chunks: AsyncIterator[bytes], limits: ServerLimits) -> None:

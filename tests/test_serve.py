@@ -471,7 +471,7 @@ def test_the_command_ends_with_its_folder_on_sigterm(tmp_path: Path) -> None:
         "port": port,
         "done": 0,
         "failed": 0,
-        "canceled": 1,
+        "canceled": 0,
     }
     assert not list(tmp_path.iterdir())
 

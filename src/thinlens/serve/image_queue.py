@@ -65,7 +65,7 @@ class ImageQueue:
             target=copy_context().run, args=(self._work,), name="thinlens-serve", daemon=True
         )
         self.counts = dict.fromkeys(("done", "failed", "canceled"), 0)
-        """Images by how they ended."""
+        """Images that were taken, by how they ended."""
 
     def start(self) -> None:
         """Start the threads; called by the main thread."""
@@ -243,7 +243,7 @@ class ImageQueue:
             removed = image.identity not in self._images
             outcome = "canceled" if removed else state
             image.end(outcome, error)  # type: ignore[arg-type]
-            self.counts[outcome] += 1
+            self.counts[outcome] += image.upload is not None  # else it was refused
         if removed:
             shutil.rmtree(image.folder, ignore_errors=True)
 

@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # Variables, since `-c` does not reach the isolated environment in which the package is built; the
 # second is the one that does since pip 25.3.
-PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+CONSTRAINTS ?= constraints.txt
+PIP_INSTALL := PIP_CONSTRAINT=$(CONSTRAINTS) PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(BIN)/python -m pip install --quiet
 
 # Real images and weights; without them `make test` skips what needs them, and says so.
@@ -18,7 +19,7 @@ export THINLENS_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test pytest lint bench torture docs sanitize test-arm64 pytest-engine wheel stub clean
+.PHONY: demo test pytest lint bench torture docs sanitize test-arm64 pytest-engine wheel wheel-twice low audit stub clean
 
 demo: $(STAMP)  ## Compare shipped thin networks, prune one, write demo-out/report.html; a first table in half a minute.
 	$(BIN)/thinlens demo --out demo-out
@@ -28,6 +29,14 @@ test: lint pytest
 # Two test processes with one thread each: two cores, and results that do not depend on threads.
 pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# The tools of the tests are then the newest that work with these.
+low:  ## The tests with the lowest versions that pyproject.toml promises, but for torch: constraints-low.txt.
+	$(MAKE) pytest VENV=build/low CONSTRAINTS=constraints-low.txt
+
+audit: $(STAMP)  ## Compare the pinned versions with known vulnerabilities; needs the network.
+	$(PIP_INSTALL) pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 STUB := src/thinlens/engine/_native.pyi
 STUBGEN := $(BIN)/python -m nanobind.stubgen -q -m thinlens.engine._native -o
@@ -85,6 +94,9 @@ pytest-engine: $(STAMP)
 # `make wheel PYTHON=python3.12` builds the one of the stable ABI, for 3.12 and all later ones.
 wheel:  ## Build the manylinux wheel of PYTHON, and check it in an environment without a compiler.
 	packaging/wheel.sh $(PYTHON) $(TORCH)
+
+wheel-twice:  ## Build two wheels of the last commit in two folders; they must be the same bytes.
+	packaging/wheel_twice.sh $(PYTHON)
 
 clean:
 	rm -rf $(VENV) build dist demo-out bench-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

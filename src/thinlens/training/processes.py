@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,16 +16,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from thinlens.errors import RunError, UsageError
 from thinlens.file_locks import exclusive_folder
+from thinlens.training.ended_processes import EndedProcesses
 
 log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
-
-ANSWER_SECONDS = 20.0
-"""In which processes whose connection broke answer, so that those that ended are named."""
-
-STORE_POLL_SECONDS = 0.1
-"""Between two looks at the answers."""
 
 
 def is_main_process() -> bool:
@@ -52,8 +46,8 @@ def exclusive_run(folder: Path | None) -> AbstractContextManager[None]:
     return exclusive_folder(folder)
 
 
-_stores: list[Any] = []
-"""That of torchrun, or of the main process, once this process is connected."""
+_watches: list[EndedProcesses] = []
+"""The one of this process, once it is connected to others."""
 
 
 def _connect() -> None:
@@ -66,9 +60,10 @@ def _connect() -> None:
     store, rank, count = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     part = f"thinlens-attempt-{attempt}"
-    _stores[:] = [distributed.PrefixStore(part, store)]  # type: ignore[attr-defined]
+    own: Any = distributed.PrefixStore(part, store)  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, store=_stores[0], rank=rank, world_size=count)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=count)
+    _watches[:] = [EndedProcesses(own, rank, count)]
 
 
 class Processes:
@@ -173,35 +168,11 @@ class Processes:
         except RuntimeError as error:
             if self.count == 1:
                 raise
-            ended = self._ended()
+            ended = _watches[0].ranks()
             which = " and ".join(map(str, ended)) or "another"
             sentence = f"process {which} of {self.count} (from 0) ended: the others stop"
             log.error("%s, the same command goes on from the last saved step", sentence)
             raise RunError(sentence) from error
-
-    def _ended(self) -> list[int]:
-        """Return the processes that do not answer in the store, torchrun's or the main one's."""
-        try:
-            store = _stores[0]
-            with suppress(Exception):
-                distributed.destroy_process_group()  # so that the others notice too
-            store.set(f"thinlens-runs-{self.rank}", "")
-            ended = self._missing(store, "thinlens-runs", most=1)
-            store.set(f"thinlens-knows-{self.rank}", "")
-            if self.is_main:  # the store may end with this process
-                self._missing(store, "thinlens-knows", most=len(ended))
-        except Exception:  # it ended
-            return [0]
-        return ended
-
-    def _missing(self, store: Any, word: str, most: int) -> list[int]:
-        """Wait until at most so many processes have not set a word; return those."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while True:
-            missing = [x for x in range(self.count) if not store.check([f"{word}-{x}"])]
-            if len(missing) <= most or time.monotonic() > deadline:
-                return missing
-            time.sleep(STORE_POLL_SECONDS)
 
 
 @contextmanager

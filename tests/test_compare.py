@@ -114,6 +114,7 @@ def test_a_comparison_is_drawn_and_timed(place: Path) -> None:
     page = (place / "out" / "report.html").read_text()
     assert page.count('class="viewer"') == 1
     assert "sls 1/3" in page
+    assert "What each layer keeps" in page
     assert "for an output of 1280x720" in page
     assert "drawn" in run("compare", "small.toml", "--out", "out").out
 

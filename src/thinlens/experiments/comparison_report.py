@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thinlens.api import load_checkpoint
+from thinlens.checkpoints.format import Checkpoint
 from thinlens.engine.version import version_line
 from thinlens.experiments.network_report import curve_panels, protocol_sentence
+from thinlens.experiments.networks import HD_SIZE, runnable_shape
 from thinlens.experiments.plan import DENSE_METHOD, ComparisonPlan, Run
 from thinlens.experiments.report_pictures import compared_image
-from thinlens.report.contents import ReportContents, ReportImage, ReportNetwork
+from thinlens.report.contents import ReportContents, ReportImage, ReportNetwork, report_layers
 from thinlens.report.interactive import write_interactive
+from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.folders import open_pairs
+from thinlens.tasks.task import Task
 
 COMPARED_IMAGES = 2
 """Images of every test set that a page shows."""
@@ -60,6 +65,7 @@ def _contents(
             for index in range(min(COMPARED_IMAGES, len(open_pairs(Path(folder), task)))):
                 images.append(compared_image(task, test, Path(folder), index, modules))
     records = {name: checkpoints[name].provenance for name in shown}
+    networks = [_with_layers(x, checkpoints.get(x.name), task) for x in networks]
     origin = {
         "protocol": protocol_sentence(task.protocol),
         "versions": version_line(),
@@ -93,3 +99,14 @@ def _network(name: str, run: Run, row: Mapping[str, Any]) -> ReportNetwork:
         {test: score["psnr"] for test, score in scores.items()},
         {test: score["ssim"] for test, score in scores.items()},
     )
+
+
+def _with_layers(
+    network: ReportNetwork, checkpoint: Checkpoint | None, task: Task
+) -> ReportNetwork:
+    """Add what each layer keeps, of a network that is shown."""
+    if checkpoint is None or not checkpoint.patterns:
+        return network
+    shape = runnable_shape(checkpoint.module, task, HD_SIZE)
+    summary = summarize(checkpoint.module, checkpoint.patterns, shape)
+    return replace(network, layers=report_layers(summary))

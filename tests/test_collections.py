@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from thinlens.cli.main import main
 from thinlens.errors import RunError, UsageError
 from thinlens.images.writing import write_png
-from thinlens.restoration import results
+from thinlens.restoration import object_sources, results
 from thinlens.restoration.folder import RestoreResult, restore_folder
 from thinlens.restoration.object_stores import object_url
 from thinlens.restoration.options import RestoreOptions
@@ -199,6 +199,26 @@ def test_what_a_store_refuses_is_a_sentence(bucket: Bucket, tmp_path: Path) -> N
     write_png(tmp_path / "in" / "a.png", torch.zeros(3, 6, 8, dtype=torch.uint8))
     with pytest.raises(RunError, match="s3://missing/out"):
         restore_folder(Lethal(), SR, tmp_path / "in", Path("s3://missing/out"))
+
+
+def test_a_name_that_would_be_a_file_elsewhere_is_listed_and_not_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a bucket of others, `photos//etc/a.png` may lie below `photos`."""
+    state = object_sources.ObjectState(9, None, "")
+
+    class Bucket:
+        url = "s3://bucket/photos"
+
+        def __init__(self, url: str) -> None: ...
+
+        def list(self) -> dict[str, object_sources.ObjectState]:
+            return dict.fromkeys(["a.png", "/etc/b.png", "x//c.png", "x/../../d.png"], state)
+
+    monkeypatch.setattr(object_sources, "ObjectFolder", Bucket)
+    sources = object_sources.collect_objects([Path("s3://bucket/photos")], tmp_path)
+    assert list(sources.names) == ["a.png"]
+    assert sources.unreadable.keys() == {"/etc/b.png", "x//c.png"}  # hidden names are not taken
 
 
 def test_a_dry_run_takes_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -98,11 +99,27 @@ def collect_objects(sources: Sequence[Path], out: Path) -> ObjectSources:
         inside = results[len(folder.url) + 1 :] + "/"
         objects = {name: state for name, state in objects.items() if not name.startswith(inside)}
     visible = [n for n in objects if not any(part.startswith(".") for part in n.split("/"))]
-    images = {n: objects[n] for n in visible if PurePosixPath(n).suffix.lower() in SUFFIXES}
-    if not images:
+    named = [n for n in visible if PurePosixPath(n).suffix.lower() in SUFFIXES]
+    images = {n: objects[n] for n in named if is_relative(n)}
+    refused = {
+        n: "its name would be a file outside of the folder" for n in named if n not in images
+    }
+    if not named:
         raise UsageError(
             f"{url} holds no images: wanted objects that end in {' '.join(sorted(SUFFIXES))}"
         )
-    others = (name for name in visible if name not in images)
+    others = (name for name in visible if name not in named)
     not_taken = tuple(name for name in others if not PurePosixPath(name).match(MANIFESTS))
-    return ObjectSources(folder, images, not_taken)
+    return ObjectSources(folder, images, not_taken, refused)
+
+
+def is_relative(name: str) -> bool:
+    """Whether an object's name is that of a file below any folder.
+
+    Stores take every text for a name: `photos//etc/a.png` is `/etc/a.png` below `photos`.
+
+    >>> is_relative("2026/a.png"), is_relative("/etc/a.png"), is_relative("a/../../b.png")
+    (True, False, False)
+    """
+    forbidden = "\\:\0" if os.name == "nt" else "\0"
+    return not {"", ".", ".."} & set(name.split("/")) and not set(forbidden) & set(name)

@@ -173,8 +173,8 @@ def test_the_seconds_of_images_add_up_to_less_than_the_run(
 ) -> None:
     """Results wait to be written while others are computed: that is not their time."""
     if is_slow:
-        write = job._write
-        monkeypatch.setattr(job, "_write", lambda *a: (time.sleep(0.05), write(*a))[1])
+        write = job.write_content
+        monkeypatch.setattr(job, "write_content", lambda *a: (time.sleep(0.05), write(*a))[1])
     source = images(tmp_path / "in", 5, 60, 70)
     result = restore_folder(Brighter(), SAME, source, tmp_path / "out", options=RestoreOptions())
     lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()

@@ -56,7 +56,7 @@ def test_a_set_of_instructions_is_one_file_and_one_entry(tmp_path: Path) -> None
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     shutil.copy(ROOT / "CMakeLists.txt", tmp_path)
     blocks = code_blocks(GUIDE)
-    assert list(blocks) == ["cpp csrc/isa/sse4.cpp", "cpp csrc/isa_list.inc", "bash", "python"]
+    assert list(blocks) == ["cpp csrc/isa/sse4.cpp", "cpp csrc/isa_list.inc", "sh", "python"]
     kernels, entry, build, check = blocks.values()
     (tmp_path / "csrc" / "isa" / "sse4.cpp").write_text(kernels)
     entries = tmp_path / "csrc" / "isa_list.inc"

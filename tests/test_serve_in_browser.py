@@ -146,7 +146,7 @@ def test_rows_appear_while_it_runs_and_it_can_be_canceled(page: Any, table: Step
     canvas.wait_for()
     picture = "node => [...node.getContext('2d').getImageData(0, 0, 64, 80).data]"
     expected = np.asarray(opened(png())).repeat(2, 0).repeat(2, 1)
-    page.wait_for_function("document.querySelector('canvas').dataset.rows === '16'")
+    page.locator("canvas[data-rows='16']").wait_for()
     shown = np.array(canvas.evaluate(picture)).reshape(80, 64, 4)
     assert (shown[:16, :, :3] == expected[:16]).all()
     assert (shown[:16, :, 3] == 255).all()

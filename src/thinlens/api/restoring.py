@@ -52,6 +52,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     and `out` may be URLs, `s3://bucket/prefix`. With `ray`, "local" or the address of a cluster,
     `workers` restore (by default one a machine).
 
+    >>> from thinlens.api import create, make_task
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
     >>> restore(network, "images", "restored", task=make_task("sr", scale=4)).done
     1

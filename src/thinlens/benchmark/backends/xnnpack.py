@@ -33,10 +33,12 @@ def xnnpack(module: nn.Module, image: Tensor, setting: BackendSettings) -> Prepa
         edge = to_edge_transform_and_lower(
             graph, partitioner=[xnnpack_partitioner.XnnpackPartitioner()]
         )
+        # methods hold the pool that they are loaded with
+        if portable_lib._threadpool_get_thread_count() != setting.threads:
+            portable_lib._unsafe_reset_threadpool(setting.threads)
         buffer = edge.to_executorch().buffer
         program = Runtime.get().load_program(buffer)
         method = program.load_method("forward")
-        portable_lib._unsafe_reset_threadpool(setting.threads)
         method.execute([image])  # it prints what it reads of the CPU
 
     def run(held: tuple[Any, ...] = (buffer, program)) -> Tensor:  # the method needs both

@@ -129,7 +129,7 @@ class Bucket:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:
-    reason = "a local S3 needs the packages moto[s3,server] and s3fs"
+    reason = "a local S3 needs the packages moto[s3], flask, flask-cors and s3fs"
     pytest.importorskip("s3fs", reason=reason)
     server_module = pytest.importorskip("moto.server", reason=reason)
     import s3fs

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +21,11 @@ DATA = os.environ.get("THINLENS_DATA")
 
 _CACHE = TemporaryDirectory(prefix="thinlens-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # what tests measure is not the user's
+
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,3 +56,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def data() -> Path:
     """The folder of real data (see the marker `needs_data`)."""
     return Path(str(DATA))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A running Chromium; tests that need it are skipped and counted without."""
+    if BROWSER is None:
+        pytest.skip("NO BROWSER")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()

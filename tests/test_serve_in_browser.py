@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,6 @@ import pytest
 from serve_cases import RunningServer, SteppedTable, opened, png, running_server
 from thinlens.serve.limits import ServerLimits
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="NO BROWSER")
-
 DROP = """([name, content, kind]) => {
   const bytes = Uint8Array.from(atob(content), (x) => x.charCodeAt(0));
   const data = new DataTransfer();
@@ -31,15 +24,6 @@ DROP = """([name, content, kind]) => {
     : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
   document.querySelector(".drop").dispatchEvent(event);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
+from thinlens.torchrun import process_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Compare(Verb):
         from thinlens.experiments import compare
 
         self._check_numbers()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if process_count() > 1:
             raise UsageError("compare trains each run in one process: wanted --jobs, not torchrun")
         result = compare(
             self.recipe,

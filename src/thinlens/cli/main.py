@@ -47,6 +47,7 @@ from thinlens.cli.tune import Tune
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import RunError, UsageError
 from thinlens.signals import Interrupted
+from thinlens.torchrun import is_main_process
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb is None:
                 return DONE  # --help has been printed
             answer = _run(verb)
-            if _is_main_process() or not verb.HAS_OUT_ALONE:
+            if is_main_process() or not verb.HAS_OUT_ALONE:
                 _print(answer, as_json, stream)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:
@@ -139,7 +140,7 @@ class _NewNotes(logging.Filter):
 def _run(verb: Verb) -> Answer:
     """Run a command; checkpoints may name factories of the packages that it allows."""
     with ExitStack() as stack:
-        if verb.HAS_OUT_ALONE and _is_main_process():
+        if verb.HAS_OUT_ALONE and is_main_process():
             from thinlens.file_locks import exclusive_folder
 
             stack.enter_context(exclusive_folder(vars(verb)["out"]))
@@ -151,11 +152,6 @@ def _run(verb: Verb) -> Answer:
 
             stack.enter_context(allowing(verb.allowed_packages))
         return verb.run()
-
-
-def _is_main_process() -> bool:
-    """Return whether this is the process of torchrun that writes and prints, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _writing_to(verb: Verb, folder: Path) -> Verb:

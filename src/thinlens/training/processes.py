@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from thinlens.errors import RunError, UsageError
 from thinlens.file_locks import exclusive_folder
+from thinlens.torchrun import is_main_process, process_count
 from thinlens.training.ended_processes import EndedProcesses
 
 log = logging.getLogger(__name__)
@@ -23,14 +24,9 @@ log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
-def is_main_process() -> bool:
-    """Return whether this is the process of torchrun that writes and prints, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def from_main(compute: Callable[[], _Value]) -> _Value:
     """Return what the main process computes, on every process: measured times differ otherwise."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if process_count() == 1:
         return compute()
     processes = Processes("fp32")
     value: _Value = processes.broadcast(compute() if processes.is_main else None)
@@ -76,7 +72,7 @@ class Processes:
     def __init__(self, precision: str) -> None:
         from lightning_fabric import Fabric  # slow to import, and only training needs it
 
-        world = int(os.environ.get("WORLD_SIZE", "1"))
+        world = process_count()
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         self._fabric = Fabric(
             accelerator="auto",

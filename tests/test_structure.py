@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,26 +18,10 @@ PACKAGE = Path(thinlens.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 NATIVE = sorted(p for p in (PACKAGE.parents[1] / "csrc").rglob("*") if p.is_file())
 
+ARCHITECTURE = PACKAGE.parents[1] / "docs/architecture.md"
 ORDER = [
-    {"errors", "stored_values", "file_locks", "temporary_files", "files", "signals", "progress"},
-    {"models"},
-    {"sparsity"},
-    {"images"},
-    {"tasks"},
-    {"training"},
-    {"engine"},
-    {"restoration"},
-    {"dynamic"},
-    {"methods"},
-    {"checkpoints"},
-    {"exports"},
-    {"adaptive"},
-    {"benchmark"},
-    {"report"},
-    {"api"},
-    {"experiments"},
-    {"serve"},
-    {"cli"},
+    set(re.findall(r"[a-z_]+", names))
+    for names in ARCHITECTURE.read_text().split("## One direction\n")[1].split(". ")[0].split("<")
 ]
 """The rooms of docs/architecture.md: one imports only what stands before it, and itself."""
 

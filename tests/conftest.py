@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason, sentence in (
         ("THINLENS_DATA", "THINLENS_DATA IS NOT SET: {} CHECKS AGAINST REAL DATA WERE SKIPPED"),
-        ("NO BROWSER", "NO BROWSER (Chromium and playwright): {} CHECKS OF PAGES WERE SKIPPED"),
+        ("NO BROWSER", "NO BROWSER (Chromium, playwright, axe): {} CHECKS OF PAGES WERE SKIPPED"),
     ):
         reports = terminalreporter.getreports("skipped")
         skipped = [report for report in reports if reason in str(report.longrepr)]
@@ -68,3 +68,21 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def findings() -> Callable[[Any], list[str]]:
+    """Returns what axe-core finds of a page that is serious or critical, one sentence each."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NO BROWSER: no axe")
+    checker = axe.Axe()
+
+    def serious(page: Any) -> list[str]:
+        rules = checker.run(page).response["violations"]
+        return [
+            f"{rule['id']}: {rule['help']}, at {node['target']}"
+            for rule in rules
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+        ]
+
+    return serious

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from thinlens.images.tiles import Box
 from thinlens.report.contents import (
     CurvePanel,
+    EngineTime,
     ImageVersion,
     ReportContents,
     ReportImage,
     ReportLayer,
     ReportNetwork,
+    TileRoutes,
 )
 from thinlens.report.tables import Table
 
@@ -38,6 +42,14 @@ def report_image(name: str, loss: float, seed: int = 0) -> ReportImage:
     )
 
 
+def routes() -> TileRoutes:
+    """Four tiles of 24x32, of which the last column and a fifth tile are not shown."""
+    boxes = [Box(y, x, y + 24, x + 32) for y in (0, 24) for x in (16, 48)]
+    return TileRoutes(
+        "thin 1/4", [NASTY, "bicubic"], [*boxes, Box(48, 16, 72, 48)], [0, 1, 1, 0, 0]
+    )
+
+
 def small_report() -> ReportContents:
     layers = [
         ReportLayer("body.0", "8x8x3x3", 8, 32, 0.25, 3_000_000, 81.5),
@@ -56,8 +68,15 @@ def small_report() -> ReportContents:
         networks,
         "Times are of a machine.",
         "net-x4",
-        [report_image("A, one", 0.1), report_image(f"A, {NASTY}", 0.4, 5)],
+        [
+            report_image("A, one", 0.1),
+            replace(report_image(f"A, {NASTY}", 0.4, 5), routes=routes()),
+        ],
         curves,
+        [
+            EngineTime("torch fp32", 8.0, 7.5, 9.0),
+            EngineTime(f"thinlens {NASTY}", 2.0, 1.9, 2.4, sparse=True),
+        ],
         [Table(("a", "b"), [("1", "2")], "Another table")],
         ["A sentence."],
         {"protocol": "PSNR of Y", "command": "thinlens report net-x4 thin", "hash": "abc"},

@@ -183,7 +183,10 @@ def test_a_bundle_is_adapted_saved_loaded_evaluated_and_restored(tmp_path: Path)
     cheap, best = (RoutingOptions(beta=beta) for beta in (1e6, 0.0))
     costs = [api.evaluate(loaded, clean, routing=x).routing["hd_macs"] for x in (cheap, best)]
     assert 0 < costs[0] <= costs[1]
-    assert api.restore(loaded, clean, tmp_path / "out").done == 3
+    assert api.restore(loaded, clean, tmp_path / "out", route_maps=True).done == 3
+    assert len(list((tmp_path / "out").glob("*.routes.png"))) == 3
+    with pytest.raises(thinlens.UsageError, match="wanted a bundle"):
+        api.restore(bundle.checkpoints["small"], clean, tmp_path / "maps", route_maps=True)
     with pytest.raises(thinlens.UsageError, match="adapt has no option 'colour'"):
         api.adapt(sources, clean, colour=3)
     with pytest.raises(thinlens.UsageError, match="two of the checkpoints have one name"):

@@ -413,6 +413,7 @@ def test_a_budget_in_milliseconds_uses_measured_latencies(tmp_path: Path) -> Non
     for line in lines:
         routes = json.loads(line)["routes"]
         assert routes["price"] == "ms"
+    assert (ran.json["kernels"] is None) == (ran.json["engine"] == "torch")
     again = run(*restore, "--image-budget", "100000ms", "--json").json
     assert again["skipped"] == len(lines)
     ran = run(*restore, "--image-budget", "0.000001ms", "--json")

@@ -45,7 +45,10 @@ FLAGS = {
     ],
     "export": ["--json", "--out", "--size", "--to"],
     "compare": ["--jobs", "--json", "--out", "--rounds", "--threads"],
-    "report": ["--data", "--images", "--json", "--out", "--rounds", "--size", "--threads"],
+    "report": [
+        *("--beta", "--data", "--image-budget", "--images", "--json", "--out", "--rounds"),
+        *("--size", "--threads"),
+    ],
     "adapt": [
         *("--data", "--engine", "--estimator", "--exact", "--json", "--margin", "--out"),
         *("--fixed-tiles", "--seed", "--steps", "--tile"),
@@ -89,8 +92,8 @@ KEYS = {
         "prunable_share dense_macs layers hard_images"
     ),
     "evaluate": "images data psnr ssim lpips protocol engine per_image macs params",
-    "restore": "done failed skipped seconds engine not_taken failures network_seconds codec_seconds"
-    " overlap clipped",
+    "restore": "done failed skipped seconds engine kernels not_taken failures network_seconds "
+    "codec_seconds overlap clipped",
     "bench": "machine rows best_dense speedup missing",
     "export": (
         "format files bytes compressed_bytes zero_fraction dynamic sizes multiple error checked"

@@ -16,6 +16,7 @@ from thinlens.engine.native import native
 from thinlens.errors import UsageError
 from thinlens.experiments import demo, photographs
 from thinlens.experiments.demo_networks import LIVE, VARIANTS
+from thinlens.experiments.demo_report import demo_columns
 from thinlens.report.tables import Table
 from thinlens.tasks import make_task
 
@@ -144,6 +145,12 @@ def test_written_pairs_are_the_only_ones(tmp_path: Path) -> None:
     photographs.write_pairs(task, {"one": picture, "two": picture}, tmp_path)
     photographs.write_pairs(task, {"two": picture}, tmp_path)
     assert [path.name for path in sorted(tmp_path.rglob("*.png"))] == ["two.png"] * 2
+
+
+def test_the_readme_has_the_columns_of_the_demo() -> None:
+    columns = demo_columns(["Set5", "Set14"])
+    readme = Path(__file__).parents[1] / "README.md"
+    assert f"| {' | '.join(columns)} |" in readme.read_text().splitlines()
 
 
 @pytest.mark.needs_data

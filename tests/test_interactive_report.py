@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,8 @@ from PIL import Image
 
 from cli_cases import images, run, sr_checkpoint
 from report_cases import NASTY, picture, report_image, small_report
-from thinlens.api import load_checkpoint, prune, save
+from thinlens.api import adapt, load_checkpoint, prune, save
+from thinlens.experiments.report_runs import read_runs
 from thinlens.report import interactive
 from thinlens.report.contents import ReportContents, ReportNetwork
 from thinlens.report.embedding import difference_image, embed
@@ -64,7 +66,8 @@ def page() -> str:
 def test_tags_are_closed_and_labelled(page: str) -> None:
     structure = Structure(page)
     assert structure.tags.count("h1") == 1
-    assert structure.tags.count("figure") == 2 * (1 + 3 + 2) + 2 + 1  # viewers, charts, a curve
+    # viewers, routes, two charts, times, a curve
+    assert structure.tags.count("figure") == 2 * (1 + 3 + 2) + 1 + 2 + 1 + 1
     alternatives = [value for key, value in structure.attributes if key == "alt"]
     assert len(alternatives) == structure.tags.count("img") == 2 * (3 + 2)
     assert all(alternatives)
@@ -209,6 +212,28 @@ def test_a_folder_of_runs_is_all_its_checkpoints(runs: Path, tmp_path: Path) -> 
     ran = run("report", runs, "--out", tmp_path / "a.html", *words)
     assert ran.json["networks"] == ["dense", "thin"]
     assert "Nothing was timed" in (tmp_path / "a.html").read_text()
+
+
+def test_of_a_bundle_the_page_has_the_network_of_every_tile(runs: Path, tmp_path: Path) -> None:
+    sources = [runs / "dense", runs / "thin"]
+    bundle = adapt(sources, runs / "clean", tile=(8, 8), margin=1, steps=1)
+    save(tmp_path / "below" / "bundle", bundle)
+    words = ("--data", runs / "clean", "--rounds", 1, "--size", "24x16", "--images", 1, "--json")
+    ran = run("report", tmp_path / "below", "--out", tmp_path / "a.html", "--beta", 0, *words)
+    assert ran.status == 0, ran.err
+    assert ran.json["networks"] == ["dense", "thin", "bundle"]
+    page = (tmp_path / "a.html").read_text()
+    counts = [int(count) for count in re.findall(r": (\d+) tiles?</li>", page)]
+    tiles = re.search(r"bundle: (\d+) tiles of all test images", page)
+    assert len(counts) == 3 and tiles and sum(counts) == int(tiles[1]) / 3
+    assert page.count('<rect class="tile') == sum(counts)
+
+
+def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "thin", tmp_path / "thin")
+    loaded = read_runs([runs / "dense", runs / "thin", tmp_path / "thin"])
+    paths = [folder.as_posix() for folder in (runs / "thin", tmp_path / "thin")]
+    assert [run.name for run in loaded.networks] == ["dense", *paths]
 
 
 BAD = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,69 @@ def test_no_page_is_wider_than_its_window(
     )
     assert min(sizes) >= 30  # large enough for a finger
     context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1600, "light")])
+def test_axe_core_finds_nothing_serious(
+    width: int,
+    scheme: str,
+    browser: Any,
+    address: str,
+    findings: Callable[[Any], list[str]],
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(address)
+    viewer = page.locator(".viewer").first
+    for summary in page.locator("summary").all():
+        summary.click()
+    viewer.get_by_role("button", name="Side by side").click()
+    viewer.get_by_role("button", name="Routes").click()
+    assert findings(page) == []
+    context.close()
+
+
+def test_axe_core_finds_a_drawing_without_text(
+    browser: Any, findings: Callable[[Any], list[str]]
+) -> None:
+    page = browser.new_page()
+    page.set_content("<html lang='en'><title>a</title><svg role='img'></svg></html>")
+    assert [text.partition(":")[0] for text in findings(page)] == ["svg-img-alt"]
+    page.close()
+
+
+def test_routes_are_laid_over_the_result_and_counted(page: Any) -> None:
+    viewer = page.locator(".viewer").first
+    figure = viewer.locator(".routes")
+    assert figure.locator("li").all_inner_texts()[1] == "2 bicubic: 2 tiles"
+    assert "5 tiles: 3 by" in figure.get_by_role("img").get_attribute("aria-label")
+    assert figure.locator("rect").count() == 4  # the fifth is not shown
+    button = viewer.get_by_role("button", name="Routes")
+    assert page.locator(".viewer").nth(1).get_by_role("button", name="Routes").count() == 0
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    overlay = viewer.locator(".layer svg")
+    assert overlay.count() == 1  # of the version that the bundle restored
+    viewer.locator(".stage").focus()
+    page.keyboard.press("+")
+    beside = viewer.locator(".layer", has=page.locator("svg")).locator("img")
+    moved = "node => node.style.transform"
+    assert "scale(2)" in overlay.evaluate(moved) == beside.evaluate(moved)
+    viewer.get_by_role("button", name="Difference").click()
+    assert overlay.count() == 0
+
+
+def test_times_of_engines_are_a_chart(page: Any) -> None:
+    chart = page.locator(".times")
+    bars = chart.locator("rect.thin, rect.dense")
+    widths = [bar.bounding_box()["width"] for bar in bars.all()]
+    assert widths[1] / widths[0] == pytest.approx(4, rel=0.01)
+    chart.locator("[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    reading = chart.locator(".reading").inner_text()
+    assert reading == "torch fp32: 8.0 ms, most runs 7.5 to 9.0, zeros are multiplied too"
 
 
 def test_without_scripts_everything_is_readable(browser: Any, address: str) -> None:

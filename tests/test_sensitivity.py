@@ -75,6 +75,41 @@ def test_each_layer_is_pruned_alone() -> None:
         assert losses[len(tables[name]) - 1] == 0
 
 
+class Tangled(nn.Module):
+    """Activations in place, a weight of two layers, one used outside of its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.third, self.last = (nn.Conv2d(3, 3, 3, 1, 1) for _ in "1234")
+        self.twin = nn.Conv2d(3, 3, 3, padding=1)
+        self.twin.weight = self.third.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu_(self.first(x))
+        y = self.second(y) + self.twin(y)
+        y = nn.functional.conv2d(y, self.last.weight, padding=1)
+        return self.last(self.third(y).relu_()).mul_(2.0) + self.first(y)
+
+
+@pytest.mark.parametrize("most", [0, 4 * 2 * 3 * 64, 1 << 30])
+def test_replayed_layers_change_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinlens.methods.least_squares.sensitivity.MOST_RECORDED_BYTES", most)
+    model, image = Tangled().eval(), torch.rand(1, 3, 8, 8)
+    tables = {name: range(4) for name in ("first", "second", "third", "last")}
+
+    def thin(network: nn.Module, name: str, n: int) -> None:
+        prunable_layer(network, name).weight.mul_(n / 3)
+
+    for name, losses in sensitivities(model, image, tables, thin).items():
+        for n, loss in losses.items():
+            twin = copy.deepcopy(model)
+            with torch.no_grad():
+                thin(twin, name, n)
+                expected = (twin(image) - model(image)).square().mean()
+            assert loss == float(expected)
+
+
 def test_a_layer_that_hardly_matters_keeps_least_and_the_network_is_better_for_it() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,26 @@ def test_no_page_is_wider_than_its_window(page: Any) -> None:
         page.emulate_media(color_scheme=scheme)
         background = "getComputedStyle(document.body).backgroundColor"
         assert page.evaluate(background) == colour
+
+
+def test_axe_core_finds_nothing_serious(
+    page: Any, table: SteppedTable, findings: Callable[[Any], list[str]]
+) -> None:
+    send(page, "text.png", b"no image").get_by_text("cannot read").wait_for()
+    send(page, "photo.png", png()).get_by_text("64x80").wait_for()
+    table.gate.clear()
+    send(page, "slow.png", png()).locator("canvas").wait_for()
+    page.get_by_label("Network").select_option("bundled")
+    for width, scheme in ((1600, "light"), (360, "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        assert findings(page) == []
+    page.emulate_media(color_scheme="light")
+    bad = {"name": "text.png", "mimeType": "image/png", "buffer": b"no image"}
+    page.locator("#image").set_input_files(bad)
+    page.evaluate("document.getElementById('form').submit()")  # as it is without JavaScript
+    page.get_by_role("alert").wait_for()
+    assert findings(page) == []
 
 
 def test_without_scripts_the_form_gives_the_result(

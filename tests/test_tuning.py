@@ -191,8 +191,10 @@ def test_the_first_images_run_by_heuristic_and_measuring_begins_once(
     caplog.set_level("INFO")
     watch = Stopwatch([4.0, 3.0, 1.0, 2.0])
     choose = policy(monkeypatch, watch, tmp_path)
+    assert choose.selection == ""
     first = [choose(conv(), 40, ROWS) for _ in range(2)]
     assert first == [heuristic(conv(), 40, ROWS)] * 2 and watch.calls == 0
+    assert choose.selection == "heuristic"
     assert caplog.text.count("by heuristic") == 1
     assert not choose.begins_to_measure()
     monkeypatch.setattr(policy_module, "MEASURE_AFTER", 0.0)
@@ -200,6 +202,7 @@ def test_the_first_images_run_by_heuristic_and_measuring_begins_once(
         pass
     assert [choose.begins_to_measure() for _ in range(2)] == [True, False]
     assert choose(conv(), 40, ROWS) == 16 and watch.calls == 1
+    assert choose.selection == "measured"
 
 
 def test_what_is_measured_or_small_is_no_guess(
@@ -207,10 +210,14 @@ def test_what_is_measured_or_small_is_no_guess(
 ) -> None:
     choose = policy(monkeypatch, Stopwatch([4.0, 3.0, 1.0, 2.0]), tmp_path)
     choose._tuner(conv(), 40, ROWS)
-    assert choose(conv(), 40, ROWS) == 16
     choose(conv(), 5, 1)
+    assert choose.selection == "heuristic"  # of a convolution that no measurement is worth
+    assert choose(conv(), 40, ROWS) == 16
+    assert choose.selection == "tuned"
     monkeypatch.setattr(policy_module, "MEASURE_AFTER", -1.0)
     assert not choose.begins_to_measure()
+    choose(conv(0.3), 40, ROWS)
+    assert choose.selection == "heuristic"
 
 
 def test_the_loss_of_the_heuristic_is_that_of_its_kernels(

@@ -26,8 +26,12 @@ from thinlens.images.tiles import Tiling
 from thinlens.models.fingerprint import settings_text
 from thinlens.models.legacy_fingerprint import fingerprints, old_repr
 from thinlens.restoration.network import EngineFactory
+from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import Task
+
+COUNTED_SIZE = (64, 64)
+"""Height and width, in pixels, of an input on which parameters are counted."""
 
 USES = ("learned", "laplacian", "cnn")
 """The kinds of estimators: a network that corrects the table of the Laplacian, the table alone, and
@@ -69,6 +73,14 @@ class Bundle:
     def task(self) -> Task:
         """The task of the candidates."""
         return make_task(**next(iter(self.checkpoints.values())).task)
+
+    @property
+    def parameters(self) -> int:
+        """The parameters of all networks, the estimator's included."""
+        shape = (self.task.channels, *COUNTED_SIZE)
+        networks = [(c.module, c.patterns) for c in self.checkpoints.values()]
+        networks.append((self.estimator, {}))
+        return sum(summarize(module, masks, shape).total.params for module, masks in networks)
 
     def restorer(
         self,

@@ -77,6 +77,11 @@ def _save_bundle(folder: Path, bundle: Bundle) -> int:
     write_json(folder / BUNDLE_FILE, content)
     _sweep(folder / CANDIDATES, names)
     _sweep(folder / ESTIMATORS, [estimator])
+    return bundle_bytes(folder)
+
+
+def bundle_bytes(folder: Path) -> int:
+    """Return the bytes of a bundle's checkpoints."""
     return sum(path.stat().st_size for path in folder.glob("*/*/*") if path.is_file())
 
 

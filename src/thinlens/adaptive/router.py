@@ -72,6 +72,16 @@ class TileRouter:
         """Tiles of all finished images by candidate."""
         self._macs_total, self._pixels = 0, 0
 
+    @property
+    def tiling(self) -> Tiling:
+        """How images are cut."""
+        return self._context.tiling
+
+    @property
+    def candidate_names(self) -> list[str]:
+        """The names of the candidates, the most expensive first, the fallback last."""
+        return candidate_names(self._context.candidates)
+
     def identities(self) -> tuple[str, ...]:
         context = self._context
         texts = (
@@ -97,7 +107,7 @@ class TileRouter:
         return {
             "tile": max(self._context.tiling.core),
             "routes": {
-                "candidates": candidate_names(self._context.candidates),
+                "candidates": self.candidate_names,
                 "beta": None if self._options.budget else self._options.beta,
                 "rule": self._options.rule,
                 "price": self._options.price,
@@ -157,7 +167,7 @@ class TileRouter:
         """
         tiles, pixels = int(self._counts.sum()), self._pixels * scale**2
         return {
-            "candidates": candidate_names(self._context.candidates),
+            "candidates": self.candidate_names,
             "shares": (self._counts / max(1, tiles)).tolist(),
             "tiles": tiles,
             "macs": self._macs_total,

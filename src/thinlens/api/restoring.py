@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any
 
 from thinlens.adaptive.bundle import Bundle
 from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.route_map import draw_route_map
+from thinlens.adaptive.router import TileRouter
 from thinlens.api.network import AnyNetwork, network_parts, one_output
 from thinlens.api.stored_ranges import stored_input_ranges
 from thinlens.checkpoints.format import Checkpoint
@@ -37,6 +39,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     device: str = "auto",
     precision: str = "fp32",
     routing: RoutingOptions | None = None,
+    route_maps: bool = False,
     ray: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -48,9 +51,10 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     and the others go on. Depth, transparency, grey and metadata are kept. If `out` is the name of
     an image file, the one source is restored to it. `engine` and `precision` are as for `evaluate`;
     `device` is cpu, cuda, mps, xpu, or auto, a GPU if there is one, in half precision. `options`
-    are fields of `RestoreOptions`, such as `format` and `tile`; `routing` a bundle's. The source
-    and `out` may be URLs, `s3://bucket/prefix`. With `ray`, "local" or the address of a cluster,
-    `workers` restore (by default one a machine).
+    are fields of `RestoreOptions`, such as `format` and `tile`; `routing` a bundle's, of which
+    `route_maps` draws which network restored which tile. The source and `out` may be URLs,
+    `s3://bucket/prefix`. With `ray`, "local" or the address of a cluster, `workers` restore (by
+    default one a machine).
 
     >>> from thinlens.api import create, make_task
     >>> network = create("rfdn", width=8, attention_width=4, blocks=1)
@@ -62,6 +66,8 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
     chosen = (engine, "cpu" if on_cpu else device, precision, routing, settings.blend)
     running, make = _running(network, *chosen)
+    if route_maps:
+        settings = replace(settings, picture=_route_maps(running))
     sources = [source] if isinstance(source, str | Path) else source
     paths, folder, protocol = [Path(path) for path in sources], Path(out), task_of(network, task)
     cluster = None
@@ -73,7 +79,9 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     result = restore_folder(
         *(running, protocol, paths, folder), options=settings, cluster=cluster, progress=progress
     )
-    return replace(result, engine=make.used, precision=make.precision)
+    return replace(
+        result, engine=make.used, kernels=make.kernel_selection, precision=make.precision
+    )
 
 
 def runner(network: AnyNetwork, engine: str, precision: str = "fp32") -> Runner:
@@ -121,6 +129,18 @@ def _running(
     if isinstance(network, AnyNetwork):
         return runner_of(network, make), make
     return network, make
+
+
+def _route_maps(running: Runner | Restorer) -> Callable[[Path, Path], None]:
+    """Return what draws the routes of the last image over its result, for a bundle."""
+    if not isinstance(running, TileRouter):
+        raise UsageError("route_maps=True: wanted a bundle (thinlens adapt)")
+
+    def picture(result: Path, target: Path) -> None:
+        if running.last:
+            draw_route_map(result, target, running.last, running.tiling)
+
+    return picture
 
 
 def _running_in_worker(network: AnyNetwork | Bundle | Restorer, *chosen: Any) -> Any:

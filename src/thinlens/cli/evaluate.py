@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from thinlens.sparsity.cost import Cost
     from thinlens.tasks.task import Task
 
-PROBE = (64, 64)
-"""Height and width, in pixels, of an input on which parameters are counted."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Verb):
@@ -115,7 +112,6 @@ class Evaluate(Verb):
         """Evaluate a bundle as a network is; `macs` are those of its tiles, scaled to 1280x720."""
         from thinlens.api import evaluate
         from thinlens.report.tables import format_giga, format_integer
-        from thinlens.sparsity.summary import summarize
 
         with progress_bar("evaluating the bundle") as report:
             evaluation = evaluate(
@@ -127,10 +123,7 @@ class Evaluate(Verb):
                 routing=self._routing(),
                 progress=report,
             )
-        routing, shape = evaluation.routing, (bundle.task.channels, *PROBE)
-        networks = [(c.module, c.patterns) for c in bundle.checkpoints.values()]
-        networks.append((bundle.estimator, {}))
-        params = sum(summarize(module, masks, shape).total.params for module, masks in networks)
+        routing, params = evaluation.routing, bundle.parameters
         content = {**evaluation.as_json(), "macs": routing["hd_macs"], "params": params}
         shares = ", ".join(
             f"{name} {share:.1%}"

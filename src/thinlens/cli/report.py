@@ -26,7 +26,7 @@ class Report(Verb):
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN...")]
-    """Checkpoints (folders, shipped names, files of weights), or folders with checkpoints below
+    """Checkpoints (folders, shipped names, files of weights), bundles, or folders with those below
     them: one dense network, and thin ones of it."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("report.html")
     """The page; it changes whole or not at all."""
@@ -41,14 +41,22 @@ class Report(Verb):
     """Size of the timed input."""
     threads: int = 2
     """Threads of the engine while networks are timed."""
+    beta: Annotated[float | None, tyro.conf.arg(metavar="0.3", help_behavior_hint="")] = None
+    """Of bundles: as for restore."""
+    image_budget: Annotated[
+        str | None, tyro.conf.arg(metavar="6G|30%|40ms", help_behavior_hint="")
+    ] = None
+    """Of bundles: as for restore."""
 
     def run(self) -> Answer:
+        from thinlens.adaptive.options import RoutingOptions
         from thinlens.experiments.network_report import ReportOptions, report
 
         self._check_numbers()
         command = public_command(sys.argv[1:])
         size = values.size(self.size)
-        options = ReportOptions(self.images, self.rounds, size, self.threads, command)
+        routing = RoutingOptions.read(self.beta, self.image_budget)
+        options = ReportOptions(self.images, self.rounds, size, self.threads, command, routing)
         contents = report(self.runs, self.out, data=self.data, options=options, progress=True)
         thin = contents.featured
         content = {

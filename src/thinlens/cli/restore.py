@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,10 +13,6 @@ from thinlens.cli.restore_forecast import dry_run_answer, preview_answer
 from thinlens.cli.verb import Answer, Verb, refuse_for_networks
 from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
-
-if TYPE_CHECKING:
-    from thinlens.adaptive.bundle import Bundle
-
 
 PHOTOGRAPH_OPTIONS = (
     *(
@@ -142,12 +138,12 @@ class Restore(Verb):
 
     def run(self) -> Answer:
         from thinlens.adaptive.bundle import Bundle
+        from thinlens.adaptive.options import RoutingOptions
         from thinlens.api import load, restore
         from thinlens.checkpoints.format import Checkpoint
         from thinlens.restoration.clipping import clipping_sentence
         from thinlens.restoration.object_stores import object_url
         from thinlens.restoration.options import RestoreOptions
-        from thinlens.tasks import make_task
 
         if self.workers is not None and self.ray is None:
             raise UsageError(f"--workers {self.workers}: wanted --ray too")
@@ -155,26 +151,29 @@ class Restore(Verb):
             models = [name.strip() for name in self.model.split(",") if name.strip()]
             return preview_answer(models, self.source, self.out, self.preview, self.engine)
         loaded = load(self.model)
-        options: dict[str, Any]
+        options: dict[str, Any] = {"blend": self.blend}
         if isinstance(loaded, Bundle):
-            network, options = self._router(loaded)
+            self._refuse_tiles()
+            routing = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
         else:
             self._refuse_routing()
-            network, options = loaded, {"tile": self.tile, "blend": self.blend}
-            options |= {"margin": self.margin, "memory": self.memory}
+            routing = None
+            options |= {"tile": self.tile, "margin": self.margin, "memory": self.memory}
         if self.max_pixels is not None:
             options["max_pixels"] = self.max_pixels
         options |= {name: getattr(self, name) for name in PHOTOGRAPH_OPTIONS}
         if self.dry_run:
-            task = options.pop("task", None) or make_task(**network.task)
             settings = RestoreOptions(**options)
-            return dry_run_answer(network, task, self.source, self.out, self.engine, settings)
+            running = (self.engine, self.precision, routing)
+            return dry_run_answer(loaded, self.source, self.out, running, settings)
         with progress_bar("restoring") as report:
             result = restore(
-                *(network, self.source, self.out),
+                *(loaded, self.source, self.out),
                 engine=self.engine,
                 device=self.device if isinstance(loaded, Checkpoint) else "cpu",
                 precision=self.precision,
+                routing=routing,
+                route_maps=self.map,
                 ray=self.ray,
                 workers=self.workers,
                 progress=report,
@@ -206,11 +205,8 @@ class Restore(Verb):
             map=self.map,
         )
 
-    def _router(self, bundle: Bundle) -> tuple[Any, dict[str, Any]]:
-        from thinlens.adaptive.options import RoutingOptions
-        from thinlens.adaptive.route_map import draw_route_map
-        from thinlens.engine.selected_engine import SelectedEngine
-
+    def _refuse_tiles(self) -> None:
+        """Refuse flags that do not apply to a bundle."""
         if self.tile is not None:
             raise UsageError(f"--tile {self.tile}: the tiles of {self.model} are its own")
         if self.margin is not None:
@@ -219,15 +215,6 @@ class Restore(Verb):
             raise UsageError(f"--memory {self.memory}: the tiles of {self.model} are its own")
         if self.device not in ("auto", "cpu"):
             raise UsageError(f"--device {self.device}: bundles such as {self.model} run on the CPU")
-        options = RoutingOptions.read(self.beta, self.image_budget, self.rule, self.price)
-        make = SelectedEngine(self.engine, precision=self.precision)
-        router = bundle.restorer(make, options, blend=self.blend, engine=self.engine)
-
-        def picture(result: Path, target: Path) -> None:
-            if router.last:
-                draw_route_map(result, target, router.last, bundle.tiling)
-
-        return router, {"task": bundle.task, "picture": picture if self.map else None}
 
 
 def _not_taken(names: tuple[str, ...]) -> str:

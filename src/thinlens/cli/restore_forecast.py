@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thinlens.cli.verb import Answer
 from thinlens.errors import UsageError
 
 if TYPE_CHECKING:
+    from thinlens.adaptive.bundle import Bundle
+    from thinlens.adaptive.options import RoutingOptions
     from thinlens.checkpoints.format import Checkpoint
-    from thinlens.restoration.network import Restorer
+    from thinlens.restoration.network import Network, Restorer
     from thinlens.restoration.options import RestoreOptions
 
 SHOWN_IMAGES = 20
@@ -21,19 +23,27 @@ MEBIBYTE = 2**20
 
 
 def dry_run_answer(
-    network: Checkpoint | Restorer,
-    task: Any,
+    network: Checkpoint | Bundle,
     sources: Sequence[Path],
     out: Path,
-    engine: str,
+    run: tuple[str, str, RoutingOptions | None],
     options: RestoreOptions,
 ) -> Answer:
-    """Return what `restore` would do."""
+    """Return what `restore` would do; `run` is the engine, the precision and a bundle's routing."""
+    from thinlens.adaptive.bundle import Bundle
     from thinlens.api import runner
-    from thinlens.checkpoints.format import Checkpoint
+    from thinlens.engine.selected_engine import SelectedEngine
     from thinlens.restoration.forecast import forecast
+    from thinlens.tasks import make_task
 
-    running = runner(network, engine) if isinstance(network, Checkpoint) else network
+    engine, precision, routing = run
+    running: Network | Restorer
+    if isinstance(network, Bundle):
+        make = SelectedEngine(engine, precision=precision)
+        running = network.restorer(make, routing, blend=options.blend, engine=engine)
+        task = network.task
+    else:
+        running, task = runner(network, engine, precision), make_task(**network.task)
     plan = forecast(running, task, sources, out, options=options)
     lines = []
     for image in plan.images[:SHOWN_IMAGES]:

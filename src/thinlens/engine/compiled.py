@@ -113,7 +113,7 @@ class Compiled(Description):
     @property
     def _settings(self) -> tuple[int, str, KernelSelector | None, float, InputRanges | None]:
         context = self._context
-        selector = None if self._policy else context.kernel_selector
+        selector = None if self.policy else context.kernel_selector
         return context.threads, self._kernels, selector, context.least_work, context.input_ranges
 
     @property
@@ -122,7 +122,8 @@ class Compiled(Description):
         return self._pools.pool()
 
     @property
-    def _policy(self) -> KernelPolicy | None:
+    def policy(self) -> KernelPolicy | None:
+        """What selects kernels; None where another selector does."""
         selector = self._context.kernel_selector
         return selector if isinstance(selector, KernelPolicy) else None
 
@@ -288,7 +289,7 @@ class Compiled(Description):
     @contextmanager
     def _timed(self) -> Iterator[None]:
         """Let the policy know how long an image takes, which it begins."""
-        policy = self._policy
+        policy = self.policy
         if policy and policy.begins_to_measure():
             self.plan_anew()
         with self._running():
@@ -296,7 +297,7 @@ class Compiled(Description):
 
     def _running(self) -> AbstractContextManager[None]:
         """Add the seconds of a block to the policy's, if there is one."""
-        return self._policy.running() if self._policy else nullcontext()
+        return self.policy.running() if self.policy else nullcontext()
 
     def plan_anew(self) -> None:
         """Drop all plans: other kernels may have been measured."""

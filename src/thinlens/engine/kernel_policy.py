@@ -18,7 +18,7 @@ from thinlens.engine.kernel_choice import KernelChoice
 from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import ConvParams, WeightStore
 from thinlens.engine.plan import InputRanges, PlanContext
-from thinlens.engine.tuner import KernelSelector, Tuner, tuner
+from thinlens.engine.tuner import KernelSelector, KernelSource, Tuner, tuner
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,26 @@ class KernelPolicy:
         self._tuner: Tuner = tuner(kernels, int16=int16)
         self._seconds = 0.0
         self._measures = False
-        self._has_guessed = False
+        self._sources: set[KernelSource] = set()
 
     def __call__(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         if self._measures:
             return self._tuner(params, row_vectors, rows)
-        choice, is_measured = self._tuner.stored(params, row_vectors, rows)
-        if not is_measured and not self._has_guessed:
-            self._has_guessed = True
+        choice, source = self._tuner.stored(params, row_vectors, rows)
+        if source is KernelSource.HEURISTIC and source not in self._sources:
             log.info("kernels are selected by heuristic: `thinlens tune` measures them")
+        self._sources.add(source)
         return choice
+
+    @property
+    def selection(self) -> str:
+        """How kernels were selected: measured by this engine, tuned (measured before, all that are
+        worth it), or by heuristic; empty before the first one."""
+        if self._measures:
+            return "measured"
+        if KernelSource.TIMES in self._sources and KernelSource.HEURISTIC not in self._sources:
+            return "tuned"
+        return "heuristic" if self._sources else ""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -57,7 +67,8 @@ class KernelPolicy:
 
     def begins_to_measure(self) -> bool:
         """Return True once, when measuring pays: plans that were made before are outdated."""
-        begins = not self._measures and self._has_guessed and self._seconds > MEASURE_AFTER
+        has_guessed = KernelSource.HEURISTIC in self._sources
+        begins = not self._measures and has_guessed and self._seconds > MEASURE_AFTER
         self._measures |= begins
         return begins
 

@@ -68,6 +68,14 @@ class SelectedEngine:
         return ", ".join(sorted({_kind(running) for running in self._running}))
 
     @property
+    def kernel_selection(self) -> str:
+        """How the native engine's kernels were selected: heuristic, measured, tuned; several,
+        separated by commas; empty where torch alone ran."""
+        engines = [running for running in self._running if isinstance(running, Compiled)]
+        selections = {engine.policy.selection for engine in engines if engine.policy}
+        return ", ".join(sorted(selections - {""}))
+
+    @property
     def precision(self) -> dict[str, Any]:
         """The precision that ran and what was measured of it; empty where fp32 was asked for."""
         if self._precision == "fp32":

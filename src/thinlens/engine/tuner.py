@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -71,6 +72,14 @@ def candidates(params: ConvParams, *, int16: bool = False) -> list[KernelChoice]
     return choices
 
 
+class KernelSource(Enum):
+    """What a kernel was selected by without measuring it now."""
+
+    TIMES = "times of all candidates that are stored on this machine"
+    HEURISTIC = "the heuristic, though a measurement may find a faster one"
+    SIZE = "the heuristic, of a convolution that is not worth a measurement"
+
+
 class Tuner:
     """Selects kernels by measured times, which it caches. Safe to call from several threads."""
 
@@ -88,16 +97,17 @@ class Tuner:
             return self.heuristic(params, row_vectors, rows)
         return min(seconds, key=seconds.__getitem__)
 
-    def stored(self, params: ConvParams, row_vectors: int, rows: int) -> tuple[KernelChoice, bool]:
-        """Return a choice without measuring, and whether a measurement could not make it better.
-
-        It is the fastest one where all are timed, else the heuristic's.
-        """
+    def stored(
+        self, params: ConvParams, row_vectors: int, rows: int
+    ) -> tuple[KernelChoice, KernelSource]:
+        """Return a choice without measuring: the fastest one where all are timed, else the
+        heuristic's."""
         seconds = self.seconds(params, row_vectors, rows, is_stored=True)
         if seconds:
-            return min(seconds, key=seconds.__getitem__), True
-        choice = self.heuristic(params, row_vectors, rows)
-        return choice, _is_small(params, row_vectors, rows)
+            return min(seconds, key=seconds.__getitem__), KernelSource.TIMES
+        is_small = _is_small(params, row_vectors, rows)
+        source = KernelSource.SIZE if is_small else KernelSource.HEURISTIC
+        return self.heuristic(params, row_vectors, rows), source
 
     def dense(self, params: ConvParams, row_vectors: int, rows: int) -> KernelChoice:
         """Return the fastest choice that multiplies by zeros too."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thinlens.benchmark.run import BenchResult
 from thinlens.engine.version import version_line
-from thinlens.report.contents import ReportContents
+from thinlens.report.contents import EngineTime, ReportContents
 from thinlens.report.interactive import write_interactive
 from thinlens.report.tables import Table
 
@@ -30,6 +30,13 @@ def write_bench_page(path: Path, network: str, result: BenchResult, table: Table
         [],
         sentence,
         network,
+        times=[
+            EngineTime(
+                f"{row['engine']} {row['precision']}",
+                *(row[key] for key in ("ms_median", "ms_p10", "ms_p90", "sparse")),
+            )
+            for row in content["rows"]
+        ],
         tables=[Table(table.columns, table.rows, "Engines")],
         figures=figures,
         origin={key: value for key, value in origin.items() if value},

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from thinlens.adaptive.options import RoutingOptions
+from thinlens.adaptive.router import TileRouter
 from thinlens.benchmark.inputs import smooth_image
 from thinlens.benchmark.interleaved import BenchCase, run_interleaved
 from thinlens.engine.compiled import Compiled
@@ -21,15 +23,18 @@ from thinlens.engine.native import fastest, native
 from thinlens.engine.timings import cpu_name
 from thinlens.engine.version import version_line
 from thinlens.errors import UsageError
+from thinlens.experiments.bundle_report import bundle_row, report_router, routing_sentence
 from thinlens.experiments.networks import HD_SIZE, runnable_shape
 from thinlens.experiments.report_pictures import report_images
-from thinlens.experiments.report_runs import NamedRun, read_runs, report_tests
+from thinlens.experiments.report_runs import NamedRun, ReportRuns, read_runs, report_tests
 from thinlens.files import JsonLines
 from thinlens.progress import Progress, no_progress, progress_bar
 from thinlens.report.contents import CurvePanel, ReportContents, ReportNetwork, report_layers
 from thinlens.report.interactive import write_interactive
 from thinlens.report.search_plots import CURVES
 from thinlens.restoration.evaluation import Evaluation, evaluate
+from thinlens.restoration.network import Network, Restorer
+from thinlens.restoration.tiled import restore_image
 from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
 from thinlens.tasks.task import MetricProtocol, Task
@@ -58,6 +63,8 @@ class ReportOptions:
     """Threads of the engine while networks are timed."""
     command: str = ""
     """The command that is named in the report."""
+    routing: RoutingOptions | None = None
+    """Of bundles."""
 
 
 def report(
@@ -70,8 +77,8 @@ def report(
 ) -> ReportContents:
     """Evaluate, time and compare the networks of `runs`, and write one HTML page to `out`.
 
-    `runs` are checkpoint folders, shipped names, files of weights or folders with checkpoints below
-    them: one dense network and thin ones of it. `data` is a folder of test images, by default
+    `runs` are checkpoint folders, shipped names, files of weights, bundles or folders with those
+    below them: one dense network and thin ones of it. `data` is a folder of test images, by default
     scikit-image's photographs for super-resolution. Raises `UsageError` for a run that is not
     finished.
 
@@ -82,39 +89,46 @@ def report(
     [True, False]
     """
     options = options or ReportOptions()
-    networks = read_runs(runs)
+    loaded = read_runs(runs)
     with (
         TemporaryDirectory(prefix="thinlens-report-") as folder,
         progress_bar("report") if progress else nullcontext(no_progress) as show,
     ):
-        task = make_task(**networks[0].checkpoint.task)
+        task = make_task(**loaded.networks[0].checkpoint.task)
         tests = report_tests(task, data, Path(folder))
-        contents = _contents(networks, task, tests, options, show)
+        contents = _contents(loaded, task, tests, options, show)
     write_interactive(Path(out), contents)
     return contents
 
 
 def _contents(
-    runs: Sequence[NamedRun],
+    loaded: ReportRuns,
     task: Task,
     tests: Mapping[str, Path],
     options: ReportOptions,
     show: Progress,
 ) -> ReportContents:
+    runs = loaded.networks
+    routers = {x.name: report_router(x, options.routing, options.threads) for x in loaded.bundles}
+    running: dict[str, Network | Restorer] = {run.name: run.checkpoint.module for run in runs}
+    running |= routers
     scores: dict[str, dict[str, Evaluation]] = {}
-    for number, run in enumerate(runs, start=1):
-        module = run.checkpoint.module
-        scores[run.name] = {name: evaluate(module, task, x) for name, x in tests.items()}
-        show(number, len(runs) + 1, {})
-    ms = time_runs(runs, task.channels, options)
+    for number, (name, network) in enumerate(running.items(), start=1):
+        scores[name] = {test: evaluate(network, task, x) for test, x in tests.items()}
+        show(number, len(running) + 1, {})
+    routed = {name: router.cost_report(task.scale) for name, router in routers.items()}
+    ms = time_runs(runs, routers, task.channels, options)
     layer_times = _layer_times(runs, task.channels, options) if ms else {}
     networks = [
         _network(run, task, scores[run.name], ms.get(run.name), layer_times.get(run.name, {}))
         for run in runs
     ]
+    networks += [
+        bundle_row(x, scores[x.name], routed[x.name], ms.get(x.name)) for x in loaded.bundles
+    ]
     contents = ReportContents(networks)
-    modules = {run.name: run.checkpoint.module for run in runs}
-    shown = report_images(contents, modules, task, tests, scores, options.images)
+    shown = report_images(contents, running, task, tests, scores, options.images)
+    shares = [routing_sentence(name, costs) for name, costs in routed.items()]
     return ReportContents(
         networks,
         timing_sentence(options.rounds, _size_words(options), options.threads)
@@ -123,8 +137,8 @@ def _contents(
         runs[0].name,
         shown,
         curve_panels({run.name: run.checkpoint.provenance for run in runs}, runs),
-        paragraphs=[f"Evaluated on {', '.join(tests)}."],
-        origin=_origin(runs, task.protocol, options),
+        paragraphs=[f"Evaluated on {', '.join(tests)}.", *shares],
+        origin=_origin(loaded, task.protocol, options),
     )
 
 
@@ -153,8 +167,15 @@ def _network(
     )
 
 
-def time_runs(runs: Sequence[NamedRun], channels: int, options: ReportOptions) -> dict[str, float]:
+def time_runs(
+    runs: Sequence[NamedRun],
+    routers: Mapping[str, TileRouter],
+    channels: int,
+    options: ReportOptions,
+) -> dict[str, float]:
     """Return the median milliseconds of each network in the engine, measured interleaved.
+
+    Those of a bundle are with its tiles: cutting them, estimating their errors, stitching.
 
     Empty where the engine was not built; networks that it does not run are absent.
     """
@@ -172,6 +193,9 @@ def time_runs(runs: Sequence[NamedRun], channels: int, options: ReportOptions) -
         cases.append(
             BenchCase(run.name, "fp32", not run.is_dense, partial(engine, image), expected)
         )
+    for name, router in routers.items():
+        restore = partial(restore_image, router, image[0])
+        cases.append(BenchCase(name, "fp32", True, restore, restore()))
     rows = run_interleaved(cases, options.threads, options.rounds)
     return {row.case.engine: row.ms for row in rows}
 
@@ -244,10 +268,8 @@ def protocol_sentence(protocol: MetricProtocol) -> str:
     )
 
 
-def _origin(
-    runs: Sequence[NamedRun], protocol: MetricProtocol, options: ReportOptions
-) -> dict[str, str]:
-    seeds = {run.name: run.checkpoint.provenance.get("seed") for run in runs}
+def _origin(loaded: ReportRuns, protocol: MetricProtocol, options: ReportOptions) -> dict[str, str]:
+    seeds = {run.name: run.checkpoint.provenance.get("seed") for run in loaded.networks}
     listed = [f"{name} {seed}" for name, seed in seeds.items() if seed is not None]
     entries = {
         "protocol": protocol_sentence(protocol),
@@ -255,5 +277,6 @@ def _origin(
         "versions": version_line(),
         "seeds": ", ".join(listed),
     }
-    entries |= {f"SHA-256 of {run.name}": run.sha256 for run in runs}
+    entries |= {f"SHA-256 of {run.name}": run.sha256 for run in loaded.networks}
+    entries |= {f"SHA-256 of {one.name}": one.sha256 for one in loaded.bundles}
     return {key: value for key, value in entries.items() if value}

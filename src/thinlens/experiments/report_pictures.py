@@ -1,4 +1,7 @@
-"""Pictures of a report: the images that lose most, restored by at most three networks."""
+"""Pictures of a report: the images that lose most, restored by at most three networks.
+
+Where one of them is a bundle, with the network of each tile.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from thinlens.adaptive.router import TileRouter
 from thinlens.images.pixels import to_uint8
-from thinlens.report.contents import ImageVersion, ReportContents, ReportImage
+from thinlens.images.tiles import Box
+from thinlens.report.contents import ImageVersion, ReportContents, ReportImage, TileRoutes
 from thinlens.report.side_by_side import most_detailed_square
 from thinlens.restoration.evaluation import Evaluation
-from thinlens.restoration.network import Network
+from thinlens.restoration.network import Network, Restorer
 from thinlens.restoration.tiled import restore_image
 from thinlens.tasks.folders import open_pairs, read_pair
 from thinlens.tasks.metrics import psnr
@@ -24,7 +29,7 @@ MOST_SIDE = 512
 
 def report_images(
     contents: ReportContents,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, Network | Restorer],
     task: Task,
     tests: Mapping[str, Path],
     scores: Mapping[str, Mapping[str, Evaluation]],
@@ -32,15 +37,17 @@ def report_images(
 ) -> list[ReportImage]:
     """Return the `most` images that the featured network restores worse than the dense one does.
 
-    Each is shown as the dense network, the featured one and the cheapest one restore it, beside the
-    original. `networks` run them by name, `scores` are their evaluations of `tests`.
+    Each is shown as the dense network, the featured one and a bundle, else the cheapest network,
+    restore it, beside the original. `networks` run them by name, `scores` are their evaluations of
+    `tests`.
     """
     dense, thin = contents.dense, contents.featured
     if dense is None or thin is None:
         return []
     thins = [x for x in contents.networks if not x.dense and x.macs is not None]
-    cheapest = min(thins, key=lambda x: x.macs or 0)
-    names = list(dict.fromkeys((dense.name, thin.name, cheapest.name)))
+    bundles = [name for name, network in networks.items() if isinstance(network, TileRouter)]
+    third = bundles[0] if bundles else min(thins, key=lambda x: x.macs or 0).name
+    names = list(dict.fromkeys((dense.name, thin.name, third)))
     losses = {
         (test, index): pair[0].psnr - pair[1].psnr
         for test in tests
@@ -54,7 +61,7 @@ def report_images(
 
 
 def compared_image(
-    task: Task, test: str, folder: Path, index: int, networks: Mapping[str, Network]
+    task: Task, test: str, folder: Path, index: int, networks: Mapping[str, Network | Restorer]
 ) -> ReportImage:
     """Return image number `index` of a test set as each of `networks` restores it.
 
@@ -63,17 +70,36 @@ def compared_image(
     pair = open_pairs(folder, task)[index]
     image, target = read_pair(pair, task, index, seed=0)
     square = shown_square(target)
-    versions = []
+    versions, routes = [], None
     for name, network in networks.items():
         restored = to_uint8(restore_image(network, image))
         quality = psnr(restored, target, task.protocol)
         finite = quality if math.isfinite(quality) else None
         versions.append(ImageVersion(name, restored[square].clone(), finite))
+        if isinstance(network, TileRouter):
+            routes = tile_routes(name, network, task.scale, square)
     versions.append(ImageVersion("original", target[square].clone()))
     whole = f"{target.shape[-1]}x{target.shape[-2]}"
     cut = tuple(versions[0].image.shape) != tuple(target.shape)
     remark = f"A square of {whole} pixels; decibels are of the whole image." if cut else ""
-    return ReportImage(f"{test}, {Path(pair.name).name}", versions, remark)
+    return ReportImage(f"{test}, {Path(pair.name).name}", versions, remark, routes)
+
+
+def tile_routes(
+    label: str, router: TileRouter, scale: int, shown: tuple[slice, slice, slice]
+) -> TileRoutes | None:
+    """Return the network of each tile of the image that `router` restored last."""
+    if router.last is None:
+        return None
+    top, left = shown[1].start, shown[2].start
+    rows = router.tiling.balanced(*router.last.size).tile_rows(*router.last.size)
+    cores = [tile.core for row in rows for tile in row]
+    boxes = [
+        Box(*(scale * side - start for side, start in zip(sides, (top, left) * 2, strict=True)))
+        for sides in ((core.top, core.left, core.bottom, core.right) for core in cores)
+    ]
+    routes = router.last.routes.tolist()
+    return TileRoutes(label, router.candidate_names, boxes, routes)
 
 
 def shown_square(image: Tensor) -> tuple[slice, slice, slice]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+from thinlens.adaptive.bundle import Bundle
+from thinlens.adaptive.bundle_format import BUNDLE_FILE, is_bundle, load_bundle
 from thinlens.api import load_checkpoint
 from thinlens.checkpoints.config_file import read_config
 from thinlens.checkpoints.format import CONFIG_FILE, Checkpoint
@@ -35,14 +40,41 @@ class NamedRun:
         return not self.checkpoint.patterns and not self.checkpoint.resized
 
 
-def read_runs(runs: Sequence[str | Path]) -> list[NamedRun]:
-    """Load the checkpoints of `runs`, the dense one first.
+@dataclass(frozen=True)
+class NamedBundle:
+    """A bundle and its name in a report."""
 
-    A run is a checkpoint folder, a shipped name, a file of weights, or a folder with checkpoints
-    below it. Raises `UsageError` where one is none or is not finished, where no network is dense or
-    several are, or where they are not networks of one task.
+    name: str
+    bundle: Bundle
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that names its networks by their fingerprints."""
+        return hashlib.sha256((self.folder / BUNDLE_FILE).read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ReportRuns:
+    """The networks of a report, the dense one first, and bundles of such networks."""
+
+    networks: Sequence[NamedRun]
+    bundles: Sequence[NamedBundle]
+
+
+def read_runs(runs: Sequence[str | Path]) -> ReportRuns:
+    """Load the checkpoints and the bundles of `runs`.
+
+    A run is a checkpoint folder, a shipped name, a file of weights, a bundle, or a folder with
+    checkpoints below it. Where none but bundles are named, the networks of the first are compared.
+    Raises `UsageError` where a run is none or is not finished, where no network is dense or several
+    are, or where they are not networks of one task.
     """
-    named = [one for run in runs for one in _read(run)]
+    read = [one for run in runs for one in _read(run)]
+    bundles = _named_apart([one for one in read if isinstance(one, NamedBundle)])
+    named = _named_apart([one for one in read if isinstance(one, NamedRun)])
+    if not named and bundles:
+        named = [NamedRun(name, one) for name, one in bundles[0].bundle.checkpoints.items()]
     dense = [run for run in named if run.is_dense]
     if len(dense) != 1:
         names = ", ".join(run.name for run in dense) or "none"
@@ -50,20 +82,43 @@ def read_runs(runs: Sequence[str | Path]) -> list[NamedRun]:
             f"a report compares thin networks with one dense network, and {names} is dense: wanted "
             "the dense one and thin ones of it, such as thinlens report rfdn-x4 thin"
         )
-    for run in named:
-        if run.checkpoint.task != dense[0].checkpoint.task:
-            raise UsageError(f"{run.name} and {dense[0].name} have different tasks")
-    return [*dense, *(run for run in named if not run.is_dense)]
+    tasks = [(run.name, run.checkpoint.task) for run in named]
+    for one in bundles:
+        tasks += [(one.name, checkpoint.task) for checkpoint in one.bundle.checkpoints.values()]
+    for name, task in tasks:
+        if task != dense[0].checkpoint.task:
+            raise UsageError(f"{name} and {dense[0].name} have different tasks")
+    return ReportRuns([*dense, *(run for run in named if not run.is_dense)], bundles)
 
 
-def _read(run: str | Path) -> list[NamedRun]:
+Named = TypeVar("Named", NamedRun, NamedBundle)
+
+
+def _named_apart(runs: Sequence[Named]) -> list[Named]:
+    """Return the runs, those of one name under the paths of their folders."""
+    counts = Counter(run.name for run in runs)
+    return [
+        replace(run, name=run.folder.as_posix()) if counts[run.name] > 1 and run.folder else run
+        for run in runs
+    ]
+
+
+def _read(run: str | Path) -> list[NamedRun | NamedBundle]:
     path = Path(run)
+    if is_bundle(path):
+        return [NamedBundle(path.name, load_bundle(path), path)]
     if not path.is_dir() or (path / CONFIG_FILE).is_file():
         return [_named(str(run), path.name)]
-    below = sorted(file.parent for file in path.rglob(CONFIG_FILE))
-    if not below:
+    bundles = sorted(file.parent for file in path.rglob(BUNDLE_FILE))
+    folders = sorted(file.parent for file in path.rglob(CONFIG_FILE))
+    folders = [x for x in folders if not any(bundle in x.parents for bundle in bundles)]
+    if not folders and not bundles:
         raise UsageError(f"{run} is not finished, or is no run: no {CONFIG_FILE} is in it")
-    return [_named(str(folder), folder.relative_to(path).as_posix()) for folder in below]
+    named = [_named(str(folder), folder.relative_to(path).as_posix()) for folder in folders]
+    return [
+        *named,
+        *(NamedBundle(x.relative_to(path).as_posix(), load_bundle(x), x) for x in bundles),
+    ]
 
 
 def _named(source: str, name: str) -> NamedRun:

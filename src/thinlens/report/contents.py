@@ -11,6 +11,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from thinlens.images.tiles import Box
 from thinlens.report.tables import Table
 from thinlens.sparsity.summary import CostSummary
 
@@ -73,6 +74,36 @@ class ImageVersion:
 
 
 @dataclass(frozen=True)
+class TileRoutes:
+    """Which network of a bundle restored which tile of an image."""
+
+    label: str
+    """The version that a bundle restored."""
+    networks: Sequence[str]
+    """The most expensive first; the last one is free."""
+    boxes: Sequence[Box]
+    """The tiles, in pixels of what is shown of the result; some may lie outside of it."""
+    routes: Sequence[int]
+    """By tile, the index of its network."""
+
+    @property
+    def counts(self) -> list[int]:
+        """The tiles of each network, in the whole image."""
+        return [list(self.routes).count(index) for index in range(len(self.networks))]
+
+    @property
+    def sentence(self) -> str:
+        """The counts as text.
+
+        >>> TileRoutes("bundle", ["thin4", "bicubic"], [], [1, 0, 1]).sentence
+        '3 tiles: 1 by thin4, 2 by bicubic'
+        """
+        pairs = zip(self.counts, self.networks, strict=True)
+        parts = (f"{count} by {name}" for count, name in pairs)
+        return f"{len(self.routes)} tiles: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
 class ReportImage:
     """One test image in two to four versions."""
 
@@ -80,12 +111,29 @@ class ReportImage:
     versions: Sequence[ImageVersion]
     """The dense network's first, then thin ones; the original, if there is one, last."""
     remark: str = ""
+    routes: TileRoutes | None = None
+    """Of the version that a bundle restored."""
 
     @property
     def loss(self) -> float:
         """The decibels by which the first thin version is worse than the dense one."""
         dense, thin = self.versions[0].psnr, self.versions[1].psnr
         return 0.0 if dense is None or thin is None else dense - thin
+
+
+@dataclass(frozen=True)
+class EngineTime:
+    """The milliseconds of a network in one engine and precision."""
+
+    label: str
+    ms: float
+    """The median."""
+    low: float
+    """The 10th percentile."""
+    high: float
+    """The 90th percentile."""
+    sparse: bool = False
+    """Whether the engine skips zeros."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +156,8 @@ class ReportContents:
     dense_name: str = "the dense network"
     images: Sequence[ReportImage] = ()
     curves: Sequence[CurvePanel] = ()
+    times: Sequence[EngineTime] = ()
+    """Of one network in several engines."""
     tables: Sequence[Table] = ()
     paragraphs: Sequence[str] = ()
     """Sentences under the table of networks."""

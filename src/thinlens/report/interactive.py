@@ -21,6 +21,7 @@ from thinlens.report.contents import ImageVersion, ReportContents, ReportImage, 
 from thinlens.report.embedding import LOSSLESS_QUALITY, difference_image, embed
 from thinlens.report.headline import headline
 from thinlens.report.tables import Table, format_giga, format_integer
+from thinlens.report.tile_map import tile_map
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -61,6 +62,7 @@ def interactive_page(contents: ReportContents) -> str:
         f"{_figures(figures)}</header>",
         _section("worst", "The image that loses most", viewers[:1] + _paragraph(remark, viewers)),
         "</div>",
+        _section("times", "Milliseconds by engine", _times(contents)),
         _section("networks", "All networks", [*_networks(contents), *_charts(contents)]),
         _section("images", "The other images, those that lose most first", _grid(viewers[1:])),
         _section("layers", "What each layer keeps", _layers(contents)),
@@ -169,6 +171,12 @@ def _charts(contents: ReportContents) -> list[str]:
     return [f'<div class="charts">{"".join(charts)}</div>'] if charts else []
 
 
+def _times(contents: ReportContents) -> list[str]:
+    caption = "Median milliseconds, the fastest first; the line is the 10th to the 90th percentile"
+    chart = f'<figure class="times"><figcaption>{caption}</figcaption></figure>'
+    return [chart] if contents.times else []
+
+
 def _pictures(image: ReportImage) -> list[Tensor]:
     """Return the pictures of a viewer: the versions, then what each thin one differs in."""
     dense, *others = image.versions
@@ -187,7 +195,7 @@ def _viewer(image: ReportImage, links: Iterator[str]) -> str:
     return (
         f'<figure class="viewer" data-width="{width}" data-height="{height}">'
         f"<figcaption><h3>{escape(image.name)}</h3>{remark}</figcaption>"
-        f'<div class="versions">{"".join(shown)}</div></figure>'
+        f'<div class="versions">{"".join(shown)}</div>{tile_map(image)}</figure>'
     )
 
 
@@ -264,5 +272,6 @@ def _data(contents: ReportContents) -> dict[str, Any]:
         "networks": [
             {**asdict(network), "mean_psnr": network.mean_psnr} for network in contents.networks
         ],
+        "times": [asdict(row) for row in sorted(contents.times, key=lambda row: row.ms)],
         "curves": [asdict(panel) for panel in contents.curves],
     }

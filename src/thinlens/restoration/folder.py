@@ -52,6 +52,9 @@ class RestoreResult:
     """Results that earlier runs had under names which inputs no longer have."""
     engine: str = ""
     """What ran the network: native, torch, or mixed; empty where nothing is recorded."""
+    kernels: str = ""
+    """How the native engine's kernels were selected: heuristic, measured or tuned; empty where
+    torch alone ran."""
     timing: Timing | None = None
     """How well reading, computing and writing overlapped; None where nothing was restored."""
     clipped: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class RestoreResult:
             "failed": len(self.failures),
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
-            **({"engine": self.engine} if self.engine else {}),
+            **({"engine": self.engine, "kernels": self.kernels or None} if self.engine else {}),
             **(self.timing.as_json() if self.timing else {}),
             **({"precision": dict(self.precision)} if self.precision else {}),
             "not_taken": list(self.not_taken),

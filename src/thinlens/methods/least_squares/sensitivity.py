@@ -1,16 +1,30 @@
-"""Layer sensitivity: the output error of a network in which one layer alone is pruned to N:M."""
+"""Layer sensitivity: the output error of a network in which one layer alone is pruned to N:M.
+
+Until that layer is called a run does what the dense one did, so layers with the same input return
+what is recorded of that one: about half of the work is saved, and the bits are the same.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thinlens.models.copying import copy_network
 from thinlens.sparsity.allocation import CostTables, group_sizes
+from thinlens.sparsity.layout import PRUNABLE_TYPES
+
+MOST_RECORDED_BYTES = 1 << 30
+"""Of the inputs and outputs of the dense network's layers; later ones are computed anew."""
+
+Forward = Callable[..., Any]
+"""A layer's forward function."""
 
 PruneLayer = Callable[[nn.Module, str, int], None]
 """Prunes one layer of a network in place: called with the network, the layer's name and N."""
@@ -29,7 +43,9 @@ def sensitivities(
     N is M, M / 2, M / 4, ... and 1, whose error is largest. `model` is never changed.
     """
     network = copy_network(model).eval()
-    reference = network(images)
+    record = DenseRecord(network)
+    with record.recording():
+        reference = network(images)
     errors: dict[str, dict[int, float]] = {}
     for name, m in group_sizes(tables).items():
         layer = network.get_submodule(name)
@@ -37,10 +53,83 @@ def sensitivities(
         errors[name] = {m: 0.0}
         for n in halvings(m):
             prune_layer(network, name, n)
-            errors[name][n] = float((network(images) - reference).square().mean())
+            with record.replaying(layer):
+                output = network(images)
+            errors[name][n] = float((output - reference).square().mean())
             layer.load_state_dict(state)
         after_layer()
     return errors
+
+
+class DenseRecord:
+    """Inputs and outputs of a network's convolutions and linear layers in one run, call by call.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)).eval()
+    >>> record, image = DenseRecord(network), torch.rand(1, 1, 2, 2)
+    >>> with record.recording():
+    ...     expected = network(image)
+    >>> with record.replaying(network[1]):  # the first layer is not computed
+    ...     torch.equal(network(image), expected)
+    True
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [x for x in network.modules() if isinstance(x, PRUNABLE_TYPES)]
+        self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the calls of the block, up to `MOST_RECORDED_BYTES`."""
+        free, is_complete = MOST_RECORDED_BYTES, True
+
+        def forward(layer: nn.Module, compute: Forward, *inputs: Any, **options: Any) -> Any:
+            nonlocal free, is_complete
+            output = compute(*inputs, **options)
+            if len(inputs) == 1 and not options:
+                free -= sum(x.numel() * x.element_size() for x in (*inputs, output))
+                is_complete &= free >= 0
+            else:
+                is_complete = False
+            if is_complete:  # copies: tensors may be changed in place afterwards
+                self._calls.append((layer, inputs[0].clone(), output.clone()))
+            return output
+
+        with self._running(forward):
+            yield
+
+    @contextmanager
+    def replaying(self, changed: nn.Module) -> Iterator[None]:
+        """Let layers return what is recorded, until one has another input or weight.
+
+        `changed` is the layer whose parameters are others than recorded.
+        """
+        calls, is_same = iter(self._calls), True
+        other = {id(parameter) for parameter in changed.parameters()}
+
+        def forward(layer: nn.Module, compute: Forward, *inputs: Any, **options: Any) -> Any:
+            nonlocal is_same
+            recorded = next(calls, None) if is_same else None
+            is_same = (
+                recorded is not None
+                and recorded[0] is layer
+                and other.isdisjoint(map(id, layer.parameters()))
+                and torch.equal(recorded[1], inputs[0])
+            )
+            return recorded[2].clone() if recorded and is_same else compute(*inputs, **options)
+
+        with self._running(forward):
+            yield
+
+    @contextmanager
+    def _running(self, forward: Forward) -> Iterator[None]:
+        """Call `forward(layer, its forward, ...)` in place of each layer's forward."""
+        try:
+            for layer in self._layers:
+                layer.forward = partial(forward, layer, layer.forward)  # type: ignore[method-assign]
+            yield
+        finally:
+            for layer in self._layers:
+                layer.__dict__.pop("forward", None)
 
 
 def halvings(m: int) -> list[int]:

@@ -1,4 +1,5 @@
 // The viewers (viewer.js) and charts of a report; the page is complete, if plainer, without them.
+// Charts are SVG of our own: the small libraries draw on a canvas, which keys and screen readers do not reach.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -115,6 +116,34 @@
     return [legend([["dense", "var(--dense)"], ["thin", "var(--thin)"]]), plane.svg, reading];
   }
 
+  // One bar for each engine and precision, with the spread of its runs.
+  function bars(figure) {
+    const width = Math.max(figure.clientWidth, 240), step = 40, right = width - 4;
+    const most = Math.max(...data.times.map((row) => row.high));
+    const x = (value) => value / most * right;
+    const svg = shape("svg", { viewBox: `0 0 ${width} ${step * data.times.length}`, role: "group" });
+    const kind = (row) => row.sparse ? "thin" : "dense";
+    const reading = element("p", { className: "reading", role: "status", textContent: "Point at an engine." });
+    const marks = data.times.map((row, i) => {
+      const y = i * step, mark = shape("g", { class: "bars" });
+      mark.append(shape("text", { x: 0, y: y + 14 }, row.label),
+        shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "strong" }, `${row.ms.toFixed(1)} ms`),
+        shape("rect", { x: 0, y: y + 19, width: Math.max(x(row.ms), 1), height: 12, class: kind(row) }),
+        shape("path", { class: "spread", d: `M${x(row.low)} ${y + 25}H${x(row.high)}M${x(row.low)} ${y + 21}v8M${x(row.high)} ${y + 21}v8` }));
+      const hit = shape("rect", { x: 0, y: y + 1, width: right, height: step - 4, fill: "transparent" });
+      mark.append(hit);
+      svg.append(mark);
+      return mark;
+    });
+    const texts = data.times.map((row) => `${row.label}: ${row.ms.toFixed(1)} ms, most runs ${row.low.toFixed(1)} to `
+      + `${row.high.toFixed(1)}, ${row.sparse ? "zeros are skipped" : "zeros are multiplied too"}`);
+    readable(marks, texts, reading, (index) => marks.forEach((mark, i) => {
+      mark.lastChild.setAttribute("class", i === index ? "chosen" : "");
+    }));
+    svg.setAttribute("aria-label", figure.querySelector("figcaption").textContent);
+    return [legend([["multiplies zeros too", "var(--dense)"], ["skips zeros", "var(--thin)"]]), svg, reading];
+  }
+
   function layerChart(holder) {
     const thin = data.networks.filter((n) => n.layers.length)
       .sort((a, b) => (b.name === data.featured) - (a.name === data.featured));
@@ -193,7 +222,7 @@
   const viewers = [...document.querySelectorAll(".viewer")].map((figure) => new Viewer(figure));
 
   function draw() {
-    for (const [query, make] of [[".chart", scatter], [".curve", curve]]) {
+    for (const [query, make] of [[".chart", scatter], [".curve", curve], [".times", bars]]) {
       for (const figure of document.querySelectorAll(query)) {
         figure.replaceChildren(figure.querySelector("figcaption"), ...make(figure));
       }

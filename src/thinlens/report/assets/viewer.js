@@ -31,6 +31,8 @@ class Viewer {
       node.dataset.label,
       { caption: node.querySelector("figcaption").textContent, source: node.querySelector("img").src },
     ]));
+    this.routes = figure.querySelector(".routes");
+    this.routed = false;
     Object.assign(this, { view: "wipe", left: 0, right: 1, scale: 1, cut: 0.5 });
     [this.x, this.y] = [this.width / 2, this.height / 2];
     this.pointers = new Map();
@@ -60,10 +62,15 @@ class Viewer {
       return node;
     });
     this.choices = [choice("left", "Left"), choice("right", "Right")];
+    this.overlay = button("Routes", "Networks that restored the tiles", () => {
+      this.routed = !this.routed;
+      this.render();
+    });
+    this.overlay.hidden = !this.routes;
     this.zoomed = element("span", { role: "status" });
     const group = (...parts) => element("div", { className: "group" }, ...parts);
     const bar = element("div", { className: "bar", role: "group" },
-      group(...this.buttons), group(...this.choices),
+      group(...this.buttons, this.overlay), group(...this.choices),
       group(button("−", "Smaller", () => this.step(-1)), button("+", "Larger", () => this.step(1)),
         button("1:1", "One pixel for one pixel", () => this.zoom(1)),
         button("Fit", "Whole image", () => this.zoom(this.fitting())), this.zoomed));
@@ -98,7 +105,8 @@ class Viewer {
     const panes = this.panes();
     this.stage.replaceChildren(...panes.map((versions) => {
       const layers = versions.map((version) => element("div", { className: "layer" },
-        element("img", { src: version.source, alt: `${this.name}, ${version.caption}`, draggable: false })));
+        element("img", { src: version.source, alt: `${this.name}, ${version.caption}`, draggable: false }),
+        ...this.tiles(version)));
       const tags = versions.map((version, i) => element("span",
         { className: `tag ${i ? "right" : "left"}`, textContent: version.caption }));
       const single = versions.length === 1 ? " single" : "";
@@ -114,8 +122,18 @@ class Viewer {
       `Border between ${this.versions[this.left].label} and ${this.versions[this.right].label}`);
     for (const choice of this.choices) choice.hidden = this.view === "side" || this.versions.length < 3;
     this.choices[0].hidden ||= this.view !== "wipe";
+    this.overlay.setAttribute("aria-pressed", this.routed);
     for (const button of this.buttons) button.setAttribute("aria-pressed", button.dataset.view === this.view);
     this.place();
+  }
+
+  // The routes of tiles over the version that they belong to.
+  tiles(version) {
+    if (!this.routed || version.label !== this.routes.dataset.label) return [];
+    const drawing = this.routes.querySelector("svg").cloneNode(true);
+    Object.assign(drawing.style, { width: `${this.width}px`, height: `${this.height}px` });
+    drawing.setAttribute("aria-hidden", true);
+    return [drawing];
   }
 
   // The size of one pane in pixels.
@@ -146,7 +164,7 @@ class Viewer {
     this.x = inside(this.x, wide, this.width);
     this.y = inside(this.y, high, this.height);
     const move = `translate(${wide / 2 - this.x * scale}px, ${high / 2 - this.y * scale}px) scale(${scale})`;
-    for (const image of stage.querySelectorAll("img")) {
+    for (const image of stage.querySelectorAll("img, svg")) {
       image.style.transform = move;
       image.style.imageRendering = scale > 1 ? "pixelated" : "auto";
     }

@@ -23,7 +23,7 @@ from thinlens.sparsity.layout import PRUNABLE_TYPES
 MOST_RECORDED_BYTES = 1 << 30
 """Of the inputs and outputs of the dense network's layers; later ones are computed anew."""
 
-Forward = Callable[..., Any]
+LayerForward = Callable[..., Any]
 """A layer's forward function."""
 
 PruneLayer = Callable[[nn.Module, str, int], None]
@@ -82,7 +82,7 @@ class DenseRecord:
         """Record the calls of the block, up to `MOST_RECORDED_BYTES`."""
         free, is_complete = MOST_RECORDED_BYTES, True
 
-        def forward(layer: nn.Module, compute: Forward, *inputs: Any, **options: Any) -> Any:
+        def forward(layer: nn.Module, compute: LayerForward, *inputs: Any, **options: Any) -> Any:
             nonlocal free, is_complete
             output = compute(*inputs, **options)
             if len(inputs) == 1 and not options:
@@ -106,7 +106,7 @@ class DenseRecord:
         calls, is_same = iter(self._calls), True
         other = {id(parameter) for parameter in changed.parameters()}
 
-        def forward(layer: nn.Module, compute: Forward, *inputs: Any, **options: Any) -> Any:
+        def forward(layer: nn.Module, compute: LayerForward, *inputs: Any, **options: Any) -> Any:
             nonlocal is_same
             recorded = next(calls, None) if is_same else None
             is_same = (
@@ -121,7 +121,7 @@ class DenseRecord:
             yield
 
     @contextmanager
-    def _running(self, forward: Forward) -> Iterator[None]:
+    def _running(self, forward: LayerForward) -> Iterator[None]:
         """Call `forward(layer, its forward, ...)` in place of each layer's forward."""
         try:
             for layer in self._layers:

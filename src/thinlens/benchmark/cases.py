@@ -100,19 +100,32 @@ def collect_backends(
     expected = torch_output(module, image)
     for setting in settings:
         _add_native(backends, module, image, setting, expected)
-        for name in names if setting.precision not in OUR_PRECISIONS else ():
-            try:
-                run = BACKENDS[name](module, image, setting)
-                run()
-            except UnavailableError as error:
-                backends.add_missing(name, setting.precision, str(error))
-            except Exception as error:  # whatever a backend raises
-                reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
-                backends.add_missing(name, setting.precision, f"it failed: {reason}")
-            else:
-                case = BenchCase(name, setting.precision, name in SPARSE_BACKENDS, run, expected)
-                backends.cases.append(case)
+        if setting.precision not in OUR_PRECISIONS:
+            add_others(backends, module, image, setting, expected, names)
     return backends
+
+
+def add_others(
+    backends: Backends,
+    module: nn.Module,
+    image: Tensor,
+    setting: BackendSettings,
+    expected: Tensor,
+    names: Sequence[str],
+) -> None:
+    """Add the named backends, or why they cannot run. `expected` is what torch returns."""
+    for name in names:
+        try:
+            run = BACKENDS[name](module, image, setting)
+            run()
+        except UnavailableError as error:
+            backends.add_missing(name, setting.precision, str(error))
+        except Exception as error:  # whatever a backend raises
+            reason = (str(error) or type(error).__name__).strip().partition("\n")[0]
+            backends.add_missing(name, setting.precision, f"it failed: {reason}")
+        else:
+            case = BenchCase(name, setting.precision, name in SPARSE_BACKENDS, run, expected)
+            backends.cases.append(case)
 
 
 def torch_output(module: nn.Module, image: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thinlens.engine.graph import Footprint, Node
+from thinlens.engine.graph import Footprint, Node, Rows
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.native import Core
 from thinlens.engine.ops.concat import Concat
@@ -201,36 +201,43 @@ def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
     """
     readers, rows = _readers_of(nodes), computed_rows(nodes[-1])
     start = 0
-    while (most := int(_reached(nodes, readers, np.array([start])).max())) > 0:
+    while (most := max(_reached(nodes, readers, start))) > 0:
         start -= most
     block = max(1, block * rows // nodes[0].size.height)
     ends = np.append(np.arange(start, rows, block), rows)
     heights = np.array([computed_rows(node) for node in nodes])
-    table = np.clip(_reached(nodes, readers, ends), 0, heights)
+    table = np.clip(np.stack(_reached(nodes, readers, ends), axis=1), 0, heights)
     table[-1] = heights
     return table
 
 
-def _reached(
-    nodes: Sequence[Node], readers: list[list[Reader]], ends: NDArray[np.int64]
-) -> Progression:
+def _reached(nodes: Sequence[Node], readers: list[list[Reader]], ends: Rows) -> list[Rows]:
     """Return, by node, the rows needed for `ends` of the last one; below 0 before the image."""
     last = computed_rows(nodes[-1])
-    table = np.empty((len(ends), len(nodes)), np.int64)
+    reached: list[Rows] = [ends] * len(nodes)
     for i in reversed(range(len(nodes))):
         if not readers[i]:
-            reached = -(-computed_rows(nodes[i]) * ends // last)
+            rows = -(-computed_rows(nodes[i]) * ends // last)
         else:
-            needed = np.maximum.reduce([area.end(table[:, j]) for j, area in readers[i]])
-            reached = -(-needed // nodes[i].upscale)
-        table[:, i] = rounded_up(reached, nodes[i].row_step)
-    return table
+            needed = _largest([area.end(reached[j]) for j, area in readers[i]])
+            rows = rounded_up(needed, nodes[i].upscale) // nodes[i].upscale
+        reached[i] = rounded_up(rows, nodes[i].row_step)
+    return reached
+
+
+def _largest(rows: list[Rows]) -> Rows:
+    first, *others = rows
+    for other in others:
+        first = np.maximum(first, other) if isinstance(first, np.ndarray) else max(first, other)
+    return first
 
 
 def _is_packed_by_readers(layout: Layout, node: Node) -> bool:
     """Whether it is an image that all its readers pack themselves."""
+    if node.inputs:
+        return False
     readers = [reader for reader in layout.order if node in reader.inputs]
-    return not node.inputs and bool(readers) and all(reader.packs_input for reader in readers)
+    return bool(readers) and all(reader.packs_input for reader in readers)
 
 
 def _line_rows(buffer: Buffer, needed: int, touched: int) -> LineRows:
@@ -270,7 +277,7 @@ def _touched_rows(
         for buffer in {buffer for buffer, _, _ in areas if buffer in most}:
             firsts = [first for other, first, _ in areas if other is buffer]
             ends = [last for other, _, last in areas if other is buffer]
-            first = np.maximum(np.minimum.reduce(firsts), -buffer.halo)
-            last = np.minimum(np.maximum.reduce(ends), buffer.height + buffer.halo)
+            first = np.maximum(reduce(np.minimum, firsts), -buffer.halo)
+            last = np.minimum(reduce(np.maximum, ends), buffer.height + buffer.halo)
             most[buffer] = max(most[buffer], int((last - first).max()))
     return most

@@ -23,11 +23,11 @@ from torch.func import functional_call
 from thinlens.engine.cores import ThreadPools
 from thinlens.engine.description import Description
 from thinlens.engine.graph import Size
+from thinlens.engine.graphs import Graphs
 from thinlens.engine.image_check import check_image
 from thinlens.engine.kernel_policy import KernelPolicy, plan_context
 from thinlens.engine.native import fastest, native
 from thinlens.engine.plan import GIB, InputRanges, Plan
-from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import KernelSelector
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition, current_tile_positions
@@ -70,7 +70,7 @@ class Compiled(Description):
             raise UsageError("the native engine was not built")
         check_threads(threads)
         self.module = module
-        self._tracer = Tracer(module)
+        self._graphs = Graphs(module)
         self._handle = _register(self)
         self._kernels = kernels or fastest()
         self._context = plan_context(
@@ -334,7 +334,7 @@ class Compiled(Description):
 
     def _new_plan(self, size: Size, *, is_tile: bool) -> Plan:
         try:
-            plan = Plan(self._context, self._tracer, size, is_tile=is_tile)
+            plan = Plan(self._context, self._graphs, size, is_tile=is_tile)
             self.can_roll = is_tile or plan.can_roll
             return plan
         except UsageError:

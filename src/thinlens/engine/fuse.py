@@ -19,9 +19,10 @@ class UnfusableError(UsageError):
         """The node before fusion."""
 
 
-def fuse(output: Node) -> Node:
+def fuse(output: Node) -> tuple[Node, dict[Node, Node]]:
     """Return the output of an equal graph with fewer nodes, by each node's rule `fused`.
 
+    With it the nodes before fusion whose values nodes of that graph compute; not all do.
     Raises `UnfusableError` where a node remains that no step can run.
     """
     counts = count_readers(topological_order(output), output)
@@ -46,4 +47,4 @@ def fuse(output: Node) -> Node:
         except UsageError as error:
             origin = origins.get(node)
             raise UnfusableError(origin or node, str(error)) from error
-    return replaced[output]
+    return replaced[output], origins

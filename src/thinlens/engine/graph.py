@@ -46,11 +46,14 @@ class Footprint(NamedTuple):
 
     def first(self, row: Rows) -> Rows:
         """Return the first row that a computed row, or each of several, reads."""
-        return row * self.stride // self.divisor - self.above
+        return self._scaled(row) - self.above
 
     def end(self, rows: Rows) -> Rows:
         """Return the row after the last one that the first `rows` computed rows read."""
-        return (rows - 1) * self.stride // self.divisor + self.below + 1
+        return self._scaled(rows - 1) + self.below + 1
+
+    def _scaled(self, row: Rows) -> Rows:
+        return row if self.stride == self.divisor else row * self.stride // self.divisor
 
 
 SingleUse = Callable[["Node"], bool]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from thinlens.engine.graph import Size
+from thinlens.engine.graphs import Graphs
 from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.native import fastest, native
 from thinlens.engine.ops.conv import WeightStore
 from thinlens.engine.plan import Plan, PlanContext
-from thinlens.engine.trace import Tracer
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import tile_positions
 
@@ -54,14 +54,14 @@ def measure_input_ranges(
     core = native()
     if core is None:
         return {}
-    pool, tracer, context = core.ThreadPool(threads), Tracer(module), _recording_context(core)
+    pool, graphs, context = core.ThreadPool(threads), Graphs(module), _recording_context(core)
     ranges: dict[str, float] = {}
     plans: dict[Size, Plan] = {}
     for image in [one[None] for batch in images for one in batch.detach()]:
         for crop in _crops(image):
             size = Size(*crop.shape[1:])
             if size not in plans:
-                plans[size] = _recording_plan(context, tracer, size)
+                plans[size] = _recording_plan(context, graphs, size)
             with tile_positions(()), torch.inference_mode():
                 plans[size].run(pool, crop, torch.empty(1, *plans[size].shape), [])
     for plan in plans.values():
@@ -109,9 +109,9 @@ def _recording_context(core: Core) -> PlanContext:
     return PlanContext(core, kernels, Heuristic(), NO_LIMIT, weights, records_ranges=True)
 
 
-def _recording_plan(context: PlanContext, tracer: Tracer, size: Size) -> Plan:
+def _recording_plan(context: PlanContext, graphs: Graphs, size: Size) -> Plan:
     try:
-        return Plan(context, tracer, size)
+        return Plan(context, graphs, size)
     except UsageError:
         raise
     except Exception as error:  # whatever a module's code raises

@@ -51,6 +51,8 @@ class Lowered:
     """Of the operations in islands."""
     native: list[Operation]
     """The operations that the engine computes."""
+    tensors: dict[Node, Tensor]
+    """By node of the graph, the traced tensor that it computes; not all have one."""
 
     def first_reason(self) -> str:
         """Return why the first operation that torch runs is not the engine's."""
@@ -70,7 +72,8 @@ def lower(traced: Trace, least_work: float = 0.0) -> Lowered:
         more = {} if not lowered.islands else lowering.too_small(least_work)
         if not more:
             try:
-                lowered.root = fuse(lowered.root)
+                lowered.root, origins = fuse(lowered.root)
+                lowered.tensors = lowering.tensors_of(origins)
                 break
             except UnfusableError as error:
                 more = {lowering.operation_of(error.node): str(error)}
@@ -119,6 +122,8 @@ class _Lowering:
         self._reasons: Reasons = {}
         self._native: list[Operation] = []
         self._operations: dict[Node, Operation] = {}
+        self._tensors: dict[Node, Tensor] = {}
+        """The tensors that are images of nodes."""
         self._read = {id(traced.output)} | {
             id(source) for operation in traced.operations for source in operation.sources
         }
@@ -133,7 +138,13 @@ class _Lowering:
                 self._lower_to_torch(operation)
         root = self._root()
         islands = [self._runs[level].island for level in sorted(self._runs)]
-        return Lowered(root, islands, self._reasons, self._native)
+        return Lowered(root, islands, self._reasons, self._native, {})
+
+    def tensors_of(self, origins: Mapping[Node, Node]) -> dict[Node, Tensor]:
+        """Return the tensors of fused nodes, from the nodes that they are made of."""
+        return {
+            fused: self._tensors[node] for fused, node in origins.items() if node in self._tensors
+        }
 
     def operation_of(self, node: Node) -> Operation:
         """Return the operation that a node belongs to: its own, or that of its next reader."""
@@ -226,6 +237,8 @@ class _Lowering:
                 values[id(tensor)] = value
                 self._levels[id(tensor)] = level
                 self._operations.setdefault(value.node, operation)
+                if value.axes.is_image(value.node.size):
+                    self._tensors.setdefault(value.node, tensor)
                 mapping = self._traced.global_resizes.get(id(tensor))
                 if mapping is not None and isinstance(value.node, Resize):
                     value.node.global_resize = mapping

@@ -14,16 +14,16 @@ from thinlens.engine.arena import Lifetime, assign_offsets
 from thinlens.engine.bands import can_roll, rolled
 from thinlens.engine.emitter import Emitter
 from thinlens.engine.graph import Node, Size
+from thinlens.engine.graphs import Graphs
 from thinlens.engine.heuristic import Heuristic
 from thinlens.engine.island import RunIsland
 from thinlens.engine.layout import Buffer, Layout, lay_out
-from thinlens.engine.lower import WORK, lower
+from thinlens.engine.lower import WORK
 from thinlens.engine.mixed import MixedProgram
 from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import Conv, WeightStore
 from thinlens.engine.ops.resize import Resize
 from thinlens.engine.stream import FusedGroup, Progression, fused_groups
-from thinlens.engine.trace import Tracer
 from thinlens.engine.tuner import KernelSelector
 from thinlens.errors import UsageError
 from thinlens.models.tile_position import TilePosition
@@ -121,12 +121,11 @@ class Plan:
     """A program for images of one size."""
 
     def __init__(
-        self, context: PlanContext, tracer: Tracer, size: Size, *, is_tile: bool = False
+        self, context: PlanContext, graphs: Graphs, size: Size, *, is_tile: bool = False
     ) -> None:
         """Plan a network for whole images of `size`, or for tiles of larger images."""
         self._core, self._kernels = context.core, context.kernels
-        traced = tracer.trace(size)
-        lowered = lower(traced, context.least_work)
+        traced, lowered = graphs.lowered(size, context.least_work)
         output = lowered.root
         self.reasons = lowered.reasons
         """Why torch runs the operations of islands."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thinlens.engine.graph import Node
+from thinlens.engine.graph import Node, Rows
 from thinlens.engine.layout import Buffer, Layout
 from thinlens.engine.native import Core
 
@@ -125,6 +125,6 @@ def computed_rows(node: Node) -> int:
     return node.size.height // node.upscale
 
 
-def rounded_up(rows: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+def rounded_up(rows: Rows, step: int) -> Rows:
     """Return the smallest multiples of a step that are not below `rows`."""
-    return -(-rows // step) * step
+    return rows if step == 1 else -(-rows // step) * step

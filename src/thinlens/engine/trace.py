@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map
@@ -56,6 +54,9 @@ READ_VALUES = frozenset({"_local_scalar_dense", "equal", "nonzero", "masked_sele
 """Operations whose result, or its shape, depends on values."""
 
 
+SCALARS = frozenset({int, float, bool, str, type(None)})
+"""Types of arguments that hold no tensor."""
+
 CONTAINERS = (dict, list, tuple, set)
 """Types of what a module stores that hold other values."""
 
@@ -79,18 +80,14 @@ class Operation:
     """Without namespace, overload and the mark of an operation in place."""
     arguments: Mapping[str, Any]
     """All arguments by name."""
-    module: str
-    """The name of the module that called it; empty for the network itself."""
-
-    @cached_property
-    def sources(self) -> list[Tensor]:
-        """The tensors that depend on the image among its arguments."""
-        return dependent_tensors((self.args, self.kwargs))
+    sources: list[Tensor]
+    """The tensors that depend on the image among its arguments."""
 
     @cached_property
     def results(self) -> list[Tensor]:
         """The tensors that it computes."""
-        return dependent_tensors(self.result)
+        result = self.result
+        return [result] if isinstance(result, Tensor) else dependent_tensors(result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,22 +118,26 @@ class Tracer:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._copy: nn.Module | None = None
+        self._parts: list[nn.Module] = []
+        """The modules in `_copy`."""
         self._stored: list[object] = []
         """What `_copy` holds, of which nothing changed."""
         self._arrays: ParameterArrays = {}
+        self._tensors = [*module.named_parameters(), *module.named_buffers()]
 
     def trace(self, size: Size) -> Trace:
         """Return the operations of the module on one image of `size`.
 
         Raises `UsageError` where it does not return one tensor, or reads values of its input.
         """
-        _check_batch_norms(self._module)
-        recorder = Recorder(self._module)
+        recorder = Recorder(self._tensors)
         module, before = self._copy, self._stored
         self._copy = None
         if module is None:
+            _check_batch_norms(self._module)
             module = _sharing_copy(self._module)
-            before = _stored(module)
+            self._parts = list(module.modules())
+            before = _stored(self._parts)
         with torch.inference_mode(False):  # a network may write into its image
             image = torch.empty(1, size.channels, size.height, size.width, device=META)
         # Inference mode would show the recorder compound operations.
@@ -145,11 +146,10 @@ class Tracer:
             torch.no_grad(),
             _disable_current_modes(),  # they would see, and replace, the tensors without values
             record_resizes(recorder.record_global_resize),
-            _module_names(module, recorder),
             recorder,
         ):
             output = _functionalized(module, image)
-        after = _stored(module)
+        after = _stored(self._parts)
         if len(before) == len(after) and all(map(operator.is_, before, after)):
             self._copy, self._stored = module, after
         if output.device != META:
@@ -157,11 +157,11 @@ class Tracer:
         return recorder.trace(output, self._arrays)
 
 
-def _stored(module: nn.Module) -> list[object]:
-    """List what a module and its parts hold, in nested dictionaries, lists, tuples and sets."""
+def _stored(parts: Iterable[nn.Module]) -> list[object]:
+    """List what modules hold, in nested dictionaries, lists, tuples and sets."""
     stored: list[object] = []
     entered: set[int] = set()
-    rest: list[Iterable[object]] = [vars(part).values() for part in module.modules()]
+    rest: list[Iterable[object]] = [vars(part).values() for part in parts]
     while rest:
         values = list(rest.pop())
         stored += values
@@ -206,10 +206,11 @@ def _functionalized(module: nn.Module, image: Tensor) -> Tensor:
         disable()
 
 
-def _name(function: Any) -> str:
-    """Return the name of an ATen operation without namespace and overload."""
-    name: str = function.name().removeprefix("aten::").split(".")[0]
-    return name
+@cache
+def _is_compound(function: Any) -> bool:
+    """Whether an ATen operation, such as `pad`, is recorded as those that it is made of."""
+    name = function.name().removeprefix("aten::").split(".")[0]
+    return bool(function._can_decompose()) and name not in KEPT_WHOLE
 
 
 def dependent_tensors(tree: Any) -> list[Tensor]:
@@ -220,10 +221,14 @@ def dependent_tensors(tree: Any) -> list[Tensor]:
 
 
 def _collect_dependent(value: Any, tensors: list[Tensor]) -> None:
+    if type(value) in SCALARS:  # most arguments
+        return
     if isinstance(value, Tensor):
         if value.is_meta:
             tensors.append(value)
     elif isinstance(value, list | tuple):
+        if type(value) is list and value and type(value[0]) is int:  # a list of sizes
+            return
         for inner in value:
             _collect_dependent(inner, tensors)
     elif isinstance(value, dict):
@@ -234,10 +239,9 @@ def _collect_dependent(value: Any, tensors: list[Tensor]) -> None:
 class Recorder(DispatchMode):
     """Record the operations on the image, and compute those on constants."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, tensors: Sequence[tuple[str, Tensor]]) -> None:
+        """Record a module with these parameters and buffers, by name."""
         super().__init__()
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        self.module_stack = [""]
         self._operations: list[Operation] = []
         self._parameters = {id(tensor): name for name, tensor in tensors}
         self._global_resizes: dict[int, GlobalResize] = {}
@@ -250,12 +254,13 @@ class Recorder(DispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func._can_decompose() and _name(func) not in KEPT_WHOLE:
-            with self:  # a compound operation, such as `pad`
+        if _is_compound(func):
+            with self:
                 return func.decompose(*args, **(kwargs or {}))
         name, arguments = bind_arguments(func, args, kwargs)
         call = _Call(func, args, kwargs or {})
-        if name in MAKE_CONSTANTS or not dependent_tensors((args, kwargs)):
+        sources = dependent_tensors((args, kwargs))
+        if name in MAKE_CONSTANTS or not sources:
             return self._constant(name, call)
         if name in READ_VALUES:
             raise UsageError(f"the network reads values of its input ({name!r})")
@@ -271,7 +276,7 @@ class Recorder(DispatchMode):
                 result,
                 name.rstrip("_"),
                 arguments,
-                self.module_stack[-1],
+                sources,
             )
         )
         return result
@@ -344,26 +349,3 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
     """Copy a module but no parameters and buffers; what it stores while it runs is dropped."""
     shared = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
-
-
-@contextmanager
-def _module_names(module: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Let the recorder know which module of `module` runs, until the block ends."""
-    names = {id(part): name for name, part in module.named_modules()}
-    stack = recorder.module_stack
-
-    def enter_module(part: nn.Module, _: Any) -> None:
-        stack.append(names.get(id(part), stack[-1]))
-
-    def exit_module(part: nn.Module, *_: Any) -> None:
-        stack.pop()
-
-    handles = [
-        hooks.register_module_forward_pre_hook(enter_module),
-        hooks.register_module_forward_hook(exit_module),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

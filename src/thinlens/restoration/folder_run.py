@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,17 @@ class FolderRun:
         names.extend(busy)
         return len(busy) < count
 
+    @cached_property
+    def _identities(self) -> tuple[str, ...]:
+        """The restorer's, which hash all weights: images do not change them."""
+        return self.restorer.identities()
+
     def _read(self, codecs: Codecs, names: deque[str]) -> Future[_Ahead] | None:
         """Claim, hash and decode an image ahead, unless it is done; None where there is none."""
         if not names:
             return None
         name = names.popleft()
-        identities, manifest = self.restorer.identities(), self.results.manifest
+        identities, manifest = self._identities, self.results.manifest
 
         def read() -> _Ahead:
             if not self.results.take(name):

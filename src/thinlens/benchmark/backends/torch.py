@@ -13,9 +13,13 @@ from thinlens.benchmark.backends.backend import (
     UnavailableError,
     no_warnings,
 )
+from thinlens.benchmark.installation import cpu_flags
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """torch runs int8 only in networks that were written for it."""
+
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of /proc/cpuinfo of CPUs that multiply bfloat16."""
 
 
 def eager(module: nn.Module, image: Tensor, setting: BackendSettings) -> PreparedRun:
@@ -68,6 +72,9 @@ def _run(
 def _dtype(setting: BackendSettings) -> torch.dtype:
     if setting.precision not in TORCH_DTYPES:
         raise UnavailableError(f"torch has no {setting.precision} for a network of floats")
+    flags = cpu_flags()
+    if setting.precision == "bf16" and flags and flags.isdisjoint(BF16_FLAGS):
+        raise UnavailableError("torch emulates bf16 on this CPU, which takes many times as long")
     return TORCH_DTYPES[setting.precision]
 
 

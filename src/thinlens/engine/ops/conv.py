@@ -69,33 +69,33 @@ class ConvParams:
         channels: int = self.weight.shape[1]
         return channels * self.groups
 
-    @property
+    @cached_property
     def paddings(self) -> AxisPair:
         """Rows above, and columns to the left."""
         return pair(self.padding)
 
-    @property
+    @cached_property
     def strides(self) -> AxisPair:
         """Rows, and columns, of the input from one output to the next."""
         return pair(self.stride)
 
-    @property
+    @cached_property
     def dilations(self) -> AxisPair:
         """Rows, and columns, of the input from one weight to the next."""
         return pair(self.dilation)
 
-    @property
+    @cached_property
     def trailing(self) -> AxisPair:
         """Rows below, and columns right of, an output's own that it reads."""
         (height, width), (y, x) = self.weight.shape[2:], self.dilations
         return (height - 1) * y - self.paddings[0], (width - 1) * x - self.paddings[1]
 
-    @property
+    @cached_property
     def halo(self) -> int:
         """Rows and columns beyond the input's border that are read, at most."""
         return max(*self.paddings, *self.trailing, 0)
 
-    @property
+    @cached_property
     def fits_winograd(self) -> bool:
         """Whether Winograd's kernel can run it."""
         steps = {*self.strides, *self.dilations, self.groups}

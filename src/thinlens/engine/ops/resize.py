@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from thinlens.engine.emitter import Emitter
     from thinlens.engine.layout import Placements
     from thinlens.engine.native import Core
+
+MAX_FOOTPRINTS = 1024
+"""Pairs of heights whose footprints are remembered."""
+
+
+@lru_cache(maxsize=MAX_FOOTPRINTS)
+def _resize_footprint(low: int, high: int) -> Footprint:
+    """Return the rows of `low` that a row of `high` reads."""
+    rows = np.arange(high, dtype=np.int64)
+    own = rows * low // high
+    first = np.maximum((2 * rows + 1) * low - high, 0) // (2 * high)
+    above, below = own - first + 1, first + 2 - own
+    return Footprint(low, max(0, int(above.max())), max(0, int(below.max())), high)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -32,12 +46,7 @@ class Resize(Node):
 
     def footprint(self, index: int) -> Footprint:
         """The rows of two samples, and one more on each side: kernels round positions."""
-        low, high = self.inputs[0].size.height, self.size.height
-        rows = np.arange(high, dtype=np.int64)
-        own = rows * low // high
-        first = np.maximum((2 * rows + 1) * low - high, 0) // (2 * high)
-        above, below = own - first + 1, first + 2 - own
-        return Footprint(low, max(0, int(above.max())), max(0, int(below.max())), high)
+        return _resize_footprint(self.inputs[0].size.height, self.size.height)
 
     def can_roll(self, placement: Placements) -> bool:
         """A resize of a whole image has the rows of its footprint."""

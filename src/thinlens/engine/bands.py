@@ -9,13 +9,13 @@ its first rows are repeated past its end, so that what an operation touches is a
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from thinlens.engine.graph import Footprint, Node, Rows
+from thinlens.engine.graph import Node, Rows
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.native import Core
 from thinlens.engine.ops.concat import Concat
@@ -46,14 +46,6 @@ twice."""
 WRAP_FROM = 3
 """Rows of a line buffer, relative to those that one operation touches, from which it wraps: fewer
 are moved, which takes no memory of its own."""
-
-
-class Reader(NamedTuple):
-    """A node of a group that reads another one."""
-
-    position: int
-    """In the group."""
-    footprint: Footprint
 
 
 def can_roll(layout: Layout) -> bool:
@@ -182,15 +174,14 @@ def _band_group(core: Core, layout: Layout, threads: int) -> FusedGroup:
     return FusedGroup(nodes, [strip], lines)
 
 
-def _readers_of(nodes: Sequence[Node]) -> list[list[Reader]]:
-    """List, by node, those after it that read it."""
-    positions = {node: i for i, node in enumerate(nodes)}
-    readers: list[list[Reader]] = [[] for _ in nodes]
-    for j, node in enumerate(nodes):
-        for index, source in enumerate(node.inputs):
-            if source in positions:
-                readers[positions[source]].append(Reader(j, node.footprint(index)))
-    return readers
+class Advance(NamedTuple):
+    """What decides how far a node of a group must be: its readers, and in what steps it goes."""
+
+    readers: list[tuple[int, int, int, int]]
+    """Position, stride and divisor of the rows of each, and the rows below its own, with it."""
+    upscale: int
+    row_step: int
+    rows: int
 
 
 def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
@@ -199,37 +190,47 @@ def _rolling_rows(nodes: Sequence[Node], block: int) -> Progression:
     It begins only when the rows that it needs are there: until then, the others advance as fast as
     afterwards, so that no buffer must hold more rows at the beginning than later.
     """
-    readers, rows = _readers_of(nodes), computed_rows(nodes[-1])
-    start = 0
-    while (most := max(_reached(nodes, readers, start))) > 0:
+    advances = _advances(nodes)
+    rows, start = advances[-1].rows, 0
+    while (most := max(_reached(advances, start, max))) > 0:
         start -= most
     block = max(1, block * rows // nodes[0].size.height)
     ends = np.append(np.arange(start, rows, block), rows)
-    heights = np.array([computed_rows(node) for node in nodes])
-    table = np.clip(np.stack(_reached(nodes, readers, ends), axis=1), 0, heights)
+    heights = np.array([advance.rows for advance in advances])
+    table = np.clip(np.stack(_reached(advances, ends, np.maximum), axis=1), 0, heights)
     table[-1] = heights
     return table
 
 
-def _reached(nodes: Sequence[Node], readers: list[list[Reader]], ends: Rows) -> list[Rows]:
+def _advances(nodes: Sequence[Node]) -> list[Advance]:
+    positions = {node: i for i, node in enumerate(nodes)}
+    advances = [Advance([], x.upscale, x.row_step, computed_rows(x)) for x in nodes]
+    for j, node in enumerate(nodes):
+        for index, source in enumerate(node.inputs):
+            if source in positions:
+                area = node.footprint(index)
+                reader = (j, area.stride, area.divisor, area.below + 1)
+                advances[positions[source]].readers.append(reader)
+    return advances
+
+
+def _reached(
+    advances: Sequence[Advance], ends: Rows, larger: Callable[[Rows, Rows], Rows]
+) -> list[Rows]:
     """Return, by node, the rows needed for `ends` of the last one; below 0 before the image."""
-    last = computed_rows(nodes[-1])
-    reached: list[Rows] = [ends] * len(nodes)
-    for i in reversed(range(len(nodes))):
-        if not readers[i]:
-            rows = -(-computed_rows(nodes[i]) * ends // last)
-        else:
-            needed = _largest([area.end(reached[j]) for j, area in readers[i]])
-            rows = rounded_up(needed, nodes[i].upscale) // nodes[i].upscale
-        reached[i] = rounded_up(rows, nodes[i].row_step)
+    last = advances[-1].rows
+    reached: list[Rows] = [ends] * len(advances)
+    for i in reversed(range(len(advances))):
+        readers, upscale, step, height = advances[i]
+        rows = -(-height * ends // last)
+        for number, (j, stride, divisor, reach) in enumerate(readers):  # as `Footprint.end`
+            row = reached[j] - 1
+            end = (row if stride == divisor else row * stride // divisor) + reach
+            rows = larger(rows, end) if number else end
+        if readers:
+            rows = rounded_up(rows, upscale) // upscale
+        reached[i] = rounded_up(rows, step)
     return reached
-
-
-def _largest(rows: list[Rows]) -> Rows:
-    first, *others = rows
-    for other in others:
-        first = np.maximum(first, other) if isinstance(first, np.ndarray) else max(first, other)
-    return first
 
 
 def _is_packed_by_readers(layout: Layout, node: Node) -> bool:

@@ -21,6 +21,7 @@ from PIL import Image
 from cli_cases import images, run, sr_checkpoint
 from report_cases import NASTY, picture, report_image, small_report
 from thinlens.api import adapt, load_checkpoint, prune, save
+from thinlens.errors import UsageError
 from thinlens.experiments.report_runs import read_runs
 from thinlens.report import interactive
 from thinlens.report.contents import ReportContents, ReportNetwork
@@ -234,6 +235,8 @@ def test_runs_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
     loaded = read_runs([runs / "dense", runs / "thin", tmp_path / "thin"])
     paths = [folder.as_posix() for folder in (runs / "thin", tmp_path / "thin")]
     assert [run.name for run in loaded.networks] == ["dense", *paths]
+    with pytest.raises(UsageError, match=r"2 runs are called .*dense: wanted each once"):
+        read_runs([runs / "dense", runs / "dense"])
 
 
 BAD = {

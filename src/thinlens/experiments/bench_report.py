@@ -16,7 +16,11 @@ def write_bench_page(path: Path, network: str, result: BenchResult, table: Table
     content = result.as_json()
     machine = content["machine"]
     figures = [
-        (f"{factor:.2f} x", f"in {name} as fast as {content['best_dense'][name]['engine']}")
+        (
+            f"{factor:.2f} x as fast",
+            f"as {content['best_dense'][name]['engine']}, the fastest dense engine in "
+            f"{'any precision' if name == 'any' else name}",
+        )
         for name, factor in content["speedup"].items()
         if factor is not None
     ]

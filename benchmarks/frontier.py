@@ -57,6 +57,7 @@ class Entry:
 
 NETWORKS = {
     "rfdn-x4": Entry("rfdn-x4", "BSDS500, and what its card lists"),
+    "rfdn-x4-ceilings": Entry("rfdn-x4-ceilings", "that of rfdn-x4"),
     "rfdn-x4-free": Entry("rfdn-x4-free", "ten photographs under CC BY and CC0"),
     "rfdn-aim": Entry("RFDN_AIM/RFDN_AIM.pth", "DIV2K and Flickr2K (AIM 2020)"),
     "span": Entry("SPAN/spanx4-ch48.pth", "DIV2K and LSDIR (NTIRE 2024)"),

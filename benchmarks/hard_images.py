@@ -1,6 +1,6 @@
 """Losses of thin super-resolution networks on hard images: the mean, and the worst image.
 
-    python benchmarks/hard_images.py --out OUT [--budgets 1/4 1/8] [--seeds 0 1 2] [--crops 48x8]
+    python benchmarks/hard_images.py --out OUT [--budgets 1/4 1/8] [--seeds 0 1 2] [--hard 0.25]
 
 Published test sets flatter networks that are pruned without training. The judge is five photographs
 that never train or calibrate (CC BY-SA), reduced by four, and images made by code: facades, grids,
@@ -132,11 +132,12 @@ def scores(network: nn.Module, folder: Path, engine: str = "auto") -> dict[str, 
     return {score.name: score.psnr for score in evaluation.per_image}
 
 
-def crops(folder: Path, sides: str) -> Crops:
-    """Return crops of training images and their reductions."""
+def crops(folder: Path, sides: str, hard: float) -> Crops:
+    """Return crops of training images and their reductions, a share of them `hard` pairs."""
     clean = [read_image(path, channels=3) for path in image_paths(folder)[:CALIBRATION_IMAGES]]
     patch, batch = map(int, sides.split("x"))
-    return crops_from_clean(make_task("sr", scale=SCALE), clean, patch=patch, batch_size=batch)
+    task = make_task("sr", scale=SCALE)
+    return crops_from_clean(task, clean, patch=patch, batch_size=batch, hard=hard)
 
 
 def main() -> None:
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="*", default=["1/4", "1/8", "1/16"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--crops", default=CROPS, metavar="SIDExNUMBER", help="of a batch")
+    parser.add_argument("--hard", type=float, default=0.0, help="share of hard crops, 0 to 1")
     options = parser.parse_args()
     data = Path(os.environ["THINLENS_DATA"])
     judge = options.out / "judge"
@@ -161,7 +163,7 @@ def main() -> None:
     print("|---|---|" + "---|" * len(folders) + "---|")
     means = [f"{sum(by.values()) / len(by):.2f}" for by in dense.values()]
     print("| 1, PSNR | - | " + " | ".join(means) + " | - |", flush=True)
-    calibration = crops(data / "train" / "BSDS500" / "train", options.crops)
+    calibration = crops(data / "train" / "BSDS500" / "train", options.crops, options.hard)
     for budget in options.budgets:
         for seed in options.seeds:
             thin = thinlens.prune(

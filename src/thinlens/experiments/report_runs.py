@@ -75,7 +75,8 @@ def read_runs(runs: Sequence[str | Path]) -> ReportRuns:
     named = _named_apart([one for one in read if isinstance(one, NamedRun)])
     if not named and bundles:
         named = [NamedRun(name, one) for name, one in bundles[0].bundle.checkpoints.items()]
-    for name, count in Counter(x.name for x in (*named, *bundles)).items():
+    every = [run.name for run in named] + [one.name for one in bundles]
+    for name, count in Counter(every).items():
         if count > 1:
             raise UsageError(f"{count} runs are called {name}: wanted each once, by another name")
     dense = [run for run in named if run.is_dense]

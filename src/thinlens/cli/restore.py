@@ -15,18 +15,16 @@ from thinlens.errors import UsageError
 from thinlens.progress import progress_bar
 
 PHOTOGRAPH_OPTIONS = (
-    *(
-        "format",
-        "quality",
-        "compression",
-        "size",
-        "resample",
-        "strength",
-        "alpha",
-        "strip",
-        "first_frame",
-        "shard",
-    ),
+    "format",
+    "quality",
+    "compression",
+    "size",
+    "resample",
+    "strength",
+    "alpha",
+    "strip",
+    "first_frame",
+    "shard",
 )
 """The flags that are fields of `RestoreOptions` under the same name."""
 

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def execute_in_processes(
     Raises the `UsageError` of a run. Then, as after Ctrl-C or SIGTERM, the others save their
     training states and end.
     """
-    context = get_context("spawn")  # a fork would share torch's threads and the GPU
+    context = _context()
     with ProcessPoolExecutor(jobs, context, _start, (plan, out, jobs)) as pool:
         for stage in range(STAGES):
             waiting = {pool.submit(_execute, run): run for run in runs if _stage(run) == stage}
@@ -52,6 +53,16 @@ def _stage(run: Run) -> int:
     if run.method == DENSE_METHOD:
         return 0
     return 2 if run.references else 1
+
+
+def _context() -> BaseContext:
+    """Return how the processes start: forked from one that has imported torch and runs nothing,
+    where the system can; a fork of this process would share torch's threads and the GPU."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["thinlens.experiments.runs"])
+    return context
 
 
 def _outcome(done: Future[dict[str, Any]]) -> Outcome:

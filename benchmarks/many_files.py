@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 import thinlens
+from thinlens.machine_memory import resident_bytes
 from thinlens.models import create
-from thinlens.restoration.free_memory import resident_bytes
 from thinlens.tasks import make_task
 
 SMALLEST, LARGEST = 3, 60

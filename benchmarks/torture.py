@@ -1,16 +1,18 @@
 """Kills, full disks, fuzzed checkpoints and hostile images, as many as wanted; resumable.
 
     python benchmarks/torture.py --out OUT [--kills 1000] [--checkpoints 100000] [--images 10000]
-        [--disks 200] [--seed 0]
+        [--disks 200] [--seed 0] [--only "fuzzed checkpoints"]
 
 Each kind runs in batches; OUT/torture.jsonl gets a line for each batch, and the same command again
-continues after the last one. A lost or damaged result stops it with the seed of the case. The end
-prints one line for each kind, for docs/reliability.md.
+continues after the last one. A lost or damaged result stops it with the seed of the batch. The end
+prints one line for each kind, for docs/reliability.md. Kinds may run at the same time, by `--only`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import io
 import json
 import os
@@ -19,7 +21,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,9 +30,12 @@ import torch
 from PIL import Image
 
 import thinlens
+from thinlens.checkpoints import format as checkpoint_format
 from thinlens.errors import RunError, UsageError
+from thinlens.experiments.networks import uniform_patterns
 from thinlens.files import JsonLines
 from thinlens.models import create
+from thinlens.sparsity.masking import attach, strip
 from thinlens.tasks import make_task
 
 BATCH = 50
@@ -56,13 +61,18 @@ def network(value: float = 0.1) -> torch.nn.Module:
 
 
 def killed_after(act: Callable[[], None], seconds: float) -> None:
-    """Run `act` in a process of its own, killed by SIGKILL after so many seconds."""
+    """Run `act` in a process of its own, killed by SIGKILL so many seconds after it began."""
+    begun, begins = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            os.write(begins, b"1")
             act()
         finally:
             os._exit(0)
+    os.read(begun, 1)
+    for end in (begun, begins):
+        os.close(end)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -142,40 +152,84 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+@functools.cache
+def whole_checkpoint(place: Path) -> dict[str, bytes]:
+    """Return the files of a checkpoint in which every encoding of pruned weights occurs."""
+    module = create("dncnn-17", depth=5, width=16)
+    sparse, sparser = uniform_patterns(module, 1, 4, 8), uniform_patterns(module, 1, 1, 16)
+    patterns = {
+        name: (sparse if number % 2 else sparser)[name] for number, name in enumerate(sparse)
+    }
+    attach(module, patterns)
+    module, task = strip(module)[0], {"name": "denoise"}
+    checkpoint_format.save(place / "whole", module, model="dncnn-17", task=task, patterns=patterns)
+    return {path.name: path.read_bytes() for path in (place / "whole").iterdir()}
+
+
 def fuzz_checkpoint(place: Path, chance: random.Random) -> None:
-    """Load a checkpoint of which a file was damaged: it is refused, or whole."""
-    folder, whole = place / "fuzzed", place / "whole"
-    if not whole.is_dir():
-        thinlens.save(whole, network(), model="dncnn-17", task=DENOISE)
+    """Load a checkpoint of which a file was damaged: it is refused, or whole.
+
+    Half of the damaged tensors get the SHA-256 that belongs to them: else it alone refuses them.
+    """
+    folder, files = place / "fuzzed", dict(whole_checkpoint(place))
     folder.mkdir(exist_ok=True)
-    name = chance.choice(("config.json", "model.safetensors"))
-    for path in whole.iterdir():
-        content = path.read_bytes()
-        (folder / path.name).write_bytes(damaged(content, chance) if path.name == name else content)
+    name = chance.choice(("config.json", "model.safetensors", "model.safetensors"))
+    files[name] = damaged(files[name], chance)
+    if name == "model.safetensors" and chance.randrange(2):
+        config = json.loads(files["config.json"])
+        config["sha256"] = hashlib.sha256(files[name]).hexdigest()
+        files["config.json"] = json.dumps(config).encode()
+    for file, content in files.items():
+        (folder / file).unlink(missing_ok=True)  # some disks flush a file that is truncated
+        (folder / file).write_bytes(content)
     try:
         thinlens.load(folder)
     except UsageError as error:
         assert "\n" not in str(error), error
 
 
-def hostile_image(place: Path, chance: random.Random) -> None:
-    """Restore a damaged image: it is listed with a reason, or restored."""
-    kind = chance.choice(list(FORMATS))
-    file, picture = io.BytesIO(), np.random.default_rng(chance.randrange(99))
-    Image.fromarray(picture.integers(0, 256, (16, 20, 3), np.uint8)).save(file, kind)
-    source, out = place / f"hostile{FORMATS[kind]}", place / "hostile-out"
-    source.write_bytes(damaged(file.getvalue(), chance))
-    shutil.rmtree(out, ignore_errors=True)
+def hostile_images(place: Path, chances: Sequence[random.Random]) -> None:
+    """Restore damaged images: each is listed with a reason, or restored."""
+    source, out = place / "hostile", place / "hostile-out"
+    for folder in (source, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    source.mkdir()
+    for number, chance in enumerate(chances):
+        kind = chance.choice(list(FORMATS))
+        file, picture = io.BytesIO(), np.random.default_rng(chance.randrange(99))
+        Image.fromarray(picture.integers(0, 256, (16, 20, 3), np.uint8)).save(file, kind)
+        (source / f"{number}{FORMATS[kind]}").write_bytes(damaged(file.getvalue(), chance))
     result = thinlens.restore(network(), source, out, task=DENOISE, engine="torch")
-    assert result.done + len(result.failures) == 1
+    assert result.done + len(result.failures) == len(chances)
+    lines = {line["path"]: line for line in JsonLines(out / "manifest.jsonl").read()}
+    assert lines.keys() == {path.name for path in source.iterdir()}
+    for line in lines.values():
+        assert line["error"] or (out / line["output"]).stat().st_size == line["output_size"]
 
 
-KINDS: dict[str, Callable[[Path, random.Random], None]] = {
-    "kills while saving": kill_saves,
-    "kills while restoring": kill_restorations,
-    "full disks": fill_disk,
-    "fuzzed checkpoints": fuzz_checkpoint,
-    "hostile images": hostile_image,
+Act = Callable[[Path, Sequence[random.Random]], None]
+
+
+def one_by_one(act: Callable[[Path, random.Random], None]) -> Act:
+    """Return what tries the cases of a batch one after another."""
+
+    def acts(place: Path, chances: Sequence[random.Random]) -> None:
+        for number, chance in enumerate(chances):
+            try:
+                act(place, chance)
+            except Exception:
+                print(f"case {number} of the batch failed")
+                raise
+
+    return acts
+
+
+KINDS: dict[str, Act] = {
+    "kills while saving": one_by_one(kill_saves),
+    "kills while restoring": one_by_one(kill_restorations),
+    "full disks": one_by_one(fill_disk),
+    "fuzzed checkpoints": one_by_one(fuzz_checkpoint),
+    "hostile images": hostile_images,
 }
 
 
@@ -188,12 +242,12 @@ def run(kind: str, count: int, out: Path, seed: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     while done < count:
         start, cases = time.monotonic(), min(BATCH, count - done)
-        for case in range(done, done + cases):
-            try:
-                KINDS[kind](place, random.Random(f"{seed} {kind} {case}"))
-            except Exception:
-                print(f"{kind}: case {case} of seed {seed} failed, its files are in {place}")
-                raise
+        chances = [random.Random(f"{seed} {kind} {done + case}") for case in range(cases)]
+        try:
+            KINDS[kind](place, chances)
+        except Exception:
+            print(f"{kind}: batch {done} of seed {seed} failed, its files are in {place}")
+            raise
         passed = round(time.monotonic() - start, 3)
         log.append({"kind": kind, "seed": seed, "cases": cases, "seconds": passed}, fsync=True)
         done, seconds = done + cases, seconds + passed
@@ -210,11 +264,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--disks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=KINDS, action="append")
     flags = parser.parse_args()
     torch.set_num_threads(1)
     sizes = (flags.kills // 2, flags.kills // 2, flags.disks, flags.checkpoints, flags.images)
     for kind, count in zip(KINDS, sizes, strict=True):
-        run(kind, count, flags.out, flags.seed)
+        if kind in (flags.only or KINDS):
+            run(kind, count, flags.out, flags.seed)
     print(json.dumps({"machine": os.uname().machine, "torch": torch.__version__}))
 
 

@@ -30,6 +30,9 @@ IPTC = b"\x1c\x02\x00\x00\x02\x00\x04\x1c\x02\x19\x00\x04tree\x1c\x02\x78\x00\x0
 """The record version, a keyword and a caption."""
 DPI = (300, 300)
 
+RAW_YCBCR = (b"II", 6, (1,), 1, (8, 8, 8), ())
+"""Pillow's key of a TIFF of YCbCr: byte order, photometric interpretation, ..., bits."""
+
 
 def exif_bytes(orientation: int = 1) -> bytes:
     """Return EXIF with camera, date, GPS, dimensions, a maker note and an orientation."""
@@ -358,7 +361,8 @@ def table() -> dict[str, tuple[str, Callable[[Path], Made]]]:
     cases["RGB tRNS"] = (".png", transparent_colour("RGB"))
     cases["CMYK jpeg"] = (".jpg", converted("CMYK", quality=100))
     cases["CMYK tiff"] = (".tif", converted("CMYK"))
-    cases["YCbCr tiff"] = (".tif", converted("YCbCr"))
+    if TiffImagePlugin.OPEN_INFO[RAW_YCBCR][0] == "YCbCr":  # older Pillows do not
+        cases["YCbCr tiff"] = (".tif", converted("YCbCr"))
     cases["LAB tiff"] = (".tif", converted("LAB"))
     for mode, suffix in (("L", ".png"), ("RGB", ".png"), ("RGBA", ".png")):
         cases[f"{mode} {suffix} exif dpi icc xmp"] = (

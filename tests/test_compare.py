@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 
-from cli_cases import contents, images, run, sr_checkpoint
+from cli_cases import Ran, contents, images, run, sr_checkpoint
 from thinlens.api import save
 from thinlens.checkpoints.default_tasks import described
 from thinlens.errors import RunError, UsageError
@@ -25,9 +26,11 @@ from thinlens.experiments.networks import uniform_patterns
 from thinlens.experiments.plan import Run, all_runs, read_plan
 from thinlens.experiments.result_plots import draw_routed, flops_axes
 from thinlens.experiments.runs import paper_gmacs
+from thinlens.experiments.shared_runs import RunBoard
 from thinlens.models import create
 from thinlens.sparsity.summary import summarize
 from thinlens.tasks import make_task
+from tiny_training import Child, exit_status, free_port, torchrun_environment
 
 RECIPE = """
 networks = ["sr"]
@@ -172,6 +175,58 @@ def test_two_processes_give_the_runs_of_one(place: Path) -> None:
     ]
     assert weights[0] == weights[1]
     assert weights[0]
+
+
+def compare_as_rank(
+    pipe: Connection, rank: int, port: int, place: Path, words: tuple[str, ...]
+) -> None:
+    """Compare as one of two processes of torchrun; send what is printed."""
+    os.chdir(place)
+    os.environ |= torchrun_environment(rank, port)
+    with exit_status():
+        ran = run("compare", *words)
+    pipe.send((ran.status, ran.out, ran.err))
+
+
+def on_torchrun(place: Path, *words: str) -> list[Ran]:
+    """Return what each of two processes printed, the main one's first."""
+    port = free_port()
+    children = [Child.start(compare_as_rank, rank, port, place, words) for rank in range(2)]
+    printed = [child.pipe.recv() for child in children]
+    assert [child.end() for child in children] == [0, 0]
+    return [Ran(*each) for each in printed]
+
+
+def test_processes_of_torchrun_give_the_runs_of_one(place: Path) -> None:
+    """Each run is trained by one of them, so weights are the same bits; one alone prints."""
+    fewer = RECIPE.replace('sr-ste:paper", "filter"', 'sls:code"').replace(', "1/40"', "")
+    (place / "small.toml").write_text(fewer)
+    words = ("small.toml", "--json", "--out")
+    alone = run("compare", *words, "alone")
+    main, other = on_torchrun(place, *words, "both")
+    assert (alone.status, main.status, other.status, other.out) == (1, 1, 0, "")
+    assert "the search stands at" in main.err
+    rows = [[{**row, "seconds": 0} for row in ran.json["rows"]] for ran in (alone, main)]
+    assert rows[0] == rows[1]
+    weights = [
+        {k: v for k, v in contents(place / out).items() if k.endswith(".safetensors")}
+        for out in ("alone", "both")
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0]
+    assert (place / "both" / "table.md").is_file()
+
+
+def test_a_mistake_of_one_process_ends_the_others() -> None:
+    one, other = (RunBoard(store) for store in [torch.distributed.HashStore()] * 2)
+    assert (one.take(0), other.take(0), other.take(1)) == (True, False, True)
+    one.publish(0, RunError("the disk is full"))
+    assert str(other.outcome(0)) == "the disk is full"
+    other.publish(1, UsageError("another recipe"))
+    assert not one.take(2)
+    assert not one.wait([1])
+    with pytest.raises(UsageError, match="another recipe"):
+        one.outcome(1)
 
 
 def test_a_mistake_in_one_process_is_one_sentence_and_ends_the_others(place: Path) -> None:

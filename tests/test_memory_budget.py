@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cli_cases import images, run
+from thinlens import machine_memory
 from thinlens.api import save
 from thinlens.engine import plan
 from thinlens.engine.compilation import compile as compile_module
 from thinlens.engine.compiled import Compiled
 from thinlens.errors import UsageError
 from thinlens.images.rows import InMemoryRowReader
+from thinlens.machine_memory import resident_bytes
 from thinlens.models import create
-from thinlens.restoration import memory, memory_budget, tiled
-from thinlens.restoration.free_memory import group_free_bytes, resident_bytes
+from thinlens.restoration import free_memory, memory, memory_budget, tiled
+from thinlens.restoration.free_memory import group_free_bytes
 from thinlens.restoration.memory_budget import FORWARD_SHARE, MemoryBudget
 from thinlens.restoration.options import RestoreOptions
 from thinlens.tasks import make_task
@@ -47,6 +50,20 @@ def test_what_is_no_amount_is_one_sentence(text: str) -> None:
 
 def test_a_budget_changes_no_result() -> None:
     assert RestoreOptions(memory="2G").result_fields() == ""
+
+
+def test_a_system_that_states_no_memory_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither /proc nor `os.sysconf` nor the module `resource`."""
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    for name in ("_MEMORY_INFO", "_STATUS"):
+        monkeypatch.setattr(machine_memory, name, Path("missing"))
+    stated = (machine_memory.physical_bytes(), machine_memory.free_bytes(), resident_bytes())
+    assert stated == (None, None, None)
+    monkeypatch.setattr(free_memory, "group_free_bytes", lambda: None)
+    assert free_memory.available_bytes(CPU) is None
+    network, image = create("dncnn-17", depth=3, width=8).eval(), torch.rand(1, 1, 9, 7)
+    assert compile_module(network, threads=1)(image).shape == image.shape  # its plan has a limit
 
 
 # --- Control groups -------------------------------------------------------------------------------

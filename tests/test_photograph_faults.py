@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from photograph_files import HEIGHT, SRGB, TABLE, WIDTH, pixels
+from photograph_files import HEIGHT, RAW_YCBCR, SRGB, TABLE, WIDTH, pixels
 from thinlens.errors import UsageError
 from thinlens.images.decoding import DecodeOptions, open_photograph
 from thinlens.images.exif import upright_exif
@@ -318,3 +318,19 @@ def test_a_missing_extra_is_named_whatever_the_file_is_called(
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=rf"pip install 'thinlens\[{extra}\]'"):
         open_photograph(tmp_path / "in.jpg")
+
+
+def test_what_an_older_pillow_misreads_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow 11.3 takes YCbCr without compression for RGB with a fourth byte."""
+    monkeypatch.setitem(TiffImagePlugin.OPEN_INFO, RAW_YCBCR, ("RGB", "RGBX"))
+    image = Image.fromarray(pixels(3)).convert("YCbCr")
+    image.save(tmp_path / "in.tif")
+    with pytest.raises(
+        UsageError, match=r"in\.tif holds YCbCr without compression: .* newer Pillow"
+    ):
+        open_photograph(tmp_path / "in.tif")
+    image.save(tmp_path / "packed.tif", compression="tiff_lzw")
+    packed = open_photograph(tmp_path / "packed.tif")  # by libtiff
+    assert packed.colours.shape == (3, HEIGHT, WIDTH)

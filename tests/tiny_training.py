@@ -146,7 +146,14 @@ def train_on_full_disk(pipe: Connection, folder: Path, limit: int) -> None:
 
 def train_as_rank(pipe: Connection, rank: int, port: int, folder: Path, signalled: Signal) -> None:
     """Train as one of two processes, in the environment that torchrun makes."""
-    os.environ |= {
+    os.environ |= torchrun_environment(rank, port)
+    train_and_tell(pipe, folder, signalled)
+    torch.save(train_exactly(), folder / f"exact-{rank}.pt")
+
+
+def torchrun_environment(rank: int, port: int) -> dict[str, str]:
+    """Return what torchrun tells one of two processes."""
+    return {
         "TORCHELASTIC_RUN_ID": "tiny",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -156,8 +163,6 @@ def train_as_rank(pipe: Connection, rank: int, port: int, folder: Path, signalle
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
     }
-    train_and_tell(pipe, folder, signalled)
-    torch.save(train_exactly(), folder / f"exact-{rank}.pt")
 
 
 @contextmanager
@@ -236,11 +241,16 @@ def run_torchrun(*words: str) -> str:
     ).stdout
 
 
-def pair(folder: Path, signalled: Signal = None) -> list[Child]:
-    """Start two processes that train as one; rank 1 alone signals itself."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+    return port
+
+
+def pair(folder: Path, signalled: Signal = None) -> list[Child]:
+    """Start two processes that train as one; rank 1 alone signals itself."""
+    port = free_port()
     return [
         Child.start(train_as_rank, rank, port, folder, told)
         for rank, told in enumerate((None, signalled))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -103,6 +104,12 @@ def read_unchanged(paths: Sequence[Path], read: Callable[[], _Result]) -> _Resul
             if [file_version(path) for path in paths] == before:
                 raise
     return read()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 FileVersion = tuple[int, int, int] | None

@@ -35,7 +35,7 @@ from thinlens.dynamic.registry import BUILDABLE
 from thinlens.engine.version import package_version
 from thinlens.errors import RunError, UsageError, quoted
 from thinlens.file_locks import exclusive_folder
-from thinlens.files import atomic_write, read_unchanged
+from thinlens.files import atomic_write, file_hash, read_unchanged
 from thinlens.models import MODELS
 from thinlens.models.finite_weights import check_finite, check_finite_network
 from thinlens.models.source import source_of
@@ -227,18 +227,13 @@ def _check_zeros(module: nn.Module, structures: WeightStructures) -> None:
                 raise UsageError(f"{name} has weights where its pattern has none: strip it first")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _finish_save(folder: Path) -> None:
     """Finish or discard an interrupted save, so that only the two final names remain."""
     new, old = folder / NEXT_FILE, folder / TENSORS_FILE
     if not new.is_file():
         return
     try:
-        if _digest(new) == _current(folder):
+        if file_hash(new) == _current(folder):
             if old.exists():
                 new.chmod(old.stat().st_mode)
             new.replace(old)

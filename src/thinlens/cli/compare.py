@@ -10,7 +10,6 @@ import tyro
 
 from thinlens.cli.verb import Answer, Verb
 from thinlens.errors import UsageError
-from thinlens.torchrun import process_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +20,8 @@ class Compare(Verb):
     Example: thinlens compare recipes/smoke.toml
     """
 
+    PRINTS_ONCE = True
+
     recipe: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECIPE.toml")]
     """TOML: networks, methods, budgets, m, seeds, data, and the tables [tests], [training],
     [crops], [task] and [evaluation] (the task's options, always and in tests), [fresh.NAME] (a
@@ -28,7 +29,7 @@ class Compare(Verb):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """Folder of the runs, the tables and the pictures (default: runs/<the recipe's name>)."""
     jobs: int = 1
-    """Runs at once, each in a process."""
+    """Runs at once, each in a process (torchrun: one run at a time on each of its processes)."""
     rounds: int = 0
     """Timed runs of every network in the native engine, interleaved, in the end (column ms)."""
     threads: int = 2
@@ -38,8 +39,6 @@ class Compare(Verb):
         from thinlens.experiments import compare
 
         self._check_numbers()
-        if process_count() > 1:
-            raise UsageError("compare trains each run in one process: wanted --jobs, not torchrun")
         result = compare(
             self.recipe,
             self.out,

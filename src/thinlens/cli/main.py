@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verb is None:
                 return DONE  # --help has been printed
             answer = _run(verb)
-            if is_main_process() or not verb.HAS_OUT_ALONE:
+            if is_main_process() or not (verb.HAS_OUT_ALONE or verb.PRINTS_ONCE):
                 _print(answer, as_json, stream)
             return FAILED if answer.failures else DONE
     except BrokenPipeError:

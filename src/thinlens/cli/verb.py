@@ -36,6 +36,9 @@ class Verb(ABC):
     HAS_OUT_ALONE: ClassVar[bool] = False
     """Whether no other process may write to the folder `--out` meanwhile."""
 
+    PRINTS_ONCE: ClassVar[bool] = False
+    """Whether of torchrun's processes the main one alone prints, as where `HAS_OUT_ALONE`."""
+
     json: bool = False
     """Print exactly one JSON object on stdout; logs go to stderr."""
     allow: Annotated[str | None, tyro.conf.arg(metavar="PACKAGE", help_behavior_hint="")] = None

@@ -8,7 +8,6 @@ is missing when it plans a size again; `measure_kernels`, the command `tune`, do
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from thinlens.engine.native import Core
 from thinlens.engine.ops.conv import ConvParams, WeightStore
 from thinlens.engine.plan import InputRanges, PlanContext
 from thinlens.engine.tuner import KernelSelector, KernelSource, Tuner, tuner
+from thinlens.machine_memory import physical_bytes
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ heuristic's kernels are a few hundredths slower than the measured ones (benchmar
 
 MEMORY_FRACTION = 0.5
 """Of the machine's memory, for the activations of a plan."""
+
+ASSUMED_BYTES = 2**32
+"""Of a machine that does not state its memory."""
 
 
 class KernelPolicy:
@@ -121,11 +124,7 @@ def plan_context(
 ) -> PlanContext:
     """Return the context of an engine's plans; without a selector by a `KernelPolicy`."""
     selector = selector or KernelPolicy(kernels, int16=ranges is not None)
-    max_bytes = int(MEMORY_FRACTION * _memory_bytes())
+    max_bytes = int(MEMORY_FRACTION * (physical_bytes() or ASSUMED_BYTES))
     isa = core.kernels(kernels)
     weights = WeightStore(core)
     return PlanContext(core, isa, selector, max_bytes, weights, threads, least_work, ranges)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

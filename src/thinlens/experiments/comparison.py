@@ -23,11 +23,13 @@ from thinlens.experiments.result_plots import draw_comparison, draw_routed
 from thinlens.experiments.result_table import as_csv, as_table
 from thinlens.experiments.run_processes import Outcome, execute_in_processes
 from thinlens.experiments.runs import RunExecutor
-from thinlens.file_locks import exclusive_folder
+from thinlens.experiments.shared_runs import execute_on_torchrun
 from thinlens.files import atomic_write
 from thinlens.progress import Progress, no_progress, progress_bar
 from thinlens.report.tables import Table
 from thinlens.tasks import make_task
+from thinlens.torchrun import is_main_process, process_count
+from thinlens.training.processes import exclusive_run
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class ComparisonResult:
     out: Path
     """The folder of the runs, table.csv, table.md and the figures."""
     rows: tuple[dict[str, Any], ...]
-    """One for each run in the order of the plan, as `thinlens compare --json` prints them."""
+    """One for each run in the order of the plan, as `thinlens compare --json` prints them; none on
+    processes of torchrun but the main one."""
     failures: tuple[str, ...]
     """Runs that ended with an error of the machine, such as a full disk, as FOLDER: REASON."""
     skipped_tests: tuple[str, ...]
@@ -64,7 +67,8 @@ def compare(
 
     `recipe` is a TOML file like recipes/smoke.toml; `out` is by default runs/NAME for NAME.toml.
     The same call resumes an interrupted comparison. `jobs` runs are executed at a time, each in a
-    process. With `rounds` all networks are then timed interleaved in the native engine on
+    process; on the processes of torchrun each run is executed by one of them, and the main process
+    writes the tables. With `rounds` all networks are then timed interleaved in the native engine on
     `threads` threads (column ms). `progress` shows bars on a terminal's stderr.
 
     Raises `UsageError` for a wrong recipe, or a folder of another one, and `RunError` while another
@@ -83,7 +87,9 @@ def compare(
     recipe = Path(recipe)
     plan = read_plan(recipe)
     folder = Path(out) if out is not None else Path("runs") / recipe.stem
-    with exclusive_folder(folder):
+    if jobs > 1 and process_count() > 1:
+        raise UsageError(f"--jobs {jobs}: wanted none, torchrun's processes share the runs")
+    with exclusive_run(folder):
         return _compare(plan, folder, jobs, (rounds, threads), progress)
 
 
@@ -100,6 +106,8 @@ def _compare(
             rows[run] = outcome
         rows = {run: rows[run] for run in runs if run in rows}  # in the order of the plan
         _write_tables(folder, list(rows.values()))
+    if not is_main_process():
+        return ComparisonResult(folder, (), (), plan.skipped_tests, ())
     if rounds:
         timed = [run for run, row in rows.items() if not row["error"]]
         with _bar("timing all networks", progress) as report:
@@ -119,9 +127,14 @@ def _execute(
     plan: ComparisonPlan, out: Path, runs: Sequence[Run], jobs: int, progress: bool
 ) -> Iterator[tuple[Run, Outcome]]:
     """Execute the runs, here or in processes, and yield each with its row or its error."""
-    if jobs > 1:
-        with _bar(f"{jobs} runs at once", progress) as report:
-            outcomes = execute_in_processes(plan, out, runs, jobs)
+    processes = process_count()
+    if max(jobs, processes) > 1:
+        label = f"{max(jobs, processes)} runs at once"
+        with _bar(label, progress and is_main_process()) as report:
+            if processes > 1:
+                outcomes = execute_on_torchrun(plan, out, runs)
+            else:
+                outcomes = execute_in_processes(plan, out, runs, jobs)
             for done, pair in enumerate(outcomes, start=1):
                 report(done, len(runs), {})
                 yield pair

@@ -38,7 +38,7 @@ def execute_in_processes(
     context = _context()
     with ProcessPoolExecutor(jobs, context, _start, (plan, out, jobs)) as pool:
         for stage in range(STAGES):
-            waiting = {pool.submit(_execute, run): run for run in runs if _stage(run) == stage}
+            waiting = {pool.submit(_execute, run): run for run in runs if stage_of(run) == stage}
             try:
                 for done in as_completed(waiting):
                     yield waiting[done], _outcome(done)
@@ -49,7 +49,8 @@ def execute_in_processes(
                 raise
 
 
-def _stage(run: Run) -> int:
+def stage_of(run: Run) -> int:
+    """Return the stage of a run, before which those of the earlier stages must have ended."""
     if run.method == DENSE_METHOD:
         return 0
     return 2 if run.references else 1

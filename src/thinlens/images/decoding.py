@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
@@ -38,6 +39,9 @@ from thinlens.images.rows import MIN_STREAMED_PIXELS, InMemoryRowReader, Streami
 
 _IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
 """Tags of TIFF 6.0."""
+
+_YCBCR = 6
+"""TIFF's photometric interpretation."""
 
 _FLOAT_BITS = 32
 
@@ -92,9 +96,25 @@ def _checked(file: BinaryIO, path: Path, options: DecodeOptions) -> Image.Image:
     check_size(image.size, path, options.max_pixels)
     if not options.first_frame:
         check_frames(image, path)
+    if _is_misread(image):
+        raise UsageError(
+            f"{path} holds YCbCr without compression: wanted another TIFF, or a newer Pillow than "
+            f"{PIL.__version__}"
+        )
     if image.mode not in PLAIN_MODE and image.mode not in (*CONVERTED_MODES, *PREMULTIPLIED):
         raise UsageError(f"{path} holds {image.mode} colours: wanted RGB, grey, CMYK or Lab")
     return image
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Return whether Pillow takes YCbCr for RGB with a fourth byte a pixel, as versions up to 12.3
+    do where libtiff does not decode it."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _YCBCR
+        and image.mode == "RGB"
+        and any(tile[0] == "raw" for tile in image.tile)
+    )
 
 
 def _is_streamable(image: Image.Image, file: BinaryIO) -> bool:

@@ -8,15 +8,14 @@ the limits of memory are a hierarchy of their own; both versions may be mounted.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-_MEMORY_INFO = Path("/proc/meminfo")
-_STATUS = Path("/proc/self/statm")
+from thinlens import machine_memory
+
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 
@@ -25,9 +24,6 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 LARGE_BLOCK = 2**20
 """Bytes from which a block of a budgeted process is returned to the system when it is freed."""
-
-_RESIDENT_FIELD = 1
-"""Of /proc/self/statm, in pages."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def available_bytes(device: torch.device) -> int | None:
         return int(free)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    limits = [_machine_free(), group_free_bytes()]
+    limits = [machine_memory.free_bytes(), group_free_bytes()]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -78,15 +74,6 @@ def return_large_blocks() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, LARGE_BLOCK)
         mallopt(_TRIM_THRESHOLD, LARGE_BLOCK)
-
-
-def resident_bytes() -> int | None:
-    """Return the bytes of this process that are in memory, or None where that is not known."""
-    try:
-        pages = int(_STATUS.read_text().split()[_RESIDENT_FIELD])
-    except (OSError, ValueError, IndexError):
-        return _peak_resident_bytes()
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def group_free_bytes(mount: Path = _MOUNT, membership: Path = _MEMBERSHIP) -> int | None:
@@ -126,23 +113,3 @@ def _free_of_group(folder: Path, files: _GroupFiles) -> int | None:
         return None if limit == "max" else int(limit) - used + int(cache)
     except (OSError, ValueError):
         return None
-
-
-def _machine_free() -> int | None:
-    if _MEMORY_INFO.exists():
-        fields = dict(line.split(":") for line in _MEMORY_INFO.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
-
-
-def _peak_resident_bytes() -> int | None:
-    """Return the peak, for systems that report nothing else: more than what is in memory now."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thinlens.errors import RunError, UsageError
+from thinlens.files import file_hash
 from thinlens.images.decoding import DecodeOptions, open_photograph, photograph_size
 from thinlens.images.encoders.content import Content
 from thinlens.images.formats import ImageFormat
@@ -22,7 +23,6 @@ from thinlens.images.photograph import Photograph
 from thinlens.images.rows import InMemoryRowReader, StreamingRowReader
 from thinlens.images.writing import write_content
 from thinlens.restoration.codecs import BandChannel, CanceledError, Codecs
-from thinlens.restoration.manifest import file_hash
 from thinlens.restoration.memory_budget import MemoryBudget
 from thinlens.restoration.photographs import PhotographRestorer
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from thinlens.errors import UsageError
-from thinlens.files import JsonLines
+from thinlens.files import JsonLines, file_hash
 from thinlens.restoration.manifest_index import ManifestIndex
 from thinlens.stored_values import from_stored
 
@@ -159,12 +158,6 @@ def compact_manifest(path: Path) -> None:
     index = ManifestIndex([JsonLines(path)])
     if not index.is_compact:
         JsonLines(path).rewrite(index.last_lines())
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_same_job(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from thinlens.errors import UsageError
-from thinlens.restoration.free_memory import available_bytes, resident_bytes
+from thinlens.machine_memory import resident_bytes
+from thinlens.restoration.free_memory import available_bytes
 
 FORWARD_SHARE = 2
 """One forward pass takes one part in so many of the memory that is free: the image, its result and

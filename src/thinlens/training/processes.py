@@ -46,17 +46,23 @@ _watches: list[EndedProcesses] = []
 """The one of this process, once it is connected to others."""
 
 
-def _connect() -> None:
-    """Connect to the other processes, in this attempt's part of the store.
+def attempt_store() -> tuple[Any, int, int]:
+    """Return the store that torchrun's processes share, this one's rank, and their number.
 
-    torchrun shares one store among all attempts, in which those of killed processes left addresses.
+    It is this attempt's part of the store: torchrun shares one among all attempts, in which killed
+    processes left addresses.
     """
-    if distributed.is_initialized():
-        return
     store, rank, count = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     part = f"thinlens-attempt-{attempt}"
-    own: Any = distributed.PrefixStore(part, store)  # type: ignore[attr-defined]
+    return distributed.PrefixStore(part, store), rank, count  # type: ignore[attr-defined]
+
+
+def _connect() -> None:
+    """Connect to the other processes."""
+    if distributed.is_initialized():
+        return
+    own, rank, count = attempt_store()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=own, rank=rank, world_size=count)
     _watches[:] = [EndedProcesses(own, rank, count)]

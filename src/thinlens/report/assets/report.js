@@ -59,7 +59,8 @@
       mark.setAttribute("role", "img");
       mark.setAttribute("aria-label", texts[index]);
       mark.setAttribute("tabindex", index ? -1 : 0);
-      for (const kind of ["pointerenter", "focus", "click"]) mark.addEventListener(kind, () => select(index));
+      // "pointerenter" would also come to a pointer that rests, when focus scrolls a mark below it
+      for (const kind of ["pointermove", "focus", "click"]) mark.addEventListener(kind, () => select(index));
       mark.addEventListener("keydown", (event) => {
         const move = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!move) return;

@@ -160,13 +160,8 @@ def test_a_run_time_failure_is_listed_and_the_rest_goes_on(
     assert any(row["method"] == "filter" for row in ran.json["rows"])
 
 
-def test_two_processes_give_the_runs_of_one(place: Path) -> None:
-    """Failures and unreachable budgets included; `sls:code` has too few steps for its search."""
-    (place / "small.toml").write_text(RECIPE.replace("sr-ste:paper", "sls:code"))
-    alone = run("compare", "small.toml", "--out", "alone", "--json")
-    both = run("compare", "small.toml", "--out", "both", "--jobs", 2, "--json")
-    assert alone.status == both.status == 1
-    assert "the search stands at" in both.err
+def assert_same_runs(place: Path, alone: Ran, both: Ran) -> None:
+    """Assert that the folders `alone` and `both` hold the same rows, but for times, and weights."""
     untimed = [[{**row, "seconds": 0} for row in ran.json["rows"]] for ran in (alone, both)]
     assert untimed[0] == untimed[1]
     weights = [
@@ -175,6 +170,16 @@ def test_two_processes_give_the_runs_of_one(place: Path) -> None:
     ]
     assert weights[0] == weights[1]
     assert weights[0]
+
+
+def test_two_processes_give_the_runs_of_one(place: Path) -> None:
+    """Failures and unreachable budgets included; `sls:code` has too few steps for its search."""
+    (place / "small.toml").write_text(RECIPE.replace("sr-ste:paper", "sls:code"))
+    alone = run("compare", "small.toml", "--out", "alone", "--json")
+    both = run("compare", "small.toml", "--out", "both", "--jobs", 2, "--json")
+    assert alone.status == both.status == 1
+    assert "the search stands at" in both.err
+    assert_same_runs(place, alone, both)
 
 
 def compare_as_rank(
@@ -206,14 +211,7 @@ def test_processes_of_torchrun_give_the_runs_of_one(place: Path) -> None:
     main, other = on_torchrun(place, *words, "both")
     assert (alone.status, main.status, other.status, other.out) == (1, 1, 0, "")
     assert "the search stands at" in main.err
-    rows = [[{**row, "seconds": 0} for row in ran.json["rows"]] for ran in (alone, main)]
-    assert rows[0] == rows[1]
-    weights = [
-        {k: v for k, v in contents(place / out).items() if k.endswith(".safetensors")}
-        for out in ("alone", "both")
-    ]
-    assert weights[0] == weights[1]
-    assert weights[0]
+    assert_same_runs(place, alone, main)
     assert (place / "both" / "table.md").is_file()
 
 

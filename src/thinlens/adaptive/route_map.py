@@ -40,7 +40,7 @@ def _bands(image: RowReader, routes: Routes, tiling: Tiling) -> Iterator[Tensor]
     height, width = routes.size
     scale = image.shape[2] // width
     fallback = routes.errors.shape[1] - 1
-    cut = tiling.balanced(height, width).tile_rows(height, width)
+    cut = tiling.balanced_rows(height, width)
     tile_routes = iter(routes.routes.tolist())
     for band in cut:
         top, bottom = band[0].core.top * scale, band[0].core.bottom * scale

@@ -130,7 +130,7 @@ class TileRouter:
         restored.
         """
         _, height, width = image.shape
-        cut = self._context.tiling.balanced(height, width).tile_rows(height, width)
+        cut = self.tiling.balanced_rows(height, width)
         plan = None
         if self._options.budget:
             plan = self._plan(image, cut, self._options.budget, check)

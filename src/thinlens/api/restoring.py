@@ -65,7 +65,7 @@ def restore(  # noqa: PLR0913 - keyword-only, each has one meaning
     settings = RestoreOptions(**options)
     on_cpu = device == "auto" and not isinstance(network, AnyNetwork)  # bundles, restorers
     chosen = (engine, "cpu" if on_cpu else device, precision, routing, settings.blend)
-    running, make = _running(network, *chosen)
+    running, make = running_network(network, *chosen)
     if route_maps:
         settings = replace(settings, picture=_route_maps(running))
     sources = [source] if isinstance(source, str | Path) else source
@@ -114,7 +114,7 @@ def check_keywords(function: str, kind: type, options: Mapping[str, Any]) -> Non
             raise UsageError(f"{function} has no option {key!r}: wanted {', '.join(names)}")
 
 
-def _running(
+def running_network(
     network: AnyNetwork | Bundle | Restorer,
     engine: str,
     device: str,
@@ -144,4 +144,4 @@ def _route_maps(running: Runner | Restorer) -> Callable[[Path, Path], None]:
 
 
 def _running_in_worker(network: AnyNetwork | Bundle | Restorer, *chosen: Any) -> Any:
-    return _running(network, *chosen)[0]
+    return running_network(network, *chosen)[0]

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from thinlens.adaptive.bundle import Bundle
     from thinlens.adaptive.options import RoutingOptions
     from thinlens.checkpoints.format import Checkpoint
-    from thinlens.restoration.network import Network, Restorer
     from thinlens.restoration.options import RestoreOptions
 
 SHOWN_IMAGES = 20
@@ -30,21 +29,12 @@ def dry_run_answer(
     options: RestoreOptions,
 ) -> Answer:
     """Return what `restore` would do; `run` is the engine, the precision and a bundle's routing."""
-    from thinlens.adaptive.bundle import Bundle
-    from thinlens.api import runner
-    from thinlens.engine.selected_engine import SelectedEngine
+    from thinlens.api.restoring import running_network, task_of
     from thinlens.restoration.forecast import forecast
-    from thinlens.tasks import make_task
 
     engine, precision, routing = run
-    running: Network | Restorer
-    if isinstance(network, Bundle):
-        make = SelectedEngine(engine, precision=precision)
-        running = network.restorer(make, routing, blend=options.blend, engine=engine)
-        task = network.task
-    else:
-        running, task = runner(network, engine, precision), make_task(**network.task)
-    plan = forecast(running, task, sources, out, options=options)
+    running, _ = running_network(network, engine, "cpu", precision, routing, options.blend)
+    plan = forecast(running, task_of(network, None), sources, out, options=options)
     lines = []
     for image in plan.images[:SHOWN_IMAGES]:
         line = f"{image.path}: {image.reason or image.state}"

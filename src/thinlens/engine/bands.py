@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thinlens.engine.graph import Node, Rows
+from thinlens.engine.graph import Footprint, Node, Rows
 from thinlens.engine.layout import Buffer, Layout, lay_out
 from thinlens.engine.native import Core
 from thinlens.engine.ops.concat import Concat
@@ -177,8 +177,8 @@ def _band_group(core: Core, layout: Layout, threads: int) -> FusedGroup:
 class Advance(NamedTuple):
     """What decides how far a node of a group must be: its readers, and in what steps it goes."""
 
-    readers: list[tuple[int, int, int, int]]
-    """Position, stride and divisor of the rows of each, and the rows below its own, with it."""
+    readers: list[tuple[int, Footprint]]
+    """The position of each, and the rows that it reads."""
     upscale: int
     row_step: int
     rows: int
@@ -208,9 +208,7 @@ def _advances(nodes: Sequence[Node]) -> list[Advance]:
     for j, node in enumerate(nodes):
         for index, source in enumerate(node.inputs):
             if source in positions:
-                area = node.footprint(index)
-                reader = (j, area.stride, area.divisor, area.below + 1)
-                advances[positions[source]].readers.append(reader)
+                advances[positions[source]].readers.append((j, node.footprint(index)))
     return advances
 
 
@@ -223,9 +221,8 @@ def _reached(
     for i in reversed(range(len(advances))):
         readers, upscale, step, height = advances[i]
         rows = -(-height * ends // last)
-        for number, (j, stride, divisor, reach) in enumerate(readers):  # as `Footprint.end`
-            row = reached[j] - 1
-            end = (row if stride == divisor else row * stride // divisor) + reach
+        for number, (j, area) in enumerate(readers):
+            end = area.end(reached[j])
             rows = larger(rows, end) if number else end
         if readers:
             rows = rounded_up(rows, upscale) // upscale

@@ -92,7 +92,7 @@ def tile_routes(
     if router.last is None:
         return None
     top, left = shown[1].start, shown[2].start
-    rows = router.tiling.balanced(*router.last.size).tile_rows(*router.last.size)
+    rows = router.tiling.balanced_rows(*router.last.size)
     cores = [tile.core for row in rows for tile in row]
     boxes = [
         Box(*(scale * side - start for side, start in zip(sides, (top, left) * 2, strict=True)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from thinlens.checkpoints.format import CONFIG_FILE, Checkpoint
 from thinlens.checkpoints.shipped import list_shipped, resolve
 from thinlens.errors import UsageError
 from thinlens.experiments.photographs import skimage_sources
+from thinlens.files import file_hash
 from thinlens.tasks.task import Task
 
 SCALE_FOLDER = re.compile(r"x\d")
@@ -51,7 +51,7 @@ class NamedBundle:
     @property
     def sha256(self) -> str:
         """Of the file that names its networks by their fingerprints."""
-        return hashlib.sha256((self.folder / BUNDLE_FILE).read_bytes()).hexdigest()
+        return file_hash(self.folder / BUNDLE_FILE)
 
 
 @dataclass(frozen=True)

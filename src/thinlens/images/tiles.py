@@ -129,6 +129,14 @@ class Tiling:
         )
         return replace(self, core=(rows, columns))
 
+    def balanced_rows(self, height: int, width: int) -> list[list[Tile]]:
+        """Cut an image into rows of tiles of nearly equal size: all that routes tiles cuts so.
+
+        >>> [len(row) for row in Tiling((48, 48)).balanced_rows(48, 100)]
+        [3]
+        """
+        return self.balanced(height, width).tile_rows(height, width)
+
     def _balanced_side(self, length: int, side: int) -> int:
         """Return the side of as few cores as possible, none larger than `side`."""
         count = ceil(length / side)
